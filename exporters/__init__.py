@@ -1,0 +1,1 @@
+"""Torch and ONNX in, bundle out."""

@@ -1,0 +1,174 @@
+"""The one definition of how samples become bins, and bins become windows. Training and daemon both use it.
+
+Shape letters, used everywhere: U units, T bins of a window, P patches of a window, B bins of a patch,
+D embedding, C classes. Units come first: counts are (U, T).
+
+All arithmetic is exact. A device clock is a rational number of samples per second and bins per second are rational too,
+so bin = (sample - origin) * bins_per_second * denominator // numerator never drifts, however long the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+InputKind = Literal["spikes", "traces"]
+
+MAX_SAMPLE = 2**53
+"""Largest absolute sample number accepted anywhere: 9,000 years at 30 kHz; exact in a float64 too."""
+
+
+def rational(value: Fraction | int | float | str) -> Fraction:
+    """Return `value` as an exact rational: a float is read as the decimal that it prints as.
+
+    >>> rational(24414.0625), rational("30000"), rational(29999.96)
+    (Fraction(390625, 16), Fraction(30000, 1), Fraction(749999, 25))
+
+    Raises ValueError when it is not positive and finite.
+    """
+    try:
+        exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
+        exact = exact.limit_denominator(10**6)
+    except (ValueError, OverflowError, ZeroDivisionError, TypeError) as error:
+        raise ValueError(f"{value!r} is not a finite number or a fraction such as '30000/1'") from error
+    if exact <= 0 or exact.numerator >= 2**40:
+        raise ValueError(f"{value!r} must be above 0 and below 2**40")
+    return exact
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """How a window is cut: `patches` patches of `bins_per_patch` bins, `hop_bins` bins from one window to the next.
+
+    For traces one bin is one frame and `bins_per_second` the frame rate.
+    """
+
+    bins_per_second: Fraction
+    bins_per_patch: int
+    patches: int
+    hop_bins: int
+    input_kind: InputKind = "spikes"
+
+    def __post_init__(self) -> None:
+        if min(self.bins_per_second, self.bins_per_patch, self.patches, self.hop_bins) <= 0:
+            raise ValueError(f"every length of a window must be positive, got {self}")
+
+    @property
+    def bins(self) -> int:
+        """T, bins of a window."""
+        return self.bins_per_patch * self.patches
+
+    @property
+    def window_s(self) -> float:
+        """Length of a window in seconds."""
+        return float(self.bins / self.bins_per_second)
+
+    @property
+    def hop_s(self) -> float:
+        """Time from one window to the next in seconds."""
+        return float(self.hop_bins / self.bins_per_second)
+
+    def with_hop_s(self, hop_s: float) -> WindowSpec:
+        """Return this spec with another hop; ValueError unless the hop is a whole number of bins, at least one."""
+        hop = rational(hop_s) * self.bins_per_second
+        if hop.denominator != 1:
+            raise ValueError(f"hop of {hop_s} s is {float(hop):g} bins; it must be a whole number of bins")
+        return WindowSpec(self.bins_per_second, self.bins_per_patch, self.patches, int(hop), self.input_kind)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where bins lie on a device clock: bin 0 begins at sample `origin`, and the grid never restarts in an epoch."""
+
+    sample_rate: Fraction
+    bins_per_second: Fraction
+    origin: int = 0
+
+    @property
+    def _ratio(self) -> Fraction:
+        return self.bins_per_second / self.sample_rate
+
+    def bin_of(self, samples: npt.ArrayLike) -> Int64Array:
+        """Return the bin of every sample: floor((sample - origin) * bins_per_second / sample_rate), exactly.
+
+        Raises OverflowError when a result would not be exact in int64.
+        """
+        values = np.asarray(samples, dtype=np.int64)
+        n, d = self._ratio.numerator, self._ratio.denominator
+        if values.size and (min(int(values.min()), self.origin) < -MAX_SAMPLE or max(int(values.max()), self.origin) > MAX_SAMPLE):
+            raise OverflowError(f"sample numbers beyond +-2**53 (origin {self.origin})")
+        relative = values - self.origin
+        if not values.size or (int(np.abs(relative).max()) + 1) * n < 2**63:
+            return (relative * n) // d
+        # (q*d + r) * n // d == q*n + r*n // d: the product stays small however far the clock is from zero.
+        quotient, remainder = np.divmod(relative, d)
+        if d * n >= 2**63 or (int(np.abs(quotient).max()) + 1) * n >= 2**62:
+            raise OverflowError(f"{self} cannot bin sample numbers up to {int(np.abs(values).max())} exactly")
+        return quotient * n + (remainder * n) // d
+
+    def first_sample(self, bin_index: int) -> int:
+        """Return the first sample of a bin (the smallest sample that `bin_of` puts there or later)."""
+        return self.origin - (-bin_index * self._ratio.denominator) // self._ratio.numerator
+
+    def complete_bins(self, watermark: int) -> int:
+        """Return the end (exclusive) of the bins that lie wholly before sample `watermark`."""
+        return (watermark - self.origin) * self._ratio.numerator // self._ratio.denominator
+
+
+def count_into(counts: Float32Array, rows: npt.NDArray[np.integer], bins: npt.NDArray[np.integer]) -> None:
+    """Add one spike at every (row, bin) of `counts` (U, T), in place. The caller has checked the ranges."""
+    np.add.at(counts, (rows, bins), np.float32(1))
+
+
+def count(samples: npt.ArrayLike, rows: npt.ArrayLike, *, units: int, grid: Grid, first_bin: int, bins: int) -> Float32Array:
+    """Return counts (U, T) float32 of the spikes in bins [first_bin, first_bin + bins); other spikes are left out."""
+    rows = np.asarray(rows)
+    index = grid.bin_of(samples) - first_bin
+    inside = (index >= 0) & (index < bins)
+    counts = np.zeros((units, bins), dtype=np.float32)
+    count_into(counts, rows[inside], index[inside])
+    return counts
+
+
+def first_window_end(first_bin: int, spec: WindowSpec) -> int:
+    """Return the end bin of the first window that holds no bin before `first_bin`; ends are multiples of the hop."""
+    return -(-(first_bin + spec.bins) // spec.hop_bins) * spec.hop_bins
+
+
+def active_units(counts: Float32Array, input_kind: InputKind) -> BoolArray:
+    """Return which units (U,) of a window (U, T) enter the encoder: those that fired; for traces all of them."""
+    if input_kind == "traces":
+        return np.ones(len(counts), dtype=bool)
+    return counts.any(axis=1)
+
+
+def silence_bins(spec: WindowSpec) -> int:
+    """Return how many bins before a window `touches_silence` looks at as well: one second of them."""
+    return math.ceil(spec.bins_per_second)
+
+
+def touches_silence(totals: npt.ArrayLike, spec: WindowSpec, *, first_bin: int) -> bool:
+    """Return whether a whole second of the grid in `totals` holds no spike of any unit of the probe.
+
+    `totals` (silence_bins + T,) are the spikes of all units per bin, from one second before the window to its end, the
+    first of them being bin `first_bin`; a bin without data is -1, for missing is not silent. This is the causal form of
+    the published rule (silent stretches and one second around them are cut): only seconds that are over at the end of
+    the window count, so that live and offline agree. Seconds are counted from the origin of the grid.
+    """
+    if spec.input_kind == "traces":
+        return False
+    values = np.asarray(totals)
+    n, d = spec.bins_per_second.numerator, spec.bins_per_second.denominator
+    first = -(-first_bin * d // n)
+    last = (first_bin + len(values)) * d // n
+    edges = [-(-second * n // d) - first_bin for second in range(first, last + 1)]
+    return any(b > a and not values[a:b].any() for a, b in pairwise(edges))

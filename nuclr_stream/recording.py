@@ -1,0 +1,198 @@
+"""Recording: one probe in one session, as spike samples and a unit table; one .npz layout read and written by everybody.
+
+The file holds `recording_id`, `subject_id`, `session_date`, `sample_rate_hz` (or the exact `sample_rate_ratio`, two
+integers), `num_samples`, `spike_samples` int64 sorted, `spike_units` int32 rows, `unit_ids`, and any number of columns
+`unit_<name>`, one row a unit. `mask_samples` and `gap_samples` (M, 2) int64 are optional [start, stop) stretches:
+stimulation or artefact, and data that were not recorded. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import MAX_SAMPLE, Int64Array, rational
+from nuclr_stream.errors import RecordingError
+
+MAX_FILE_BYTES = 4 * 2**30
+MAX_UNITS = 65536
+_NO_STRETCHES = np.empty((0, 2), dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One probe in one session: N spikes of U units on a device clock of `sample_rate` samples per second.
+
+    `units` holds columns of the unit table by name without the file's `unit_` prefix: `brain_region`, `cell_type`,
+    `depth_um`, `shank`, ... Bin 0 begins at sample 0. Raises RecordingError on inconsistent content.
+    """
+
+    recording_id: str
+    subject_id: str
+    session_date: str = ""
+    sample_rate: Fraction
+    num_samples: int
+    spike_samples: Int64Array
+    spike_units: npt.NDArray[np.int32]
+    unit_ids: npt.NDArray[np.str_]
+    units: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    mask_samples: Int64Array = field(default_factory=lambda: _NO_STRETCHES)
+    gap_samples: Int64Array = field(default_factory=lambda: _NO_STRETCHES)
+
+    def __post_init__(self) -> None:
+        _check(self, self.recording_id or "recording")
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds on the device's clock."""
+        return float(self.num_samples / self.sample_rate)
+
+    @property
+    def spikes_per_unit(self) -> Int64Array:
+        """Spikes of every unit (U,) in the whole recording."""
+        return np.bincount(self.spike_units, minlength=len(self.unit_ids)).astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write the recording as .npz; the file appears whole or not at all."""
+        columns = {f"unit_{name}": values for name, values in self.units.items()}
+        temporary = path.with_name(path.name + ".part")
+        with temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                allow_pickle=False,
+                recording_id=self.recording_id,
+                subject_id=self.subject_id,
+                session_date=self.session_date,
+                sample_rate_ratio=np.array([self.sample_rate.numerator, self.sample_rate.denominator], dtype=np.int64),
+                num_samples=np.int64(self.num_samples),
+                spike_samples=self.spike_samples,
+                spike_units=self.spike_units,
+                unit_ids=self.unit_ids,
+                mask_samples=self.mask_samples,
+                gap_samples=self.gap_samples,
+                **columns,
+            )
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Recording:
+        """Read a .npz in the layout of this module. Raises RecordingError naming file, field, row and remedy."""
+        arrays = _read_arrays(path)
+        _require(arrays, path)
+        try:
+            return cls(
+                recording_id=str(arrays["recording_id"]),
+                subject_id=str(arrays["subject_id"]),
+                session_date=str(arrays.get("session_date", "")),
+                sample_rate=_sample_rate(arrays, path),
+                num_samples=int(_integers(arrays["num_samples"], "num_samples", path)),
+                spike_samples=_integers(arrays["spike_samples"], "spike_samples", path).astype(np.int64),
+                spike_units=_rows(arrays["spike_units"], path),
+                unit_ids=arrays["unit_ids"].astype(np.str_),
+                units={k[5:]: v for k, v in arrays.items() if k.startswith("unit_") and k != "unit_ids"},
+                mask_samples=_integers(arrays.get("mask_samples", _NO_STRETCHES), "mask_samples", path).astype(np.int64),
+                gap_samples=_integers(arrays.get("gap_samples", _NO_STRETCHES), "gap_samples", path).astype(np.int64),
+            )
+        except RecordingError as error:
+            raise RecordingError(f"{path.name}: {error}") from None
+
+
+def load_folder(folder: Path) -> list[Recording]:
+    """Read every .npz of a folder in the order of their names. Raises RecordingError when there is none."""
+    paths = sorted(folder.glob("*.npz"))
+    if not paths:
+        raise RecordingError(f"{folder}: no .npz recording there")
+    return [Recording.load(path) for path in paths]
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+        if unpacked > MAX_FILE_BYTES:
+            raise RecordingError(f"{path.name}: unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}; split the recording")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise RecordingError(f"{path.name}: not a readable .npz of plain arrays ({error})") from error
+
+
+def _require(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    needed = ["recording_id", "subject_id", "num_samples", "spike_samples", "spike_units", "unit_ids"]
+    missing = [name for name in needed if name not in arrays]
+    if missing or not {"sample_rate_hz", "sample_rate_ratio"} & set(arrays):
+        raise RecordingError(f"{path.name}: field {', '.join(missing) or 'sample_rate_hz'} is missing")
+
+
+def _sample_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:
+    try:
+        if "sample_rate_ratio" in arrays:
+            numerator, denominator = (int(v) for v in arrays["sample_rate_ratio"])
+            return rational(Fraction(numerator, denominator))
+        return rational(float(arrays["sample_rate_hz"]))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise RecordingError(f"{path.name}: field sample_rate_hz: {error}") from error
+
+
+def _integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
+    if not np.issubdtype(values.dtype, np.integer):
+        bad = np.flatnonzero(~np.isfinite(values)) if np.issubdtype(values.dtype, np.floating) else []
+        row = f", NaN or infinite at row {bad[0]}" if len(bad) else ""
+        raise RecordingError(f"{path.name}: field {name} has type {values.dtype}{row}; it must be integer sample numbers")
+    return values
+
+
+def _rows(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
+    integers = _integers(values, "spike_units", path)
+    if integers.size and (integers.min() < 0 or integers.max() >= MAX_UNITS):
+        row = int(np.flatnonzero((integers < 0) | (integers >= MAX_UNITS))[0])
+        raise RecordingError(f"{path.name}: field spike_units: row {row} is {integers[row]}, not a row of unit_ids")
+    return integers.astype(np.int32)
+
+
+def _check(recording: Recording, where: str) -> None:
+    samples, rows, units = recording.spike_samples, recording.spike_units, len(recording.unit_ids)
+    if samples.ndim != 1 or rows.shape != samples.shape:
+        raise RecordingError(f"{where}: spike_samples {samples.shape} and spike_units {rows.shape} must have one length")
+    if recording.unit_ids.ndim != 1 or not 0 < units <= MAX_UNITS:
+        raise RecordingError(f"{where}: unit_ids holds {units} units; between 1 and {MAX_UNITS} are needed")
+    _check_spikes(recording, where)
+    if len(np.unique(recording.unit_ids)) != units:
+        names, counts = np.unique(recording.unit_ids, return_counts=True)
+        raise RecordingError(f"{where}: unit_ids: {names[counts > 1][0]!r} stands for {counts.max()} units; ids must differ")
+    for name, column in recording.units.items():
+        if column.ndim < 1 or len(column) != units:
+            raise RecordingError(f"{where}: unit_{name} has shape {column.shape}; it needs {units} rows, one a unit")
+    for name in ("mask_samples", "gap_samples"):
+        stretches = getattr(recording, name)
+        if stretches.ndim != 2 or stretches.shape[1:] != (2,) or (stretches[:, 0] >= stretches[:, 1]).any():
+            raise RecordingError(f"{where}: {name} must be (M, 2) stretches [start, stop) with start < stop")
+
+
+def _check_spikes(recording: Recording, where: str) -> None:
+    samples, rows, units = recording.spike_samples, recording.spike_units, len(recording.unit_ids)
+    if not 0 < recording.num_samples <= MAX_SAMPLE:
+        raise RecordingError(f"{where}: num_samples is {recording.num_samples}; it must be positive and at most 2**53")
+    if not samples.size:
+        return
+    back = np.flatnonzero(np.diff(samples) < 0)
+    if back.size:
+        row = int(back[0]) + 1
+        raise RecordingError(f"{where}: spike_samples: row {row} ({samples[row]}) is before row {row - 1}; sort by sample")
+    if samples[0] < 0 or samples[-1] >= recording.num_samples:
+        row = 0 if samples[0] < 0 else int(np.searchsorted(samples, recording.num_samples))
+        raise RecordingError(
+            f"{where}: spike_samples: row {row} is {samples[row]}, outside [0, num_samples = {recording.num_samples})"
+        )
+    outside = np.flatnonzero((rows < 0) | (rows >= units))
+    if outside.size:
+        row = int(outside[0])
+        raise RecordingError(f"{where}: spike_units: row {row} is {rows[row]}, but there are {units} units")

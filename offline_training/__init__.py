@@ -1,0 +1,1 @@
+"""Offline training: simulated and real recordings in, encoders, readouts and honest scores out."""
