@@ -59,7 +59,7 @@ class WindowSpec:
     input_kind: InputKind = "spikes"
 
     def __post_init__(self) -> None:
-        if min(self.bins_per_second, self.bins_per_patch, self.patches, self.hop_bins) <= 0:
+        if min(float(self.bins_per_second), self.bins_per_patch, self.patches, self.hop_bins) <= 0:
             raise ValueError(f"every length of a window must be positive, got {self}")
 
     @property
@@ -104,16 +104,20 @@ class Grid:
         """
         values = np.asarray(samples, dtype=np.int64)
         n, d = self._ratio.numerator, self._ratio.denominator
-        if values.size and (min(int(values.min()), self.origin) < -MAX_SAMPLE or max(int(values.max()), self.origin) > MAX_SAMPLE):
+        if not values.size:
+            return values
+        if max(abs(int(values.min())), abs(int(values.max())), abs(self.origin)) > MAX_SAMPLE:
             raise OverflowError(f"sample numbers beyond +-2**53 (origin {self.origin})")
         relative = values - self.origin
-        if not values.size or (int(np.abs(relative).max()) + 1) * n < 2**63:
-            return (relative * n) // d
+        if (max(abs(int(relative.min())), abs(int(relative.max()))) + 1) * n < 2**63:
+            small: Int64Array = (relative * n) // d
+            return small
         # (q*d + r) * n // d == q*n + r*n // d: the product stays small however far the clock is from zero.
         quotient, remainder = np.divmod(relative, d)
         if d * n >= 2**63 or (int(np.abs(quotient).max()) + 1) * n >= 2**62:
             raise OverflowError(f"{self} cannot bin sample numbers up to {int(np.abs(values).max())} exactly")
-        return quotient * n + (remainder * n) // d
+        bins: Int64Array = quotient * n + (remainder * n) // d
+        return bins
 
     def first_sample(self, bin_index: int) -> int:
         """Return the first sample of a bin (the smallest sample that `bin_of` puts there or later)."""
@@ -129,7 +133,9 @@ def count_into(counts: Float32Array, rows: npt.NDArray[np.integer], bins: npt.ND
     np.add.at(counts, (rows, bins), np.float32(1))
 
 
-def count(samples: npt.ArrayLike, rows: npt.ArrayLike, *, units: int, grid: Grid, first_bin: int, bins: int) -> Float32Array:
+def count(
+    samples: npt.ArrayLike, rows: npt.ArrayLike, *, units: int, grid: Grid, first_bin: int, bins: int
+) -> Float32Array:
     """Return counts (U, T) float32 of the spikes in bins [first_bin, first_bin + bins); other spikes are left out."""
     rows = np.asarray(rows)
     index = grid.bin_of(samples) - first_bin
@@ -148,7 +154,8 @@ def active_units(counts: Float32Array, input_kind: InputKind) -> BoolArray:
     """Return which units (U,) of a window (U, T) enter the encoder: those that fired; for traces all of them."""
     if input_kind == "traces":
         return np.ones(len(counts), dtype=bool)
-    return counts.any(axis=1)
+    active: BoolArray = np.any(counts != 0, axis=1)
+    return active
 
 
 def silence_bins(spec: WindowSpec) -> int:
@@ -172,3 +179,25 @@ def touches_silence(totals: npt.ArrayLike, spec: WindowSpec, *, first_bin: int) 
     last = (first_bin + len(values)) * d // n
     edges = [-(-second * n // d) - first_bin for second in range(first, last + 1)]
     return any(b > a and not values[a:b].any() for a, b in pairwise(edges))
+
+
+@dataclass(frozen=True)
+class WindowRules:
+    """Which windows and units the encoder was trained on, and therefore may see. Part of every bundle's manifest.
+
+    `min_population` active units are needed for a window to be in distribution; a window with more than `max_missing`
+    of its data missing, one that touches a mask interval and, with `cut_silence`, one that touches a silent stretch
+    (`touches_silence`) is not embedded. Only active units enter; one hardware probe is one population.
+    """
+
+    min_population: int = 11
+    max_missing: float = 0.1
+    cut_silence: bool = True
+
+    def refusal(self, *, missing: float, masked: bool, silent: bool) -> Literal["", "gap", "mask", "silence"]:
+        """Return why a window is not embedded, or an empty string. `missing` is a fraction of the window."""
+        if missing > self.max_missing:
+            return "gap"
+        if masked:
+            return "mask"
+        return "silence" if silent and self.cut_silence else ""

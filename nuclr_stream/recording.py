@@ -1,4 +1,4 @@
-"""Recording: one probe in one session, as spike samples and a unit table; one .npz layout read and written by everybody.
+"""Recording: one probe in one session, as spike samples and a unit table; one .npz layout that everybody reads.
 
 The file holds `recording_id`, `subject_id`, `session_date`, `sample_rate_hz` (or the exact `sample_rate_ratio`, two
 integers), `num_samples`, `spike_samples` int64 sorted, `spike_units` int32 rows, `unit_ids`, and any number of columns
@@ -9,6 +9,7 @@ stimulation or artefact, and data that were not recorded. Nothing is ever unpick
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import MAX_SAMPLE, Int64Array, rational
+from nuclr_stream.binning import (
+    MAX_SAMPLE,
+    BoolArray,
+    Float32Array,
+    Grid,
+    Int64Array,
+    WindowRules,
+    WindowSpec,
+    active_units,
+    count,
+    first_window_end,
+    rational,
+    silence_bins,
+    touches_silence,
+)
 from nuclr_stream.errors import RecordingError
 
 MAX_FILE_BYTES = 4 * 2**30
@@ -96,11 +111,67 @@ class Recording:
                 spike_units=_rows(arrays["spike_units"], path),
                 unit_ids=arrays["unit_ids"].astype(np.str_),
                 units={k[5:]: v for k, v in arrays.items() if k.startswith("unit_") and k != "unit_ids"},
-                mask_samples=_integers(arrays.get("mask_samples", _NO_STRETCHES), "mask_samples", path).astype(np.int64),
+                mask_samples=_integers(arrays.get("mask_samples", _NO_STRETCHES), "mask_samples", path).astype(
+                    np.int64
+                ),
                 gap_samples=_integers(arrays.get("gap_samples", _NO_STRETCHES), "gap_samples", path).astype(np.int64),
             )
         except RecordingError as error:
             raise RecordingError(f"{path.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class RecordedWindow:
+    """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,).
+
+    `refusal` says why it must not be embedded (see WindowRules.refusal); empty when it may.
+    """
+
+    end_bin: int
+    counts: Float32Array
+    active: BoolArray
+    refusal: str
+
+
+def recorded_windows(recording: Recording, spec: WindowSpec, rules: WindowRules) -> Iterator[RecordedWindow]:
+    """Yield every whole window of a recording in order, as the daemon cuts them: ends on multiples of the hop."""
+    grid = Grid(recording.sample_rate, spec.bins_per_second)
+    total = grid.complete_bins(recording.num_samples)
+    counts = count(
+        recording.spike_samples,
+        recording.spike_units,
+        units=len(recording.unit_ids),
+        grid=grid,
+        first_bin=0,
+        bins=total,
+    )
+    history = silence_bins(spec)
+    in_gap = _bins_inside(recording.gap_samples, grid, total)
+    masked = _bins_inside(recording.mask_samples, grid, total)
+    totals = np.concatenate([np.full(history, -1.0), np.where(in_gap, -1.0, counts.sum(axis=0))])
+    for end in range(first_window_end(0, spec), total + 1, spec.hop_bins):
+        start = end - spec.bins
+        window = counts[:, start:end]
+        refusal = rules.refusal(
+            missing=_missing(recording.gap_samples, grid, start, end),
+            masked=bool(masked[start:end].any()),
+            silent=touches_silence(totals[start : end + history], spec, first_bin=start - history),
+        )
+        yield RecordedWindow(end, window, active_units(window, spec.input_kind), refusal)
+
+
+def _bins_inside(stretches: Int64Array, grid: Grid, bins: int) -> BoolArray:
+    """Return which bins (bins,) any of the [start, stop) sample stretches touches."""
+    touched = np.zeros(bins, dtype=bool)
+    for start, stop in grid.bin_of(stretches.ravel() - np.tile([0, 1], len(stretches))).reshape(-1, 2):
+        touched[max(start, 0) : max(stop + 1, 0)] = True
+    return touched
+
+
+def _missing(gaps: Int64Array, grid: Grid, start_bin: int, end_bin: int) -> float:
+    first, last = grid.first_sample(start_bin), grid.first_sample(end_bin)
+    lost = np.clip(gaps[:, 1], first, last) - np.clip(gaps[:, 0], first, last)
+    return float(lost.sum() / (last - first))
 
 
 def load_folder(folder: Path) -> list[Recording]:
@@ -118,7 +189,9 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
         if unpacked > MAX_FILE_BYTES:
-            raise RecordingError(f"{path.name}: unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}; split the recording")
+            raise RecordingError(
+                f"{path.name}: unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}; split the recording"
+            )
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
@@ -144,9 +217,12 @@ def _sample_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:
 
 def _integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
     if not np.issubdtype(values.dtype, np.integer):
-        bad = np.flatnonzero(~np.isfinite(values)) if np.issubdtype(values.dtype, np.floating) else []
-        row = f", NaN or infinite at row {bad[0]}" if len(bad) else ""
-        raise RecordingError(f"{path.name}: field {name} has type {values.dtype}{row}; it must be integer sample numbers")
+        floating = np.issubdtype(values.dtype, np.floating)
+        bad = np.flatnonzero(~np.isfinite(values)) if floating else np.empty(0, dtype=np.int64)
+        row = f", NaN or infinite at row {bad[0]}" if bad.size else ""
+        raise RecordingError(
+            f"{path.name}: field {name} has type {values.dtype}{row}; it must be integer sample numbers"
+        )
     return values
 
 
@@ -161,13 +237,17 @@ def _rows(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
 def _check(recording: Recording, where: str) -> None:
     samples, rows, units = recording.spike_samples, recording.spike_units, len(recording.unit_ids)
     if samples.ndim != 1 or rows.shape != samples.shape:
-        raise RecordingError(f"{where}: spike_samples {samples.shape} and spike_units {rows.shape} must have one length")
+        raise RecordingError(
+            f"{where}: spike_samples {samples.shape} and spike_units {rows.shape} must have one length"
+        )
     if recording.unit_ids.ndim != 1 or not 0 < units <= MAX_UNITS:
         raise RecordingError(f"{where}: unit_ids holds {units} units; between 1 and {MAX_UNITS} are needed")
     _check_spikes(recording, where)
     if len(np.unique(recording.unit_ids)) != units:
         names, counts = np.unique(recording.unit_ids, return_counts=True)
-        raise RecordingError(f"{where}: unit_ids: {names[counts > 1][0]!r} stands for {counts.max()} units; ids must differ")
+        raise RecordingError(
+            f"{where}: unit_ids: {names[counts > 1][0]!r} stands for {counts.max()} units; ids must differ"
+        )
     for name, column in recording.units.items():
         if column.ndim < 1 or len(column) != units:
             raise RecordingError(f"{where}: unit_{name} has shape {column.shape}; it needs {units} rows, one a unit")
@@ -186,7 +266,9 @@ def _check_spikes(recording: Recording, where: str) -> None:
     back = np.flatnonzero(np.diff(samples) < 0)
     if back.size:
         row = int(back[0]) + 1
-        raise RecordingError(f"{where}: spike_samples: row {row} ({samples[row]}) is before row {row - 1}; sort by sample")
+        raise RecordingError(
+            f"{where}: spike_samples: row {row} ({samples[row]}) is before row {row - 1}; sort by sample"
+        )
     if samples[0] < 0 or samples[-1] >= recording.num_samples:
         row = 0 if samples[0] < 0 else int(np.searchsorted(samples, recording.num_samples))
         raise RecordingError(

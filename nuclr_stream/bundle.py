@@ -1,0 +1,222 @@
+"""The bundle: a directory that holds everything the daemon knows about a model, and the only thing that crosses over.
+
+manifest.json   the contract below, with the SHA-256 of every other file
+encoder.onnx    counts (U, T) float32, mask (U,) bool -> embedding (U, D) float32, for any U
+readout_<task>.onnx   embedding (U, D) float32, evidence (U,) float32 -> logits (U, C) float32
+sample.npz      a sample window with the output that is expected from it
+MODEL_CARD.md   what it was trained on, what it may be used for, and its figures
+
+Files are read once, hashed, and handed on as the very bytes that were hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nuclr_stream.binning import WindowRules, WindowSpec, rational
+from nuclr_stream.errors import BundleError
+from nuclr_stream.evidence import Calibration
+
+FORMAT_VERSION = 1
+MAX_FILE_BYTES = 64 * 2**20
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WindowPart(_Part):
+    """The window that the encoder takes; `bins_per_second` is an exact rational such as "50" or "100000/23344"."""
+
+    bins_per_second: str
+    bins_per_patch: int = Field(gt=0)
+    patches: int = Field(gt=0)
+    hop_bins: int = Field(gt=0)
+    input_kind: Literal["spikes", "traces"] = "spikes"
+
+
+class RulesPart(_Part):
+    """Which windows and units may enter the encoder: see binning.WindowRules."""
+
+    min_population: int = Field(ge=1)
+    max_missing: float = Field(ge=0, le=1)
+    cut_silence: bool
+
+
+class TaskPart(_Part):
+    """One question that a readout answers, its classes in the order of the logits, and how far to believe them.
+
+    `prior` is the class prior that the probabilities assume. `n` and `temperature` are the calibration curve T(n);
+    `calibrated_on` says which scores it was fitted on.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
+    classes: tuple[str, ...] = Field(min_length=2, max_length=64)
+    prior: tuple[float, ...]
+    n: tuple[float, ...] = (1.0,)
+    temperature: tuple[float, ...] = (1.0,)
+    abstain_below: float = Field(default=0.0, ge=0, le=1)
+    calibrated_on: str = "nothing: temperature is 1"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskPart:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes of {self.name} repeat")
+        if len(self.prior) != len(self.classes) or abs(sum(self.prior) - 1) > 1e-6 or min(self.prior) < 0:
+            raise ValueError(f"prior of {self.name} must be {len(self.classes)} probabilities that add up to 1")
+        if len(self.n) != len(self.temperature) or not self.n or list(self.n) != sorted(set(self.n)) or self.n[0] < 1:
+            raise ValueError(f"n and temperature of {self.name} must be equally long, n ascending from at least 1")
+        if min(self.temperature) <= 0:
+            raise ValueError(f"temperature of {self.name} must be positive")
+        return self
+
+    @property
+    def file(self) -> str:
+        """Name of the readout graph in the bundle."""
+        return f"readout_{self.name}.onnx"
+
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration curve as evidence.py applies it."""
+        return Calibration(n=self.n, temperature=self.temperature, abstain_below=self.abstain_below)
+
+
+class TrainedOn(_Part):
+    """What the weights have seen: ids, never paths."""
+
+    description: str
+    subjects: tuple[str, ...]
+    recordings: tuple[str, ...]
+
+
+class Manifest(_Part):
+    """manifest.json. Unknown keys are refused: a bundle of a later format is never half understood."""
+
+    format_version: int
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,60}$")
+    encoder_kind: Literal["window"] = "window"
+    window: WindowPart
+    rules: RulesPart
+    embedding_dim: int = Field(gt=0, le=4096)
+    max_units: int = Field(gt=0, le=65536)
+    parameters: int = Field(gt=0)
+    tasks: tuple[TaskPart, ...]
+    trained_on: TrainedOn
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, str]
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The window as binning.py takes it."""
+        w = self.window
+        return WindowSpec(rational(w.bins_per_second), w.bins_per_patch, w.patches, w.hop_bins, w.input_kind)
+
+    @property
+    def window_rules(self) -> WindowRules:
+        """The membership rules as binning.py takes them."""
+        return WindowRules(**self.rules.model_dump())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A window that travels with the bundle: counts (U, T), mask (U,), and what must come out of it."""
+
+    counts: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    embedding: npt.NDArray[np.float32]
+    logits: dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its manifest and the bytes of its files as they were hashed.
+
+    `bundle_id` is the name and the first 12 hexadecimal digits of the manifest's SHA-256: it names every byte.
+    """
+
+    manifest: Manifest
+    bundle_id: str
+    files: dict[str, bytes]
+
+    @property
+    def sample(self) -> Sample:
+        """The sample window. Raises BundleError when its arrays do not fit the manifest."""
+        with np.load(io.BytesIO(self.files["sample.npz"]), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        logits = {k[len("logits_") :]: v for k, v in arrays.items() if k.startswith("logits_")}
+        missing = {"counts", "mask", "embedding"} - set(arrays) | {t.name for t in self.manifest.tasks} - set(logits)
+        if missing:
+            raise BundleError(f"sample.npz: {', '.join(sorted(missing))} missing; export the bundle again")
+        return Sample(arrays["counts"], arrays["mask"], arrays["embedding"], logits)
+
+
+def find_bundle(name: str) -> Path:
+    """Return the directory of a bundle: a path, or the name of a shipped one. BundleError says what there is."""
+    if (Path(name) / "manifest.json").is_file():
+        return Path(name)
+    if (SHIPPED / name / "manifest.json").is_file() and "/" not in name:
+        return SHIPPED / name
+    raise BundleError(f"no bundle {name!r}: neither a directory with manifest.json nor one of {shipped_bundles()}")
+
+
+def shipped_bundles() -> list[str]:
+    """Return the names of the bundles that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and verify a bundle: format, manifest, and the hash of every file. Raises BundleError naming the cause."""
+    raw = _read(folder, "manifest.json")
+    manifest = _manifest(raw, folder)
+    needed = {"encoder.onnx", "sample.npz", "MODEL_CARD.md"} | {task.file for task in manifest.tasks}
+    absent = needed - set(manifest.files)
+    if absent:
+        raise BundleError(f"{folder.name}/manifest.json: files does not list {', '.join(sorted(absent))}")
+    files: dict[str, bytes] = {}
+    for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise BundleError(f"{folder.name}/manifest.json: file name {name!r} leaves the bundle")
+        files[name] = _read(folder, name)
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != expected:
+            raise BundleError(f"{folder.name}/{name}: SHA-256 is {found[:12]}..., the manifest says {expected[:12]}...")
+    return Bundle(manifest, f"{manifest.name}-{hashlib.sha256(raw).hexdigest()[:12]}", files)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{folder.name}/{name}: no such file; the bundle is incomplete")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BundleError(f"{folder.name}/{name}: larger than {MAX_FILE_BYTES} bytes")
+    return path.read_bytes()
+
+
+def _manifest(raw: bytes, folder: Path) -> Manifest:
+    where = f"{folder.name}/manifest.json"
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise BundleError(f"{where}: not JSON ({error})") from error
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(f"{where}: format_version is {found!r}; this version reads {FORMAT_VERSION}")
+    try:
+        manifest = Manifest.model_validate_json(raw)
+        _ = manifest.spec
+    except (ValidationError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("window",), "msg": str(error)}
+        raise BundleError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return manifest
