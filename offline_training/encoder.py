@@ -1,8 +1,8 @@
 """The NuCLR encoder in plain PyTorch: counts of one population and window in, one embedding per unit out.
 
 The published form (nerdslab/nuclr): patches of bins are tokens, temporal blocks look along one unit's patches,
-spatio-temporal blocks first look across the units of the population, patch by patch, then along time again. Module names
-are those of the published checkpoints without their `model.` prefix, so that weights load by name.
+spatio-temporal blocks first look across the units of the population, patch by patch, then along time again. Modules are
+named as in the published checkpoints, without their `model.` prefix, so that weights load by name.
 
 Shapes: N windows, U units, T bins, P patches, B bins per patch, D embedding, H heads, K head size.
 """
@@ -28,8 +28,8 @@ MASKED_SCORE = -1e9
 class EncoderConfig:
     """Every size of the encoder. The defaults are the published model for spikes (10 s of 20 ms bins).
 
-    `ffn_hidden` is the width of the value (the gate has as many, in_proj gives both); `rope_ratio` the share of every head
-    that is rotated; `rope_max_period_factor` times `patches` the longest period, in patches.
+    `ffn_hidden` is the width of the value (the gate is as wide, in_proj gives both); `rope_ratio` the share of every
+    head that is rotated; `rope_max_period_factor` times `patches` the longest period, in patches.
     """
 
     input_kind: InputKind = "spikes"
@@ -72,66 +72,87 @@ class RotaryAngles(nn.Module):
         omega[:turning] = 2 * math.pi / torch.logspace(0, longest, turning)
         self.register_buffer("omega", omega)
 
-    def forward(self, patches: int) -> tuple[Tensor, Tensor]:
-        """Cosine and signed sine for `patches` positions, both (P, K), each pair's value standing twice."""
+    def forward(self, patches: int) -> Tensor:
+        """Cosine and sine (2, P, K/2) of every pair's angle at `patches` positions."""
         angles = torch.arange(patches, device=self.omega.device)[:, None] * self.omega
-        sine = angles.sin()
-        return angles.cos().repeat_interleave(2, dim=-1), torch.stack((-sine, sine), dim=-1).flatten(-2)
+        return torch.stack((angles.cos(), angles.sin()))
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn interleaved channel pairs of x (..., K) by the angles behind `cosine` and the signed `sine`."""
-    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return x * cosine + swapped * sine
+def turn(weight: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the interleaved channel pairs of weight (G, K, D), G stacked heads, for every patch: (P, G * K, D)."""
+    cosine, sine = rotation[:, :, None, :, None]
+    even, odd = weight[:, 0::2], weight[:, 1::2]
+    turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=3)
+    return turned.flatten(1, 3)
+
+
+class Dropout(nn.Module):
+    """Dropout that draws one random byte per channel: on a CPU drawing the mask is what costs.
+
+    The rate is rounded to a multiple of 1/256, and what survives is scaled by exactly that."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.dropped_of_256 = round(rate * 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape, same shape back; the identity in evaluation."""
+        if not (self.training and self.dropped_of_256):
+            return x
+        if x.is_cuda:
+            return functional.dropout(x, self.dropped_of_256 / 256)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped_of_256
+        return x * (kept * (256 / (256 - self.dropped_of_256))).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Pre-norm multi-head self-attention over the last but one axis of (..., L, D); dropout on what it returns."""
+    """Weights of pre-norm multi-head self-attention, and the softmax over heads (..., L, K)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         inner = config.heads * config.head_dim
-        self.heads = config.heads
-        self.scale = config.head_dim**-0.5
+        self.heads, self.head_dim = config.heads, config.head_dim
         self.norm = nn.LayerNorm(config.dim)
         self.to_qkv = nn.Linear(config.dim, 3 * inner)
         self.to_out = nn.Linear(inner, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of tokens (..., D) as (..., 3, H, K)."""
-        return self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
         """Softmax attention over (..., L, K); `bias` is added to the scores."""
-        scores = (query * self.scale) @ key.transpose(-1, -2)
+        scores = (query * self.head_dim**-0.5) @ key.transpose(-1, -2)
         if bias is not None:
             scores = scores + bias
         return scores.softmax(dim=-1) @ value
 
-    def merge(self, heads: Tensor) -> Tensor:
-        """(..., H, K) of every token back to (..., D)."""
-        return self.dropout(self.to_out(heads.flatten(-2)))
-
 
 class TemporalAttention(Attention):
-    """Attention along the patches of each unit. Values are rotated too and the output is rotated back."""
+    """Attention along the patches of each unit. Values are rotated like queries and keys, the output is rotated back.
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """x (N, U, P, D); cosine, sine (P, K)."""
-        qkv = rotate(self.project(x), cosine[:, None, None], sine[:, None, None])
-        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)
-        out = self.attend(query, key, value, None).transpose(-2, -3)
-        return self.merge(rotate(out, cosine[:, None], -sine[:, None]))
+    The rotation of a patch is linear, so it is applied to the weights, once per patch, instead of to every token.
+    """
+
+    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
+        """x (P, N, U, D); rotation (2, P, K/2)."""
+        patches, windows, units, _ = x.shape
+        rows = torch.cat((self.to_qkv.weight, self.to_qkv.bias[:, None]), dim=1)
+        rows = turn(rows.unflatten(0, (-1, self.head_dim)), rotation)
+        qkv = torch.baddbmm(rows[:, None, :, -1], self.norm(x).flatten(1, 2), rows[..., :-1].transpose(1, 2))
+        query, key, value = qkv.view(patches, windows * units, 3, self.heads, self.head_dim).permute(2, 1, 3, 0, 4)
+        out = self.attend(query, key, value).permute(2, 0, 1, 3).flatten(2)
+        back = turn(self.to_out.weight.T.unflatten(0, (self.heads, -1)), rotation)
+        return self.dropout(torch.baddbmm(self.to_out.bias, out, back).unflatten(1, (windows, units)))
 
 
 class SpatialAttention(Attention):
     """Attention across the units of one population, separately for every patch, without a position code."""
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x (N, U, P, D); bias (N, 1, 1, 1, U) is 0 at real units and very low at padding."""
-        query, key, value = self.project(x).permute(3, 0, 2, 4, 1, 5).unbind(0)
-        return self.merge(self.attend(query, key, value, bias).permute(0, 3, 1, 2, 4))
+        """x (P, N, U, D); bias (N, 1, 1, U) is 0 at real units and very low at padding."""
+        qkv = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, self.head_dim))
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
+        out = self.attend(query, key, value, bias).transpose(2, 3).flatten(-2)
+        return self.dropout(self.to_out(out))
 
 
 class FeedForward(nn.Module):
@@ -142,12 +163,16 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.in_proj = nn.Linear(config.dim, 2 * config.ffn_hidden)
         self.out_proj = nn.Linear(config.ffn_hidden, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., D) -> (..., D)."""
-        value, gate = self.in_proj(self.norm(x)).chunk(2, dim=-1)
-        return self.dropout(self.out_proj(self.dropout(value * functional.gelu(gate))))
+        """x (..., D) -> (..., D). Value and gate are two products, which spares joining their gradients."""
+        x = self.norm(x)
+        value_weight, gate_weight = self.in_proj.weight.chunk(2)
+        value_bias, gate_bias = self.in_proj.bias.chunk(2)
+        gate = functional.gelu(functional.linear(x, gate_weight, gate_bias))
+        hidden = functional.linear(x, value_weight, value_bias) * gate
+        return self.dropout(self.out_proj(self.dropout(hidden)))
 
 
 class Encoder(nn.Module):
@@ -162,7 +187,9 @@ class Encoder(nn.Module):
             nn.ModuleList((TemporalAttention(config), FeedForward(config))) for _ in range(config.temporal_blocks)
         )
         self.st_blocks = nn.ModuleList(
-            nn.ModuleList((TemporalAttention(config), FeedForward(config), SpatialAttention(config), FeedForward(config)))
+            nn.ModuleList(
+                (TemporalAttention(config), FeedForward(config), SpatialAttention(config), FeedForward(config))
+            )
             for _ in range(config.spatiotemporal_blocks)
         )
 
@@ -176,18 +203,20 @@ class Encoder(nn.Module):
             return self.forward(counts[None], mask[None])[0]
         absent = ~mask[..., None]
         patches = counts.masked_fill(absent, 0.0).unflatten(-1, (self.config.patches, self.config.bins_per_patch))
-        return self._blocks(self.read_in(patches), mask).mean(dim=2).masked_fill(absent, 0.0)
+        tokens = self._blocks(self.read_in(patches.permute(2, 0, 1, 3)), mask)
+        return tokens.mean(dim=0).masked_fill(absent, 0.0)
 
     def _blocks(self, x: Tensor, mask: Tensor) -> Tensor:
-        cosine, sine = self.rotary_emb(self.config.patches)
-        bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, MASKED_SCORE)[:, None, None, None]
+        """Tokens (P, N, U, D), patches first: the units of a patch lie together for the products across units."""
+        rotation = self.rotary_emb(self.config.patches)
+        bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, MASKED_SCORE)[:, None, None]
         for attention, feed_forward in self.t_blocks:
-            x = x + attention(x, cosine, sine)
+            x = x + attention(x, rotation)
             x = x + feed_forward(x)
         for temporal, temporal_feed_forward, spatial, spatial_feed_forward in self.st_blocks:
             x = x + spatial(x, bias)
             x = x + spatial_feed_forward(x)
-            x = x + temporal(x, cosine, sine)
+            x = x + temporal(x, rotation)
             x = x + temporal_feed_forward(x)
         return x
 

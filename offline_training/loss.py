@@ -1,7 +1,7 @@
 """What pretraining minimises: the contrastive loss between two views of a population, or VICReg.
 
-Both views come in one unit order with a presence mask each, so that unit i of view 1 is unit i of view 2 and a unit that a
-view lacks is simply absent from its mask. Shapes: N windows, U units, D embedding.
+Both views come in one unit order with a presence mask each: unit i of view 1 is unit i of view 2, and a unit that a
+view lacks is absent from its mask. Shapes: N windows, U units, D embedding.
 """
 
 from dataclasses import dataclass
@@ -56,8 +56,8 @@ class ContrastiveLoss(nn.Module):
         self.projector = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, view1: Tensor, view2: Tensor, present1: Tensor, present2: Tensor) -> LossTerms:
-        """view1, view2: (N, U, D), one unit order; present1, present2: (N, U) bool. Every matched unit weighs the same,
-        so windows weigh by their matched units. A window where a view has a lone unit has no negatives and counts not."""
+        """view1, view2: (N, U, D), one unit order; present1, present2: (N, U) bool. Every matched unit weighs the
+        same, so windows weigh by their matched units. A window where a view has a lone unit is left out."""
         x1 = functional.normalize(self.projector(view1).float(), dim=-1)
         x2 = functional.normalize(self.projector(view2).float(), dim=-1)
         several = (present1.sum(1) > 1) & (present2.sum(1) > 1)
