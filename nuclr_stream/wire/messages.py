@@ -1,0 +1,329 @@
+"""What travels between sources, the daemon and clients, as frozen values; docs/protocol.md is the same in prose.
+
+Arrays of a decoded message are read-only views on the received frames: copy what outlives the message. Shape letters
+are those of `nuclr_stream.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform samples.
+A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+
+UInt8Array = npt.NDArray[np.uint8]
+UInt32Array = npt.NDArray[np.uint32]
+Int32Array = npt.NDArray[np.int32]
+StreamStatus = Literal["ready", "warming_up", "degraded", "ended"]
+
+
+class UnitAction(IntEnum):
+    """What a row of a unit table does."""
+
+    ADD = 0
+    RETIRE = 1
+    MERGE = 2
+    RENAME = 3
+    RESET = 4
+
+
+class UnitFlag(IntFlag):
+    """Why a unit's prediction deserves less trust: a bit field, 0 when it does not."""
+
+    OUT_OF_DISTRIBUTION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceHeader:
+    """What every message of a source carries.
+
+    `epoch` is chosen by the source, larger is newer (Unix ms when acquisition started, say). `seq` is one counter per
+    stream and epoch over all kinds of messages: 0, 1, 2, ... `origin` is the sample at which bin 0 begins, and neither
+    it nor `sample_rate` (samples a second, exact) changes within an epoch.
+    """
+
+    stream: str
+    epoch: int
+    seq: int
+    sample_rate: Fraction
+    origin: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SpikeBatch(SourceHeader):
+    """All spikes of samples [start, stop): `stop` is the watermark, nothing before it is still to come.
+
+    `samples` (N,) int64 in any order, `units` (N,) uint32 indices given by table `table_version`. That samples lie
+    within [start, stop) is for the receiver to check and to count.
+    """
+
+    start: int
+    stop: int
+    table_version: int
+    samples: Int64Array
+    units: UInt32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TraceBatch(SourceHeader):
+    """Frames [first_frame, first_frame + F) of traces such as calcium; the frame clock is `sample_rate`.
+
+    `units` (U,) uint32 indices given by table `table_version`, `values` (U, F) float32, finite.
+    """
+
+    first_frame: int
+    table_version: int
+    units: UInt32Array
+    values: Float32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnitTable(SourceHeader):
+    """The units of a stream, whole (`full`: units without a row are retired) or as changes to table `version` - 1.
+
+    It takes effect at `sample`. `continues` counts on the first table of a new epoch only: units keep their evidence
+    by unit id. M rows, in order: `action` (M,) uint8 of UnitAction, `index` (M,) uint32 never reused in an epoch,
+    `into` (M,) uint32 the target of a merge, else 0, `added` (M,) int64 the sample since which an added unit exists,
+    `shank` (M,) int32 (-1 unknown), `x_um` and `depth_um` (M,) float32 (NaN unknown), `channel` (M,) int32
+    (-1 unknown), `unit_ids` M names, `waveforms` (M, W) float32 at `waveform_rate` samples a second, W 0 for none.
+    """
+
+    version: int
+    full: bool
+    sample: int
+    continues: bool = False
+    action: UInt8Array
+    index: UInt32Array
+    into: UInt32Array
+    added: Int64Array
+    shank: Int32Array
+    x_um: Float32Array
+    depth_um: Float32Array
+    channel: Int32Array
+    unit_ids: tuple[str, ...]
+    waveforms: Float32Array
+    waveform_rate: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskInterval(SourceHeader):
+    """Samples [start, stop) hold no usable data; `cause` is "stimulation", "artefact" or a word of the source's own."""
+
+    start: int
+    stop: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(SourceHeader):
+    """Samples [start, stop) were observed and no unit fired; start == stop says only that the source is alive."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End(SourceHeader):
+    """The stream is complete up to `sample` and nothing follows in this epoch."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TaskPredictions:
+    """One task's answer for the U units of the message around it.
+
+    `classes` C names, `probabilities` (U, C) float32, `abstained` (U,) bool: too little evidence to name a class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    probabilities: Float32Array
+    abstained: BoolArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictions:
+    """Everything known about the units of one stream when a window closed.
+
+    `step` counts closed windows of this stream and epoch, skipped ones included; `seq` the messages that the daemon
+    published on this stream since it started as `instance` (larger is newer). `end_sample` is the device sample at the
+    window's end, `closed_ns` and `published_ns` are CLOCK_MONOTONIC of the daemon's host. `missing` is the fraction of
+    the window without data, `skipped_steps` how many steps of this epoch were overtaken by newer ones.
+
+    `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `evidence` (U,) float32
+    the same as non-overlapping windows, `flags` (U,) uint8 of UnitFlag.
+    """
+
+    stream: str
+    epoch: int
+    step: int
+    seq: int = 0
+    instance: int = 0
+    end_sample: int
+    sample_rate: Fraction
+    origin: int
+    closed_ns: int
+    published_ns: int = 0
+    state: StreamStatus
+    reasons: tuple[str, ...] = ()
+    missing: float
+    active_units: int
+    skipped_steps: int
+    bundle: str
+    hop_s: float
+    window_s: float
+    unit_index: UInt32Array
+    unit_ids: tuple[str, ...]
+    windows: UInt32Array
+    evidence: Float32Array
+    flags: UInt8Array
+    tasks: tuple[TaskPredictions, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """How one stream is doing; published once a second or so, and on change.
+
+    `progress` is 0 to 1 towards the first window, `step`, `skipped_steps` and `end_sample` are those of the last
+    predictions (step -1 before them), `watermark` is the sample up to which data are complete, `counters` whatever was
+    received, dropped or repaired, by reason.
+    """
+
+    stream: str
+    epoch: int
+    instance: int = 0
+    state: StreamStatus
+    reasons: tuple[str, ...] = ()
+    progress: float
+    units: int
+    step: int
+    end_sample: int
+    watermark: int
+    skipped_steps: int
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonState:
+    """How the daemon is doing; `counters` are those that belong to no stream, such as malformed messages by reason."""
+
+    instance: int
+    uptime_s: float
+    provider: str
+    bundle: str
+    streams: tuple[str, ...]
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something happened: `kind` is one word ("new_epoch", "gap", "ended", "units_changed", "bye", "reload", ...).
+
+    `stream` is empty for what concerns the whole daemon; `monotonic_ns` is CLOCK_MONOTONIC of the daemon's host.
+    """
+
+    stream: str
+    kind: str
+    detail: str = ""
+    epoch: int = 0
+    sample: int = 0
+    monotonic_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRequest:
+    """Ask for the last predictions and states of `stream`, or of all streams and the daemon when it is empty."""
+
+    request_id: int
+    stream: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsRequest:
+    """Ask for the embeddings of the named units of `stream`; no names ask for all of them."""
+
+    request_id: int
+    stream: str
+    unit_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EmbedWindowRequest:
+    """Ask for the embedding of one window: `counts` (U, T) float32, finite, not negative, T bins of the bundle."""
+
+    request_id: int
+    counts: Float32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRequest:
+    """Ask for the daemon's status, the same JSON document as HTTP /status."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SnapshotReply:
+    """Everything now. Drop predictions that arrive with the same `instance` and a `seq` not above the one in here."""
+
+    request_id: int
+    messages: tuple[Predictions | StreamState | DaemonState, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EmbeddingsReply:
+    """Embeddings of the units that are known, in the order asked for; units without a window yet are left out.
+
+    `unit_ids` U names, `windows` (U,) uint32, `mean` and `last` (U, D) float32: the running mean over all windows and
+    the embedding of the last window in which the unit was active, up to device sample `end_sample`.
+    """
+
+    request_id: int
+    stream: str
+    epoch: int
+    end_sample: int
+    unit_ids: tuple[str, ...]
+    windows: UInt32Array
+    mean: Float32Array
+    last: Float32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EmbedWindowReply:
+    """`embedding` (U, D) float32 of the window that was sent, and what the readouts say about it; zeros if inactive."""
+
+    request_id: int
+    embedding: Float32Array
+    tasks: tuple[TaskPredictions, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReply:
+    """`status` is a JSON document."""
+
+    request_id: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReply:
+    """The request could not be served: `reason` is one stable word, `detail` says it for people."""
+
+    request_id: int
+    reason: str
+    detail: str = ""
+
+
+Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
+Output = Predictions | StreamState | DaemonState | Event
+Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest
+Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | ErrorReply
+Message = Input | Output | Request | Reply
