@@ -1,0 +1,208 @@
+"""Settings of one training: what is read, how windows are cut, which encoder, which loss, how long, which tasks.
+
+One TOML file is one `TrainConfig`. Nothing is guessed: an unknown key is refused together with the nearest known one.
+This module is free of torch, so that labels and windows can be had without it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nuclr_stream.binning import InputKind, WindowRules, WindowSpec, rational
+from nuclr_stream.errors import ConfigError
+from nuclr_stream.recording import Recording
+
+UNLABELLED = -1
+"""Class index of a unit that a task does not know: context only."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, values: Any) -> Any:
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                known = list(cls.model_fields)
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+                raise ValueError(f"unknown key {key!r}; the nearest known key is {near[0]!r} (all: {', '.join(known)})")
+        return values
+
+
+class WindowSettings(_Section):
+    """How windows are cut; see `nuclr_stream.binning.WindowSpec`. `bins_per_second` may be a fraction such as "6250/1459"."""
+
+    bins_per_second: int | float | str = 50
+    bins_per_patch: int = Field(default=50, ge=1)
+    patches: int = Field(default=10, ge=1)
+    hop_s: float = Field(default=1.0, gt=0)
+    input_kind: InputKind = "spikes"
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> WindowSettings:
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The window in exact numbers."""
+        rate = rational(Fraction(self.bins_per_second) if isinstance(self.bins_per_second, str) else self.bins_per_second)
+        return WindowSpec(rate, self.bins_per_patch, self.patches, 1, self.input_kind).with_hop_s(self.hop_s)
+
+
+class RuleSettings(_Section):
+    """Which windows are used; see `nuclr_stream.binning.WindowRules`."""
+
+    min_population: int = Field(default=11, ge=1)
+    max_missing: float = Field(default=0.1, ge=0, lt=1)
+    cut_silence: bool = True
+
+    @property
+    def rules(self) -> WindowRules:
+        """The same as the object that binning, labeler and manifest use."""
+        return WindowRules(**self.model_dump())
+
+
+class EncoderSettings(_Section):
+    """Sizes of the encoder, the published spike model by default; the window's lengths come from `window`."""
+
+    dim: int = Field(default=256, ge=1)
+    heads: int = Field(default=4, ge=1)
+    head_dim: int = Field(default=64, ge=2, multiple_of=2)
+    ffn_hidden: int = Field(default=1024, ge=1)
+    temporal_blocks: int = Field(default=2, ge=0)
+    spatiotemporal_blocks: int = Field(default=2, ge=0)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    rope_ratio: float = Field(default=0.5, ge=0, le=1)
+    rope_max_period_factor: float = Field(default=8.0, gt=0)
+
+
+class LossSettings(_Section):
+    """`scaled` divides within-view negatives by the temperature too, `published` does not, as the paper's code."""
+
+    kind: Literal["scaled", "published", "vicreg"] = "scaled"
+    temperature: float = Field(default=0.2, gt=0)
+
+
+class TrainingSettings(_Section):
+    """How long and how fast. Exactly one of `steps` and `epochs`; no `warmup_steps` means one epoch.
+
+    `unit_keep` is the range from which each view draws the share of units it keeps. `max_units_per_view` then leaves at
+    most so many units in a pair, drawn at random: it makes a step affordable on a CPU. `drop_last_s` ignores the end of
+    every recording. A step sees `batch_windows` pairs of windows.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    steps: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_windows: int = Field(default=8, ge=1)
+    max_pair_distance_s: float = Field(default=30.0, ge=0)
+    unit_keep: tuple[float, float] = (0.5, 1.0)
+    max_units_per_view: int | None = Field(default=None, ge=1)
+    peak_lr: float = Field(default=5e-4, gt=0)
+    final_lr_share: float = Field(default=0.0, ge=0, le=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int = Field(default=1, ge=1)
+    checkpoint_every_s: float = Field(default=300.0, gt=0)
+    drop_last_s: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSettings:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        low, high = self.unit_keep
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"unit_keep = [{low}, {high}]: must be an ascending range within (0, 1]")
+        return self
+
+
+class TaskSettings(_Section):
+    """A question that a readout answers: which values of a unit-table column belong to which class.
+
+    `classes` is in the order of the readout's outputs. A class is a list of raw values, or for a numeric column an
+    interval [low, high], ends included. Units with any other value, or with fewer than `min_spikes` spikes in the whole
+    recording, are context only.
+    """
+
+    column: str
+    classes: dict[str, tuple[float, float] | tuple[str, ...]] = Field(min_length=2)
+    min_spikes: int = Field(default=100, ge=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in the order of the readout's outputs."""
+        return tuple(self.classes)
+
+    def labels(self, recording: Recording) -> npt.NDArray[np.int64]:
+        """Class index of every unit (U,); UNLABELLED where the unit is context only or the column is missing."""
+        labels = np.full(len(recording.unit_ids), UNLABELLED, dtype=np.int64)
+        column = recording.units.get(self.column)
+        if column is not None:
+            for index, members in enumerate(self.classes.values()):
+                labels[_belongs(column, members)] = index
+        labels[recording.spikes_per_unit < self.min_spikes] = UNLABELLED
+        return labels
+
+
+class TrainConfig(_Section):
+    """Everything about one training. `kind` says in words what the recordings are, for cards and results."""
+
+    name: str
+    kind: str = ""
+    window: WindowSettings = WindowSettings()
+    rules: RuleSettings = RuleSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    loss: LossSettings = LossSettings()
+    training: TrainingSettings
+    tasks: dict[str, TaskSettings] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read a TOML file. Raises ConfigError naming file, key, value and remedy."""
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+        return cls.parse(values, path.name)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str = "config") -> TrainConfig:
+        """Check plain values, e.g. of a run's config.json; `where` begins the error message."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {_first_fault(error)}") from None
+
+    def with_training(self, **changes: int | float | str | None) -> TrainConfig:
+        """This config with other values in its `training` section, e.g. another seed. Raises ConfigError."""
+        values = self.model_dump(exclude_none=True)
+        values["training"] = {k: v for k, v in (values["training"] | changes).items() if v is not None}
+        return self.parse(values, self.name)
+
+
+def _belongs(column: npt.NDArray[Any], members: tuple[float, float] | tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    if isinstance(members[0], str):
+        return np.isin(column.astype(np.str_), members)
+    if not np.issubdtype(column.dtype, np.number):
+        return np.zeros(len(column), dtype=bool)
+    low, high = members
+    return (column >= low) & (column <= high)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in fault["loc"]) or "top level"
+    value = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+    return f"{place}{value}: {fault['msg'].removeprefix('Value error, ')}"
