@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ class _Section(BaseModel):
 
 
 class WindowSettings(_Section):
-    """How windows are cut; see `nuclr_stream.binning.WindowSpec`. `bins_per_second` may be a fraction such as "6250/1459"."""
+    """How windows are cut, see `nuclr_stream.binning.WindowSpec`; a fraction is written "6250/1459"."""
 
     bins_per_second: int | float | str = 50
     bins_per_patch: int = Field(default=50, ge=1)
@@ -55,7 +54,7 @@ class WindowSettings(_Section):
     @property
     def spec(self) -> WindowSpec:
         """The window in exact numbers."""
-        rate = rational(Fraction(self.bins_per_second) if isinstance(self.bins_per_second, str) else self.bins_per_second)
+        rate = rational(self.bins_per_second)
         return WindowSpec(rate, self.bins_per_patch, self.patches, 1, self.input_kind).with_hop_s(self.hop_s)
 
 

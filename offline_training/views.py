@@ -1,0 +1,201 @@
+"""What the encoder trains on: pairs of windows ("views") of one recording, as a pure function of (seed, epoch, index).
+
+View 1 comes from tiling every usable interval by windows, from a random offset anew in each epoch; view 2 starts
+uniformly within a maximum distance and may overlap it (NuCLR, Arora et al. 2025). Each view keeps its own random share of
+the units, then the membership rules of `nuclr_stream.binning` apply. Shapes: N windows, U units, T bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import BoolArray, Float32Array, Grid, Int64Array, WindowSpec, active_units, count
+from nuclr_stream.errors import ConfigError
+from nuclr_stream.recording import Recording
+from offline_training.config import TrainConfig
+
+BATCHES_SORTED_TOGETHER = 8
+"""Pairs are ordered by population size within so many batches: less padding, still mixed recordings."""
+
+
+class Views(NamedTuple):
+    """A batch of pairs: counts (N, U, T) float32 and presence (N, U) bool of both views, in one unit order.
+
+    `units` (N, U) are rows of the unit table of recording `recordings` (N,), -1 at padding; `starts` (N, 2) first bins.
+    """
+
+    counts1: Float32Array
+    counts2: Float32Array
+    present1: BoolArray
+    present2: BoolArray
+    units: Int64Array
+    recordings: Int64Array
+    starts: Int64Array
+
+
+@dataclass(frozen=True)
+class BinnedRecording:
+    """Counts of a whole recording (U, all bins), as small integers where they fit, and its usable bins (M, 2)."""
+
+    counts: npt.NDArray[np.uint8] | Float32Array
+    intervals: Int64Array
+
+
+def bin_recording(recording: Recording, config: TrainConfig) -> BinnedRecording:
+    """Count a recording once and find its usable intervals, each at least two windows long.
+
+    Masks, gaps, the dropped end and, where the rules say so, silent seconds with one second around them are cut out.
+    """
+    spec = config.window.spec
+    grid = Grid(recording.sample_rate, spec.bins_per_second)
+    bins = grid.complete_bins(recording.num_samples)
+    counts = count(
+        recording.spike_samples,
+        recording.spike_units,
+        units=len(recording.unit_ids),
+        grid=grid,
+        first_bin=0,
+        bins=bins,
+    )
+    usable = np.ones(bins, dtype=bool)
+    usable[max(0, bins - int(config.training.drop_last_s * spec.bins_per_second)) :] = False
+    for start, stop in np.concatenate([recording.mask_samples, recording.gap_samples]):
+        usable[max(0, grid.bin_of(start)) : max(0, grid.bin_of(stop - 1) + 1)] = False
+    if config.rules.cut_silence and spec.input_kind == "spikes":
+        usable &= ~_silent(counts.sum(axis=0), spec)
+    intervals = _runs(usable)
+    small = counts.astype(np.uint8) if counts.size and counts.max() <= 255 else counts
+    return BinnedRecording(small, intervals[intervals[:, 1] - intervals[:, 0] >= 2 * spec.bins])
+
+
+def _silent(totals: Float32Array, spec: WindowSpec) -> BoolArray:
+    """Bins (T,) of whole silent seconds of the grid and of the second before and after each."""
+    n, d = spec.bins_per_second.numerator, spec.bins_per_second.denominator
+    seconds = len(totals) * d // n
+    edges = -(-np.arange(seconds + 1) * n // d)
+    sums = np.concatenate([[0], np.cumsum(totals, dtype=np.float64)])
+    silent = np.zeros(len(totals), dtype=bool)
+    for second in np.flatnonzero((np.diff(sums[edges]) == 0) & (np.diff(edges) > 0)):
+        silent[edges[max(second - 1, 0)] : edges[second + 2] if second + 2 <= seconds else None] = True
+    return silent
+
+
+def _runs(usable: BoolArray) -> Int64Array:
+    """Stretches (M, 2) [start, stop) of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
+    return edges.reshape(-1, 2).astype(np.int64)
+
+
+class ViewSampler:
+    """Batches of view pairs of many recordings. Holds no state: `batch(epoch, index)` is a pure function of the seed.
+
+    Raises ConfigError when no recording has a usable interval of two windows and enough units.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], config: TrainConfig) -> None:
+        self.config = config
+        self.spec = config.window.spec
+        self.binned = [bin_recording(recording, config) for recording in recordings]
+        enough = [len(binned.counts) >= config.rules.min_population for binned in self.binned]
+        rows = [(r, a, b) for r, one in enumerate(self.binned) if enough[r] for a, b in one.intervals]
+        if not rows:
+            raise ConfigError(
+                f"none of {len(recordings)} recordings has {config.rules.min_population} units and an usable stretch of "
+                f"two windows ({2 * self.spec.window_s:g} s); give longer recordings or a shorter window"
+            )
+        self.intervals = np.array(rows, dtype=np.int64)  # (M, 3) recording, first bin, end bin
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches in every epoch, at least one: tiles that any offset leaves room for."""
+        lengths = self.intervals[:, 2] - self.intervals[:, 1]
+        tiles = int(((lengths + 1) // self.spec.bins - 1).sum())
+        return max(1, tiles // self.config.training.batch_windows)
+
+    def tiles(self, epoch: int) -> Int64Array:
+        """View 1 of one epoch, in the order of the recordings: (K, 2) interval, first bin; disjoint windows."""
+        rng = np.random.default_rng([self.config.training.seed, epoch])
+        found = []
+        for i, (_, first, end) in enumerate(self.intervals):
+            offset = rng.integers(min(self.spec.bins, end - first - self.spec.bins + 1))
+            starts = np.arange(first + offset, end - self.spec.bins + 1, self.spec.bins)
+            found.append(np.stack([np.full(len(starts), i), starts], axis=1))
+        return np.concatenate(found)
+
+    def order(self, epoch: int) -> Int64Array:
+        """The tiles of an epoch as batches (batches_per_epoch, N, 2), shuffled; similar population sizes go together."""
+        size, whole = self.config.training.batch_windows, self.batches_per_epoch
+        rng = np.random.default_rng([self.config.training.seed, epoch, 1])
+        tiles = rng.permutation(self.tiles(epoch))
+        tiles = tiles[np.arange(whole * size) % len(tiles)]
+        groups = np.split(tiles, range(BATCHES_SORTED_TOGETHER * size, len(tiles), BATCHES_SORTED_TOGETHER * size))
+        units = np.array([len(self.binned[r].counts) for r in self.intervals[:, 0]])
+        ordered = np.concatenate([group[np.argsort(units[group[:, 0]], kind="stable")] for group in groups])
+        return rng.permutation(ordered.reshape(whole, size, 2))
+
+    def batch(self, epoch: int, index: int) -> Views | None:
+        """Batch `index` of an epoch, padded; pairs with too few active units are left out, None when all are."""
+        pairs = []
+        for position, (interval, start) in enumerate(self.order(epoch)[index]):
+            rng = np.random.default_rng([self.config.training.seed, epoch, 2, index, position])
+            pair = self._pair(rng, int(interval), int(start))
+            if pair is not None:
+                pairs.append(pair)
+        return _pad(pairs, self.spec.bins) if pairs else None
+
+    def _pair(self, rng: np.random.Generator, interval: int, start1: int) -> _Pair | None:
+        recording, first, end = (int(v) for v in self.intervals[interval])
+        reach = int(self.config.training.max_pair_distance_s * self.spec.bins_per_second)
+        low, high = max(first, start1 - reach), min(end - self.spec.bins, start1 + reach)
+        start2 = int(rng.integers(low, high + 1))
+        counts = self.binned[recording].counts
+        window1 = counts[:, start1 : start1 + self.spec.bins]
+        window2 = counts[:, start2 : start2 + self.spec.bins]
+        present1 = self._kept(rng, len(counts)) & active_units(window1, self.spec.input_kind)
+        present2 = self._kept(rng, len(counts)) & active_units(window2, self.spec.input_kind)
+        order = rng.permutation(len(counts))
+        units = order[(present1 | present2)[order]][: self.config.training.max_units_per_view]
+        present1, present2 = present1[units], present2[units]
+        if min(present1.sum(), present2.sum()) < self.config.rules.min_population:
+            return None
+        return _Pair(window1[units], window2[units], present1, present2, units, recording, (start1, start2))
+
+    def _kept(self, rng: np.random.Generator, units: int) -> BoolArray:
+        """Unit dropout: a uniform share of all units of the recording, silent ones included (U,)."""
+        kept = np.zeros(units, dtype=bool)
+        kept[rng.permutation(units)[: round(units * rng.uniform(*self.config.training.unit_keep))]] = True
+        return kept
+
+
+class _Pair(NamedTuple):
+    window1: npt.NDArray[np.uint8] | Float32Array
+    window2: npt.NDArray[np.uint8] | Float32Array
+    present1: BoolArray
+    present2: BoolArray
+    units: Int64Array
+    recording: int
+    starts: tuple[int, int]
+
+
+def _pad(pairs: list[_Pair], bins: int) -> Views:
+    shape = (len(pairs), max(len(pair.units) for pair in pairs))
+    views = Views(
+        counts1=np.zeros((*shape, bins), dtype=np.float32),
+        counts2=np.zeros((*shape, bins), dtype=np.float32),
+        present1=np.zeros(shape, dtype=bool),
+        present2=np.zeros(shape, dtype=bool),
+        units=np.full(shape, -1, dtype=np.int64),
+        recordings=np.array([pair.recording for pair in pairs], dtype=np.int64),
+        starts=np.array([pair.starts for pair in pairs], dtype=np.int64),
+    )
+    for i, pair in enumerate(pairs):
+        n = len(pair.units)
+        views.counts1[i, :n], views.counts2[i, :n] = pair.window1, pair.window2
+        views.present1[i, :n], views.present2[i, :n] = pair.present1, pair.present2
+        views.units[i, :n] = pair.units
+    return views
