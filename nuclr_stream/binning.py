@@ -106,7 +106,7 @@ class Grid:
         n, d = self._ratio.numerator, self._ratio.denominator
         if not values.size:
             return values
-        if max(abs(int(values.min())), abs(int(values.max())), abs(self.origin)) > MAX_SAMPLE:
+        if max(abs(int(values.min())), abs(int(values.max())), abs(self.origin)) > MAX_SAMPLE + 1:
             raise OverflowError(f"sample numbers beyond +-2**53 (origin {self.origin})")
         relative = values - self.origin
         if (max(abs(int(relative.min())), abs(int(relative.max()))) + 1) * n < 2**63:
@@ -118,6 +118,10 @@ class Grid:
             raise OverflowError(f"{self} cannot bin sample numbers up to {int(np.abs(values).max())} exactly")
         bins: Int64Array = quotient * n + (remainder * n) // d
         return bins
+
+    def bin_from(self, samples: npt.ArrayLike) -> Int64Array:
+        """Return the first bin that begins at or after each sample: the first that is whole from there on."""
+        return self.bin_of(np.asarray(samples, dtype=np.int64) - 1) + 1
 
     def first_sample(self, bin_index: int) -> int:
         """Return the first sample of a bin (the smallest sample that `bin_of` puts there or later)."""

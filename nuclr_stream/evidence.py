@@ -23,7 +23,8 @@ def evidence_n(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -> Floa
     """
     steps = np.asarray(windows, dtype=np.float64)
     share = min(hop_s / window_s, 1.0)
-    return np.where(steps > 0, 1.0 + (steps - 1.0) * share, 0.0).astype(np.float32)
+    n: Float32Array = np.where(steps > 0, 1.0 + (steps - 1.0) * share, 0.0).astype(np.float32)
+    return n
 
 
 class Evidence:
@@ -34,24 +35,28 @@ class Evidence:
         self._row: dict[int, int] = {}
         self._sums = np.zeros((0, dim), dtype=np.float64)
         self._windows = np.zeros(0, dtype=np.int64)
+        self._last = np.zeros((0, dim), dtype=np.float32)
 
     def add(self, indices: Int64Array, embeddings: Float32Array) -> None:
         """Add one window's embeddings (U, D) of the units `indices` (U,), each of them at most once."""
         rows = self._rows(indices)
         self._sums[rows] += embeddings
         self._windows[rows] += 1
+        self._last[rows] = embeddings
 
     def windows(self, indices: Int64Array) -> Int64Array:
         """Return in how many windows each unit (U,) has been embedded."""
-        rows = np.array([self._row.get(int(i), -1) for i in indices], dtype=np.int64)
-        return np.where(rows >= 0, np.append(self._windows, 0)[rows], 0)
+        return np.append(self._windows, 0)[self._known_rows(indices)]
 
     def mean(self, indices: Int64Array) -> Float32Array:
         """Return the mean embedding (U, D) of each unit; zeros for a unit without a window."""
-        rows = np.array([self._row.get(int(i), -1) for i in indices], dtype=np.int64)
-        sums = np.vstack([self._sums, np.zeros((1, self.dim))])[rows]
+        sums = np.vstack([self._sums, np.zeros((1, self.dim))])[self._known_rows(indices)]
         means: Float32Array = (sums / np.maximum(self.windows(indices), 1)[:, None]).astype(np.float32)
         return means
+
+    def last(self, indices: Int64Array) -> Float32Array:
+        """Return the embedding (U, D) of the last window in which each unit was embedded; zeros before it."""
+        return np.vstack([self._last, np.zeros((1, self.dim), dtype=np.float32)])[self._known_rows(indices)]
 
     def merge(self, source: int, target: int) -> None:
         """Add what unit `source` has gathered to unit `target` and forget `source`."""
@@ -72,12 +77,9 @@ class Evidence:
         if row != last:  # the last row moves into the hole: memory stays that of the living units
             moved = next(i for i, r in self._row.items() if r == last)
             self._row[moved] = row
-            self._sums[row], self._windows[row] = self._sums[last], self._windows[last]
-        self._sums, self._windows = self._sums[:last].copy(), self._windows[:last].copy()
-
-    def clear(self) -> None:
-        """Forget every unit."""
-        self.__init__(self.dim)  # type: ignore[misc]
+            for column in (self._sums, self._windows, self._last):
+                column[row] = column[last]
+        self._sums, self._windows, self._last = self._sums[:last], self._windows[:last], self._last[:last]
 
     def reindex(self, index_of: dict[int, int]) -> None:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
@@ -85,12 +87,17 @@ class Evidence:
             self.forget(index)
         self._row = {index_of[i]: row for i, row in self._row.items()}
 
+    def _known_rows(self, indices: Int64Array) -> Int64Array:
+        """Return the row of every index; -1, the row of zeros that readers append, where there is none."""
+        return np.array([self._row.get(i, -1) for i in indices.tolist()], dtype=np.int64)
+
     def _rows(self, indices: npt.NDArray[np.integer]) -> Int64Array:
         new = [int(i) for i in indices if int(i) not in self._row]
         if new:
             self._row |= {index: len(self._windows) + k for k, index in enumerate(new)}
             self._sums = np.vstack([self._sums, np.zeros((len(new), self.dim))])
             self._windows = np.append(self._windows, np.zeros(len(new), dtype=np.int64))
+            self._last = np.vstack([self._last, np.zeros((len(new), self.dim), dtype=np.float32)])
         return np.array([self._row[int(i)] for i in indices], dtype=np.int64)
 
 

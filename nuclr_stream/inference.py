@@ -71,6 +71,15 @@ class Model:
         for task in self._tasks.values():
             _check_readout(self._readouts[task.name], task, bundle.manifest.embedding_dim)
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks in the manifest's order."""
+        return tuple(self._tasks)
+
+    def task(self, name: str) -> TaskPart:
+        """Return what the manifest says of a task."""
+        return self._tasks[name]
+
     def embed(self, counts: Float32Array, active: BoolArray) -> Float32Array:
         """Return the embeddings (U_active, D) of the active units of one window, in their order.
 

@@ -35,9 +35,16 @@ class UnitAction(IntEnum):
 
 
 class UnitFlag(IntFlag):
-    """Why a unit's prediction deserves less trust: a bit field, 0 when it does not."""
+    """What to know about a unit's prediction: a bit field, 0 when there is nothing.
+
+    OUT_OF_DISTRIBUTION: the population is smaller than the encoder was trained on, and every class is abstained from.
+    SILENT: the unit did not enter this window, what stands behind its prediction are earlier ones.
+    NEW: the unit has not existed for a whole window yet.
+    """
 
     OUT_OF_DISTRIBUTION = 1
+    SILENT = 2
+    NEW = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

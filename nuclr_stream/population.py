@@ -1,0 +1,364 @@
+"""The units of one probe, their rolling counts, and the windows cut from them. Exact, deterministic, free of I/O.
+
+Messages are admitted one by one (epoch, grid, sequence number), queued, and applied in order only as far as the next
+window allows: a window is cut from what stood before it, whatever came in later. So the same messages give the same
+windows at any speed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from nuclr_stream.binning import (
+    BoolArray,
+    Float32Array,
+    Grid,
+    Int64Array,
+    WindowRules,
+    WindowSpec,
+    active_units,
+    first_window_end,
+    silence_bins,
+    touches_silence,
+)
+from nuclr_stream.rolling import RollingCounts
+from nuclr_stream.sequence import SequenceCheck
+from nuclr_stream.stretches import Stretches
+from nuclr_stream.units import Operation, Units
+from nuclr_stream.wire import End, Heartbeat, Input, MaskInterval, SpikeBatch, TraceBatch, UnitTable
+
+MAX_BLOCK_S = 60
+"""Longest stretch that one message may complete: it bounds the rolling counts."""
+MAX_JUMP_S = 86_400
+"""A message that begins later than this after the watermark is refused: a wrong clock, not a gap."""
+MAX_PENDING_OPERATIONS = 65_536
+MAX_MASKS = 4_096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One window on its way to the encoder. Nothing in it is shared: it may cross to another thread.
+
+    counts (U, T) float32 of all units of the probe, by ascending `unit_index` (U,); `eligible` (U,) units exist for the
+    whole window; `active` (U,) are the eligible ones that enter the encoder. `refusal` says why it is not embedded
+    (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
+    the host's monotonic time when it was cut, as the caller gave it.
+    """
+
+    stream: str
+    epoch: int
+    step: int
+    end_bin: int
+    end_sample: int
+    sample_rate: Fraction
+    origin: int
+    closed_ns: int
+    unit_index: Int64Array
+    unit_ids: tuple[str, ...]
+    counts: Float32Array
+    eligible: BoolArray
+    active: BoolArray
+    missing: float
+    refusal: str
+    operations: tuple[Operation, ...]
+    skipped_steps: int = 0
+
+    def superseding(self, older: Window) -> Window:
+        """Return this window in the place of an older one that was never labelled: its operations are kept."""
+        return replace(
+            self,
+            operations=older.operations + self.operations,
+            skipped_steps=max(self.skipped_steps, older.skipped_steps) + 1,
+        )
+
+
+class Population:
+    """Rolling counts of the units of one probe: `push` messages, then `cut` windows until there is none."""
+
+    def __init__(
+        self, spec: WindowSpec, rules: WindowRules, *, stream: str, lateness_s: float = 0.0, max_units: int
+    ) -> None:
+        self.spec, self.rules, self.stream = spec, rules, stream
+        self.lateness_s = lateness_s
+        self.counters: Counter[str] = Counter()
+        self.units = Units(max_units)
+        self._operations: list[Operation] = []
+        self._inbox: deque[Input] = deque()
+        self.epoch: int | None = None
+        self.ended = False
+
+    # -- admission ---------------------------------------------------------------------------------------------------
+
+    def push(self, message: Input) -> bool:
+        """Admit one message; whatever is wrong with it is counted in `counters` and the message dropped.
+
+        Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time.
+        """
+        self.counters["received"] += 1
+        reason = self._refusal(message)
+        if reason:
+            self.counters[reason] += 1
+            return False
+        new_epoch = message.epoch != self.epoch
+        if new_epoch:
+            self._begin(message)
+        if not self._sequence.admit(message.seq):
+            self.counters["duplicate"] += 1
+            return False
+        self.counters["messages_gap"], self.counters["messages_reordered"] = (
+            self._sequence.gap,
+            self._sequence.reordered,
+        )
+        self.counters["accepted"] += 1
+        self._inbox.append(message)
+        return new_epoch
+
+    def _refusal(self, message: Input) -> str:
+        if self.epoch is not None and message.epoch < self.epoch:
+            return "rejected_stale_epoch"
+        traces = self.spec.input_kind == "traces"
+        if isinstance(message, SpikeBatch if traces else TraceBatch):
+            return "rejected_input_kind"
+        rate = message.sample_rate
+        off = abs(float(rate / self.spec.bins_per_second) - 1) > 0.01 if traces else rate < self.spec.bins_per_second
+        if off:
+            return "rejected_rate"
+        if message.epoch == self.epoch and (rate != self.grid_rate or message.origin != self.grid.origin):
+            return "rejected_grid_changed"
+        if isinstance(message, (SpikeBatch, TraceBatch, Heartbeat)):
+            return self._implausible(*_stretch(message), rate, same_epoch=message.epoch == self.epoch)
+        return ""
+
+    def _implausible(self, start: int, stop: int, rate: Fraction, *, same_epoch: bool) -> str:
+        if stop < start or stop - start > MAX_BLOCK_S * rate:
+            return "rejected_block"
+        if same_epoch and self.watermark is not None and start - self.watermark > MAX_JUMP_S * rate:
+            return "rejected_jump"
+        return ""
+
+    def _begin(self, message: Input) -> None:
+        """Start an epoch: bins and windows are gone; evidence goes too unless the first unit table says `continues`."""
+        spec = self.spec
+        self.counters["unapplied"] += len(self._inbox)
+        self._inbox.clear()
+        self.epoch, self.ended = message.epoch, False
+        self.grid_rate = message.sample_rate
+        clock = spec.bins_per_second if spec.input_kind == "traces" else message.sample_rate
+        self.grid = Grid(clock, spec.bins_per_second, message.origin)
+        self._sequence = SequenceCheck(message.seq)
+        self.units.begin_epoch()
+        self._covered, self._masks = Stretches(), Stretches()
+        self.watermark: int | None = None
+        self._first_bin = 0
+        self._next_end: int | None = None
+        self._step = 0
+        self._counts = RollingCounts(4 * spec.bins)
+
+    # -- windows -----------------------------------------------------------------------------------------------------
+
+    def cut(self, now_ns: int) -> Window | None:
+        """Return the next complete window, or None when more data are needed. `now_ns` only travels along."""
+        while True:
+            if self._due():
+                return self._window(now_ns)
+            if not self._inbox:
+                return None
+            message = self._inbox[0]
+            if isinstance(message, (SpikeBatch, TraceBatch, Heartbeat)) and self._gap_before(message):
+                continue
+            self._inbox.popleft()
+            self._apply(message)
+
+    @property
+    def progress(self) -> float:
+        """How much of the first window has been observed, 0 to 1."""
+        if self.epoch is None or self._next_end is None:
+            return 0.0
+        if self._step:
+            return 1.0
+        return min(max((self._closed_bins() - self._first_bin) / (self._next_end - self._first_bin), 0.0), 1.0)
+
+    def _due(self) -> bool:
+        return self.epoch is not None and self._next_end is not None and self._closed_bins() >= self._next_end
+
+    def _closed_bins(self) -> int:
+        assert self.watermark is not None
+        lateness = 0 if self.ended else int(self.lateness_s * self.grid.sample_rate)
+        return self.grid.complete_bins(self.watermark - lateness)
+
+    def _gap_before(self, message: SpikeBatch | TraceBatch | Heartbeat) -> bool:
+        """Move the watermark up to a message that begins beyond it; True when windows are due before the message."""
+        start, _ = _stretch(message)
+        if self.watermark is None or start <= self.watermark:
+            return False
+        self.counters["samples_missing"] += start - self.watermark
+        self.watermark = start
+        return self._due()
+
+    def _window(self, now_ns: int) -> Window:
+        assert self._next_end is not None and self.epoch is not None
+        end, spec = self._next_end, self.spec
+        start, history = end - spec.bins, silence_bins(spec)
+        self._reserve(start - history, end)
+        counts = self._counts.read(start, end).copy()
+        first, stop = self.grid.first_sample(start), self.grid.first_sample(end)
+        missing = 1.0 - self._covered.inside(first, stop) / (stop - first)
+        refusal = self.rules.refusal(
+            missing=missing,
+            masked=self._masks.inside(first, stop) > 0,
+            silent=touches_silence(self._totals(start - history, end), spec, first_bin=start - history),
+        )
+        eligible = self.units.added_bin <= start
+        window = Window(
+            stream=self.stream,
+            epoch=self.epoch,
+            step=self._step,
+            end_bin=end,
+            end_sample=stop,
+            sample_rate=self.grid_rate,
+            origin=self.grid.origin,
+            closed_ns=now_ns,
+            unit_index=self.units.index,
+            unit_ids=self.units.ids,
+            counts=counts,
+            eligible=eligible,
+            active=eligible & active_units(counts, spec.input_kind),
+            missing=missing,
+            refusal=refusal,
+            operations=tuple(self._operations),
+        )
+        self._operations = []
+        self._advance(end)
+        return window
+
+    def _advance(self, end: int) -> None:
+        """Go to the next window that holds any data at all; those without are counted, not cut one by one."""
+        following = end + self.spec.hop_bins
+        oldest = self.grid.first_sample(following - self.spec.bins)
+        observed = self._covered.first_from(oldest)
+        reached = self.watermark if observed is None else observed
+        assert reached is not None
+        # the smallest multiple of the hop that lies beyond the bin of the first observed sample
+        earliest = (int(self.grid.bin_of(reached)) // self.spec.hop_bins + 1) * self.spec.hop_bins
+        jump = max(following, earliest)
+        self.counters["windows_without_data"] += (jump - following) // self.spec.hop_bins
+        self._step += (jump - end) // self.spec.hop_bins
+        self._next_end = jump
+        keep = self.grid.first_sample(jump - self.spec.bins - silence_bins(self.spec))
+        self._covered.forget_before(keep)
+        self._masks.forget_before(keep)
+
+    def _totals(self, first: int, stop: int) -> Float32Array:
+        """Return the spikes of the whole probe per bin of [first, stop), -1 where a bin was not wholly observed."""
+        totals: Float32Array = self._counts.read(first, stop).sum(axis=0)
+        if self._covered.inside(self.grid.first_sample(first), self.grid.first_sample(stop)) < (
+            self.grid.first_sample(stop) - self.grid.first_sample(first)
+        ):
+            edges = [self.grid.first_sample(b) for b in range(first, stop + 1)]
+            whole = [self._covered.inside(a, b) == b - a for a, b in pairwise(edges)]
+            totals = np.where(whole, totals, np.float32(-1))
+        return totals
+
+    # -- applying messages -------------------------------------------------------------------------------------------
+
+    def _apply(self, message: Input) -> None:
+        if isinstance(message, UnitTable):
+            self._apply_table(message)
+        elif isinstance(message, MaskInterval):
+            self._apply_mask(message)
+        elif isinstance(message, End):
+            self.ended = True
+        else:
+            if isinstance(message, SpikeBatch):
+                self._apply_spikes(message)
+            elif isinstance(message, TraceBatch):
+                self._apply_traces(message)
+            self._observe(*_stretch(message))
+
+    def _apply_table(self, table: UnitTable) -> None:
+        now = None if self.watermark is None else int(self.grid.bin_from(self.watermark))
+        before = self.units.index
+        operations = self.units.apply(table, self.grid.bin_from(table.added), now, self.counters)
+        self._operations += operations
+        if len(self._operations) > MAX_PENDING_OPERATIONS:  # no window takes them up: forget what no unit stands for
+            self._operations = [Operation.forget_all()]
+            self.counters["operations_overflow"] += 1
+        if before is not self.units.index:
+            merges = ((op.source, op.target) for op in operations if op.kind == "merge")
+            self._counts.rearrange(before, self.units.index, merges)
+
+    def _apply_mask(self, mask: MaskInterval) -> None:
+        if len(self._masks) >= MAX_MASKS:
+            self.counters["masks_dropped"] += 1
+            return
+        self._masks.add(mask.start, mask.stop)
+
+    def _apply_spikes(self, batch: SpikeBatch) -> None:
+        self.counters["spikes_received"] += len(batch.samples)
+        if batch.table_version > self.units.version:
+            self.counters["table_behind"] += 1
+        if not len(batch.samples):
+            return
+        rows = self.units.rows(batch.units)
+        known = rows >= 0
+        inside = (batch.samples >= batch.start) & (batch.samples < batch.stop)
+        bins = self.grid.bin_of(np.where(inside, batch.samples, batch.start))
+        on_time = bins >= self._frozen(bins)
+        good = known & inside & on_time
+        if not good.all():
+            self.counters["spikes_out_of_range"] += int((~inside).sum())
+            self.counters["spikes_unknown_unit"] += int((inside & ~known).sum())
+            self.counters["spikes_late"] += int((inside & known & ~on_time).sum())
+            rows, bins = rows[good], bins[good]
+        self.counters["spikes_accepted"] += len(rows)
+        if len(rows):
+            self._reserve(self._frozen(bins), int(bins.max()) + 1)
+            self._counts.add_spikes(rows, bins)
+
+    def _apply_traces(self, batch: TraceBatch) -> None:
+        frames = batch.values.shape[1]
+        first = int(self.grid.bin_of(batch.first_frame))
+        skip = max(self._frozen(np.array([first])) - first, 0)
+        self.counters["frames_received"] += frames
+        self.counters["frames_late"] += min(skip, frames)
+        rows = self.units.rows(batch.units)
+        self.counters["traces_unknown_unit"] += int((rows < 0).sum())
+        if skip < frames and (rows >= 0).any():
+            self._reserve(first + skip, first + frames)
+            self._counts.set_frames(rows[rows >= 0], first + skip, batch.values[rows >= 0, skip:])
+
+    def _observe(self, start: int, stop: int) -> None:
+        """Note that [start, stop) was seen; the first of them decides where the first window lies."""
+        if self.watermark is None:
+            self._first_bin = int(self.grid.bin_from(start))
+            self._next_end = first_window_end(self._first_bin, self.spec)
+            self.watermark = start
+        elif self._next_end is not None and self._step:
+            # a bin that a window has been cut from is frozen: what comes for it now is late, and stays missing
+            start = max(start, self.grid.first_sample(self._next_end - self.spec.hop_bins))
+        self._covered.add(start, stop)
+        self.watermark = max(self.watermark, stop)
+
+    def _frozen(self, bins: Int64Array) -> int:
+        """Return the first bin that no window has been cut from yet."""
+        if self._next_end is None:
+            return int(bins.min())
+        return self._next_end - self.spec.hop_bins if self._step else self._first_bin - silence_bins(self.spec)
+
+    def _reserve(self, first: int, stop: int) -> None:
+        """Make room for bins up to `stop`, and keep those that the next window still needs."""
+        if self._next_end is not None:
+            first = self._next_end - self.spec.bins - silence_bins(self.spec)
+        self._counts.reserve(first, stop)
+
+
+def _stretch(message: SpikeBatch | TraceBatch | Heartbeat) -> tuple[int, int]:
+    """Return the samples [start, stop) that a message completes; for traces a sample is a frame."""
+    if isinstance(message, TraceBatch):
+        return message.first_frame, message.first_frame + message.values.shape[1]
+    return message.start, message.stop

@@ -1,0 +1,44 @@
+"""Stretches of samples: which parts of a stream were observed, or are masked."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+
+class Stretches:
+    """A set of sample numbers kept as sorted, disjoint [start, stop) stretches."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def add(self, start: int, stop: int) -> None:
+        """Add [start, stop); it melts together with every stretch that it touches."""
+        if start >= stop:
+            return
+        first = bisect_left(self._stops, start)
+        last = bisect_right(self._starts, stop)
+        if first < last:
+            start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def inside(self, start: int, stop: int) -> int:
+        """Return how many samples of [start, stop) are in the set."""
+        first = bisect_right(self._stops, start)
+        last = bisect_left(self._starts, stop)
+        pairs = zip(self._starts[first:last], self._stops[first:last], strict=True)
+        return sum(min(b, stop) - max(a, start) for a, b in pairs)
+
+    def first_from(self, sample: int) -> int | None:
+        """Return the smallest sample >= `sample` in the set, or None."""
+        place = bisect_right(self._stops, sample)
+        return max(sample, self._starts[place]) if place < len(self._starts) else None
+
+    def forget_before(self, sample: int) -> None:
+        """Drop the stretches that end at or before `sample`."""
+        place = bisect_right(self._stops, sample)
+        del self._starts[:place], self._stops[:place]
+
+    def __len__(self) -> int:
+        return len(self._starts)
