@@ -1,0 +1,173 @@
+"""ONNX graphs of a bundle: the encoder from its PyTorch module, readouts straight from their coefficients.
+
+A graph names its inputs and outputs, its unit dimension is symbolic, and nothing else travels: no source paths, no stack
+traces, no external data. What depends on weights alone (their rotation) stays a few nodes: the runtime folds it at load.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from nuclr_stream.errors import NuclrStreamError
+from offline_training.encoder import Encoder
+
+OPSET = 18
+IR_VERSION = 10
+PRODUCER = "nuclr-stream"
+# Units of the traced example: more than one, and no size of any model, so that nothing can be taken for a constant.
+TRACED_UNITS = 7
+# Constants above this many elements are not folded into the file; shapes, masks and scales are far smaller.
+FOLD_LIMIT = 512
+
+
+class ExportError(NuclrStreamError):
+    """A graph could not be exported, or does not compute what the model computes."""
+
+
+def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
+    """The encoder as a graph: counts (U, T) f32, mask (U,) bool -> embedding (U, D) f32, any number of units.
+
+    Raises ExportError where the unit dimension did not stay symbolic.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    device = encoder.read_in.weight.device
+    counts = torch.zeros(TRACED_UNITS, encoder.config.bins, device=device)
+    mask = torch.ones(TRACED_UNITS, dtype=torch.bool, device=device)
+    units = torch.export.Dim("units", min=1)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            encoder,
+            (counts, mask),
+            dynamo=True,
+            input_names=["counts", "mask"],
+            output_names=["embedding"],
+            dynamic_shapes=({0: units}, {0: units}),
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("the encoder could not be exported: torch.onnx.export returned no program")
+        onnxscript.optimizer.optimize_ir(program.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+        buffer = io.BytesIO()
+        program.save(buffer)
+    encoder.train(was_training)
+    model = onnx.load_from_string(buffer.getvalue())
+    require_symbolic_units(model)
+    return _finish(model.graph, "NuCLR encoder: counts (U, T), mask (U,) -> embedding (U, D)")
+
+
+def readout_graph(
+    weight: NDArray[np.float64], bias: NDArray[np.float64], *, mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> onnx.ModelProto:
+    """A linear readout as a graph: embedding (U, D) f32, evidence (U,) f32 -> logits (U, C) f32.
+
+    weight (C, D) and bias (C,) act on the standardised embedding (x - mean) / scale, mean and scale (D,); both are folded
+    into one product. Evidence enters with weight zero: the input belongs to the contract, this readout ignores it.
+    Raises ExportError for shapes that do not fit and for values that are not finite.
+    """
+    weight, bias = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
+    mean, scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
+    classes, dim = _readout_shape(weight, bias, mean=mean, scale=scale)
+    folded = weight / scale
+    constants = {
+        "weight": folded.T.astype(np.float32),
+        "bias": (bias - folded @ mean).astype(np.float32),
+        "no_evidence": np.zeros((1, classes), np.float32),
+        "last_axis": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["embedding", "weight"], ["scores"]),
+        helper.make_node("Add", ["scores", "bias"], ["biased"]),
+        helper.make_node("Unsqueeze", ["evidence", "last_axis"], ["evidence_column"]),
+        helper.make_node("MatMul", ["evidence_column", "no_evidence"], ["evidence_scores"]),
+        helper.make_node("Add", ["biased", "evidence_scores"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "readout",
+        [_tensor("embedding", ["units", dim]), _tensor("evidence", ["units"])],
+        [_tensor("logits", ["units", classes])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return _finish(graph, "Linear readout: embedding (U, D), evidence (U,) -> logits (U, C)")
+
+
+def require_symbolic_units(model: onnx.ModelProto) -> None:
+    """Raise ExportError unless the first dimension of every input and output is one and the same symbol."""
+    values = [*model.graph.input, *model.graph.output]
+    symbols = {value.type.tensor_type.shape.dim[0].dim_param for value in values}
+    if len(symbols) != 1 or "" in symbols:
+        names = ", ".join(f"{value.name}: {value.type.tensor_type.shape.dim[0]}".strip() for value in values)
+        raise ExportError(f"graph: the unit dimension must be one symbol on every input and output, found {names}")
+
+
+def _readout_shape(
+    weight: NDArray[np.float64], bias: NDArray[np.float64], *, mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> tuple[int, int]:
+    if (
+        weight.ndim != 2
+        or bias.shape != weight.shape[:1]
+        or mean.shape != scale.shape
+        or mean.shape != weight.shape[1:]
+    ):
+        raise ExportError(
+            f"readout: weight {weight.shape}, bias {bias.shape}, mean {mean.shape}, scale {scale.shape} do not fit: "
+            "expected (C, D), (C,), (D,), (D,)"
+        )
+    for name, value in {"weight": weight, "bias": bias, "mean": mean, "scale": scale}.items():
+        if not np.isfinite(value).all():
+            raise ExportError(f"readout.{name}: holds NaN or infinity; fit the readout again on finite embeddings")
+    if not (scale > 0).all():
+        raise ExportError("readout.scale: must be positive in every channel; a constant channel has scale 1")
+    return weight.shape[0], weight.shape[1]
+
+
+def _tensor(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _finish(graph: onnx.GraphProto, description: str) -> onnx.ModelProto:
+    """A checked model of this graph without anything that a build machine leaves behind."""
+    del graph.metadata_props[:], graph.value_info[:]
+    graph.doc_string = ""
+    for entry in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    model = helper.make_model(
+        graph,
+        producer_name=PRODUCER,
+        doc_string=description,
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's progress notes and its warnings about optional packages say nothing about the graph."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
