@@ -184,9 +184,7 @@ def _add(rng: Rng, train: np.ndarray, foreign: np.ndarray, fraction: float) -> n
     return np.sort(np.concatenate([train, rng.choice(foreign, number, replace=False)]))
 
 
-def _assemble(
-    animal: Animal, trains: list[np.ndarray], *, seed: int, session: int, duration_s: float
-) -> Recording:
+def _assemble(animal: Animal, trains: list[np.ndarray], *, seed: int, session: int, duration_s: float) -> Recording:
     num_samples = int(duration_s * SAMPLE_RATE_HZ)
     samples = np.concatenate([(train * SAMPLE_RATE_HZ).astype(np.int64) for train in trains])
     rows = np.repeat(np.arange(len(trains), dtype=np.int32), [len(train) for train in trains])

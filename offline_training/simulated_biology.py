@@ -5,8 +5,8 @@ Mechanism, front to back:
 * an *animal* draws the parameters of its four regions and of its cells once; its sessions share them;
 * *brain states* come and go in stretches of tens of seconds and set how deeply drive modulates every cell and how
   excitable each cell type is, so neighbouring windows resemble each other more than distant ones;
-* every region has a *drive* of its own kind in every animal: slow up and down states (CTX), a 7-8 Hz rhythm (HPF),
-  sparse population bursts (BLA), a 3 Hz breathing rhythm (PIR); its pace and depth differ between animals;
+* every region has a *drive* of its own kind in every animal: slow up and down states (CTX), a 7.5 Hz rhythm (HPF),
+  sparse population bursts (BLA), a 2.3 Hz breathing rhythm (PIR); its pace and depth differ between animals;
 * every cell hears its region's drive through its *type*: E weakly and with adaptation, PV at once and strongly,
   SST delayed, low-passed and facilitating, VIP inverted (it inhibits SST, so the two alternate);
 * every cell keeps its own rate, gain, lag and slow wandering.
@@ -65,10 +65,10 @@ class TypeParameters:
 
 
 TYPE_PARAMETERS = {
-    "E": TypeParameters(6.0, 0.45, 0.0, 0.005, 0.5, 0.0, 1.2, 0.45, 1.6, 0.006, 0.0025),
-    "PV": TypeParameters(8.0, 1.0, 0.003, 0.005, 0.0, 0.0, 5.0, 0.0, 0.0, 0.006, 0.0015),
-    "SST": TypeParameters(7.0, 0.8, 0.03, 0.05, 0.0, 0.4, 2.0, 0.35, 1.5, 0.03, 0.003),
-    "VIP": TypeParameters(7.0, -0.8, 0.005, 0.02, 0.0, 0.0, 0.45, 0.0, 0.0, 0.02, 0.003),
+    "E": TypeParameters(6.0, 0.6, 0.0, 0.005, 0.4, 0.0, 1.2, 0.45, 1.6, 0.006, 0.0025),
+    "PV": TypeParameters(8.0, 1.1, 0.003, 0.005, 0.0, 0.0, 5.0, 0.0, 0.0, 0.006, 0.0015),
+    "SST": TypeParameters(7.0, 0.9, 0.03, 0.05, 0.0, 0.4, 2.0, 0.35, 1.5, 0.03, 0.003),
+    "VIP": TypeParameters(7.0, -0.9, 0.005, 0.02, 0.0, 0.0, 0.45, 0.0, 0.0, 0.02, 0.003),
 }
 
 
@@ -141,7 +141,7 @@ def _region_edges_um(rng: Rng, units: int) -> dict[str, tuple[float, float]]:
 def _draw_cell(rng: Rng, region: RegionDynamics, cell_type: str, edges_um: tuple[float, float]) -> Cell:
     overlap_um = 40.0  # borders are not planes: neighbours reach into each other's layer
     typical = TYPE_PARAMETERS[cell_type]
-    scatter = np.exp(rng.normal(0.0, 1.0, 5) * [typical.rate_sigma, 0.2, 0.2, 0.15, 0.15])
+    scatter = np.exp(rng.normal(0.0, 1.0, 5) * [typical.rate_sigma, 0.35, 0.3, 0.35, 0.35])
     parameters = replace(
         typical,
         rate_hz=float(np.clip(typical.rate_hz * region.rate_scale * scatter[0], 0.7, 35.0)),
@@ -176,7 +176,7 @@ def regional_drive(rng: Rng, region: RegionDynamics, steps: int) -> np.ndarray:
 
 def _up_down(rng: Rng, pace: float, steps: int) -> np.ndarray:
     cycles = 8 + int(steps * STEP_S * pace)
-    dwell_s = np.stack([rng.gamma(3.0, 0.9 / 3, cycles), rng.gamma(3.0, 0.7 / 3, cycles)], axis=1).ravel() / pace
+    dwell_s = np.stack([rng.gamma(3.0, 1.6 / 3, cycles), rng.gamma(3.0, 1.2 / 3, cycles)], axis=1).ravel() / pace
     levels = np.tile([1.0, -1.0], cycles)
     square = np.resize(np.repeat(levels, np.maximum(1, dwell_s / STEP_S).astype(int)), steps)
     return lowpass(square, tau_s=0.02, lag_s=0.0)
@@ -187,13 +187,13 @@ def _theta(rng: Rng, pace: float, steps: int) -> np.ndarray:
 
 
 def _population_bursts(rng: Rng, pace: float, steps: int) -> np.ndarray:
-    shots = rng.poisson(1.2 * pace * STEP_S, steps) * rng.gamma(4.0, 0.25, steps)
+    shots = rng.poisson(0.7 * pace * STEP_S, steps) * rng.gamma(4.0, 0.25, steps)
     return _standardise(lowpass(lowpass(shots, tau_s=0.03, lag_s=0.0), tau_s=0.03, lag_s=0.0))
 
 
 def _breathing(rng: Rng, pace: float, steps: int) -> np.ndarray:
     jitter = _standardise(_noise(rng, steps, tau_s=0.5, frequency_hz=0.0))
-    phase = np.cumsum(3.0 * pace * (1 + 0.15 * jitter)) * STEP_S
+    phase = np.cumsum(2.3 * pace * (1 + 0.15 * jitter)) * STEP_S
     return _standardise(np.exp(1.2 * np.cos(2 * np.pi * phase)))
 
 
