@@ -1,5 +1,16 @@
 """The wire protocol: messages <-> bytes, bounded and versioned, no sockets. docs/protocol.md describes it."""
 
+from nuclr_stream.wire.decode import decode
+from nuclr_stream.wire.encode import encode, topic
+from nuclr_stream.wire.fields import (
+    MAX_MESSAGE_BYTES,
+    MAX_REPLY_BYTES,
+    MAX_SPIKES,
+    MAX_UNITS,
+    MAX_WINDOW_BYTES,
+    PROTOCOL_VERSION,
+    REASONS,
+)
 from nuclr_stream.wire.messages import (
     DaemonState,
     EmbeddingsReply,
@@ -33,6 +44,13 @@ from nuclr_stream.wire.messages import (
 )
 
 __all__ = [
+    "MAX_MESSAGE_BYTES",
+    "MAX_REPLY_BYTES",
+    "MAX_SPIKES",
+    "MAX_UNITS",
+    "MAX_WINDOW_BYTES",
+    "PROTOCOL_VERSION",
+    "REASONS",
     "DaemonState",
     "EmbedWindowReply",
     "EmbedWindowRequest",
@@ -62,4 +80,7 @@ __all__ = [
     "UnitAction",
     "UnitFlag",
     "UnitTable",
+    "decode",
+    "encode",
+    "topic",
 ]
