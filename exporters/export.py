@@ -1,0 +1,227 @@
+"""Writing a bundle: graphs, sample, card and manifest in one directory that is there whole or not at all.
+
+The same weights give the same bytes on the same machine: nothing that is written holds a time or a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import onnxscript
+import torch
+from pydantic import ValidationError
+
+from exporters.card import model_card
+from exporters.graphs import ExportError, encoder_graph, readout_graph
+from exporters.parity import MAX_ABS, MIN_CASES, MIN_COSINE, check_encoder, optimised_session
+from nuclr_stream import __version__
+from nuclr_stream.binning import Float32Array, WindowRules, WindowSpec, active_units
+from nuclr_stream.bundle import (
+    FORMAT_VERSION,
+    Manifest,
+    RulesPart,
+    TaskPart,
+    TrainedOn,
+    WindowPart,
+    load_bundle,
+)
+from offline_training.encoder import Encoder
+from offline_training.readout import Linear, Readout
+
+MAX_UNITS = 1024
+"""Active units that an exported encoder is checked for, and that the daemon may therefore give it."""
+
+SAMPLE_UNITS = 24
+_NEAR_TIE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """All that a bundle is made of. `training` and `evaluation` are plain JSON values for the manifest and the card."""
+
+    name: str
+    encoder: Encoder
+    spec: WindowSpec
+    rules: WindowRules
+    readouts: dict[str, Readout]
+    trained_on: TrainedOn
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+    max_units: int = MAX_UNITS
+
+
+def write_bundle(contents: Contents, folder: Path) -> dict[str, float]:
+    """Write the bundle to `folder`, replacing an older bundle there, and return the parity figures.
+
+    Raises ExportError when a graph is beyond the parity bar, when the parts do not fit together, or when `folder` is
+    something else than a bundle.
+    """
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        raise ExportError(f"{folder}: exists and is no bundle; give another --out")
+    files, parity = _graphs(contents)
+    files["sample.npz"] = _sample(contents)
+    manifest = _manifest(contents)
+    files["MODEL_CARD.md"] = model_card(manifest).encode()
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    listed = manifest.model_copy(update={"files": hashes}).model_dump(mode="json")
+    files["manifest.json"] = (json.dumps(listed, indent=1) + "\n").encode()
+    with _whole_or_absent(folder) as temporary:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        load_bundle(temporary)
+    return parity
+
+
+def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
+    encoder = encoder_graph(contents.encoder).SerializeToString(deterministic=True)
+    parity = check_encoder(contents.encoder, encoder, max_units=contents.max_units).as_dict()
+    files = {"encoder.onnx": encoder}
+    for task, readout in contents.readouts.items():
+        linear = readout.linear
+        graph = readout_graph(linear.weight, linear.bias, mean=linear.mean, scale=linear.scale)
+        files[f"readout_{task}.onnx"] = graph.SerializeToString(deterministic=True)
+        parity[f"logits_{task}_max"] = _check_readout(task, linear, files[f"readout_{task}.onnx"])
+    return files, parity
+
+
+def _check_readout(task: str, linear: Linear, graph: bytes) -> float:
+    """Return the largest difference of logits over random embeddings, in units of the largest winning logit."""
+    noise = np.random.default_rng(0).standard_normal((1024, len(linear.mean)))
+    embedding = (linear.mean + noise * linear.scale).astype(np.float32)
+    feed = {"embedding": embedding, "evidence": np.ones(len(embedding), dtype=np.float32)}
+    found = optimised_session(graph).run(["logits"], feed)[0]
+    expected = linear.logits(embedding)
+    scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
+    worst = float(np.abs(found - expected).max() / scale)
+    ordered = np.sort(expected, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > _NEAR_TIE * scale
+    agree = found.argmax(axis=1) == expected.argmax(axis=1)
+    if not worst <= MAX_ABS or not agree[clear].all():
+        raise ExportError(f"readout {task}: logits differ by {worst:g} of the largest; the bar is {MAX_ABS:g}")
+    return worst
+
+
+def sample_counts(spec: WindowSpec, seed: int = 0) -> Float32Array:
+    """Return a synthetic window (U, T): gamma-distributed rates around 5 Hz, every sixth unit silent; traces: noise."""
+    rng = np.random.default_rng(seed)
+    shape = (SAMPLE_UNITS, spec.bins)
+    if spec.input_kind == "traces":
+        return rng.normal(0.1, 0.4, shape).astype(np.float32)
+    rates_hz = rng.gamma(1.0, 5.0, (SAMPLE_UNITS, 1))
+    counts = rng.poisson(rates_hz / float(spec.bins_per_second), shape).astype(np.float32)
+    counts[::6] = 0.0
+    return counts
+
+
+def _sample(contents: Contents) -> bytes:
+    counts = sample_counts(contents.spec)
+    mask = active_units(counts, contents.spec.input_kind)
+    embedding = _embed(contents.encoder, counts[mask])
+    logits = {f"logits_{task}": readout.linear.logits(embedding) for task, readout in contents.readouts.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, counts=counts, mask=mask, embedding=embedding, **logits)
+    return buffer.getvalue()
+
+
+def _embed(encoder: Encoder, counts: Float32Array) -> Float32Array:
+    was_training = encoder.training
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    with torch.inference_mode():
+        present = torch.ones(len(counts), dtype=torch.bool, device=device)
+        embedding: Float32Array = encoder(torch.from_numpy(counts).to(device), present).cpu().numpy()
+    encoder.train(was_training)
+    return embedding
+
+
+def _manifest(contents: Contents) -> Manifest:
+    spec = contents.spec
+    try:
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            name=contents.name,
+            window=WindowPart(
+                bins_per_second=str(spec.bins_per_second),
+                bins_per_patch=spec.bins_per_patch,
+                patches=spec.patches,
+                hop_bins=spec.hop_bins,
+                input_kind=spec.input_kind,
+            ),
+            rules=RulesPart(**asdict(contents.rules)),
+            embedding_dim=contents.encoder.config.dim,
+            max_units=contents.max_units,
+            parameters=sum(parameter.numel() for parameter in contents.encoder.parameters()),
+            tasks=tuple(_task(name, readout) for name, readout in contents.readouts.items()),
+            trained_on=contents.trained_on,
+            training={**contents.training, "parity_bar": _PARITY_BAR},
+            evaluation=contents.evaluation,
+            versions=_versions(),
+            files={},
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ExportError(f"manifest: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+
+
+def _task(name: str, readout: Readout) -> TaskPart:
+    calibration = readout.calibration
+    return TaskPart(
+        name=name,
+        classes=readout.classes,
+        prior=readout.prior,
+        n=calibration.n,
+        temperature=calibration.temperature,
+        abstain_below=calibration.abstain_below,
+        calibrated_on=f"out-of-fold logits, folds by {readout.grouped_by}",
+    )
+
+
+# The figures themselves may move in the last bits from run to run; the bar that they passed does not.
+_PARITY_BAR = {"max_abs": MAX_ABS, "min_cosine": MIN_COSINE, "cases": MIN_CASES}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "nuclr_stream": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxscript": onnxscript.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+    }
+
+
+@contextmanager
+def _whole_or_absent(folder: Path) -> Iterator[Path]:
+    """Give a temporary directory beside `folder` that takes its place at the end, or vanishes on an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            folder.rename(temporary / "replaced")
+            try:
+                temporary.rename(folder)
+            except OSError:
+                (temporary / "replaced").rename(folder)
+                raise
+            shutil.rmtree(folder / "replaced")
+        else:
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
