@@ -274,6 +274,12 @@ def _check_spikes(recording: Recording, where: str) -> None:
         raise RecordingError(
             f"{where}: spike_samples: row {row} is {samples[row]}, outside [0, num_samples = {recording.num_samples})"
         )
+    for start, stop in recording.gap_samples.tolist():
+        first, last = np.searchsorted(samples, [start, stop])
+        if last > first:
+            raise RecordingError(
+                f"{where}: spike_samples: row {first} lies in the gap [{start}, {stop}): remove either"
+            )
     outside = np.flatnonzero((rows < 0) | (rows >= units))
     if outside.size:
         row = int(outside[0])

@@ -1,0 +1,145 @@
+"""Predictions for recordings on disk, by the very Labeler that runs live, as rows of a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from nuclr_stream.binning import Grid, rational
+from nuclr_stream.errors import RecordingError
+from nuclr_stream.inference import Model
+from nuclr_stream.labeler import Labeler
+from nuclr_stream.playback import recording_messages
+from nuclr_stream.recording import Recording
+from nuclr_stream.wire import Predictions, TaskPredictions
+
+Row = dict[str, str | int | float]
+
+
+def label_recording(
+    recording: Recording,
+    model: Model,
+    *,
+    hop_s: float | None = None,
+    every_s: float | None = None,
+    on_window: Callable[[float], None] = lambda _seconds: None,
+) -> Iterator[Row]:
+    """Yield a row per unit and task at every multiple of `every_s` seconds, and one with final = 1 at the end.
+
+    Every row holds recording_id, unit_id, task, time_s (from sample 0), final, prediction (the top class, abstained or
+    not), probability, abstained, windows, reason and a p_<class> per class of the task. Rows before the first window
+    have windows 0 and the prior as probabilities. `on_window` is told the time of every window as it is done.
+    """
+    labeler = Labeler(model, stream=recording.recording_id, hop_s=hop_s, max_units=len(recording.unit_ids))
+    rate = recording.sample_rate
+    wanted = _times(recording, every_s)
+    upcoming = next(wanted, None)
+    latest: Predictions | None = None
+    for message in recording_messages(recording, stream=recording.recording_id, block_samples=max(1, int(rate))):
+        labeler.push(message)
+        while (labelled := labeler.step()) is not None:
+            end = labelled.predictions.end_sample / rate
+            while upcoming is not None and upcoming < end:
+                yield from _rows(recording, model, latest, float(upcoming), final=0)
+                upcoming = next(wanted, None)
+            latest = labelled.predictions
+            on_window(float(end))
+    while upcoming is not None:
+        yield from _rows(recording, model, latest, float(upcoming), final=0)
+        upcoming = next(wanted, None)
+    yield from _rows(recording, model, latest, recording.duration_s, final=1)
+
+
+def write_labels(
+    recordings: Sequence[Recording],
+    model: Model,
+    out: Path,
+    *,
+    hop_s: float | None = None,
+    every_s: float | None = None,
+    on_window: Callable[[Recording, float], None] = lambda _recording, _seconds: None,
+) -> int:
+    """Write the rows of all recordings to `out` as CSV and return how many; the file appears whole or not at all."""
+    classes = dict.fromkeys(c for name in model.task_names for c in model.task(name).classes)
+    head = ["recording_id", "unit_id", "task", "time_s", "final", "prediction", "probability", "abstained", "windows"]
+    temporary = out.with_name(out.name + ".part")
+    rows = 0
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*head, *(f"p_{c}" for c in classes), "reason"], restval="")
+        writer.writeheader()
+        for recording in recordings:
+
+            def tell(seconds: float, recording: Recording = recording) -> None:
+                on_window(recording, seconds)
+
+            for row in label_recording(recording, model, hop_s=hop_s, every_s=every_s, on_window=tell):
+                writer.writerow(row)
+                rows += 1
+    temporary.replace(out)
+    return rows
+
+
+def _times(recording: Recording, every_s: float | None) -> Iterator[Fraction]:
+    """Yield the multiples of `every_s` up to the end of the recording, exactly."""
+    if every_s is None:
+        return
+    try:
+        step = rational(every_s)
+    except ValueError as error:
+        raise RecordingError(f"--every: {error}; it is a positive number of seconds") from error
+    for k in range(1, int(recording.num_samples / recording.sample_rate / step) + 1):
+        yield k * step
+
+
+def _rows(
+    recording: Recording, model: Model, predictions: Predictions | None, time_s: float, *, final: int
+) -> Iterator[Row]:
+    common: Row = {"recording_id": recording.recording_id, "time_s": time_s, "final": final}
+    tasks = _before_any_window(recording, model) if predictions is None else predictions.tasks
+    units = len(recording.unit_ids)
+    windows = np.zeros(units, dtype=int) if predictions is None else predictions.windows
+    outside = predictions is not None and "population_below_minimum" in predictions.reasons
+    for task in tasks:
+        top = task.probabilities.argmax(axis=1)
+        for u in range(units):
+            probability = float(task.probabilities[u, top[u]])
+            yield common | {
+                "unit_id": str(recording.unit_ids[u]),
+                "task": task.name,
+                "prediction": task.classes[top[u]],
+                "probability": round(probability, 6),
+                "abstained": int(task.abstained[u]),
+                "windows": int(windows[u]),
+                "reason": _reason(recording, model, int(windows[u]), outside, bool(task.abstained[u])),
+                **{f"p_{c}": round(float(p), 6) for c, p in zip(task.classes, task.probabilities[u], strict=True)},
+            }
+
+
+def _before_any_window(recording: Recording, model: Model) -> list[TaskPredictions]:
+    units = len(recording.unit_ids)
+    parts = [model.task(name) for name in model.task_names]
+    return [
+        TaskPredictions(
+            name=part.name,
+            classes=part.classes,
+            probabilities=np.tile(np.array(part.prior, dtype=np.float32), (units, 1)),
+            abstained=np.ones(units, dtype=bool),
+        )
+        for part in parts
+    ]
+
+
+def _reason(recording: Recording, model: Model, windows: int, outside: bool, abstained: bool) -> str:
+    """Say why a prediction is abstained from, or that nothing is wrong (empty)."""
+    spec = model.manifest.spec
+    if Grid(recording.sample_rate, spec.bins_per_second).complete_bins(recording.num_samples) < spec.bins:
+        return f"recording of {recording.duration_s:g} s is shorter than a window of {spec.window_s:g} s"
+    if not windows:
+        return "no window yet"
+    if outside:
+        return "population below minimum"
+    return "probability below the abstention threshold" if abstained else ""

@@ -1,0 +1,87 @@
+"""A recording as the messages that a live source would have sent: replay sends them, `label` takes them in process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.recording import Recording
+from nuclr_stream.wire import End, Heartbeat, Input, MaskInterval, SpikeBatch, UnitAction, UnitTable
+
+MAX_SPIKES = 32_768
+"""Most spikes of one message; a block with more is cut in time."""
+
+
+def recording_messages(recording: Recording, *, stream: str, block_samples: int, epoch: int = 0) -> Iterator[Input]:
+    """Yield a recording as messages: unit table, masks, then one SpikeBatch per block of at most `block_samples`, End.
+
+    Unit indices are the rows of the recording. Nothing is sent for the recording's gaps: they show as missing samples.
+    Any block length gives the same predictions.
+    """
+    header: dict[str, Any] = {"stream": stream, "epoch": epoch, "sample_rate": recording.sample_rate, "origin": 0}
+    yield unit_table(recording, header)
+    yield Heartbeat(**header, seq=1, start=0, stop=0)  # the first window begins at sample 0, whatever comes first
+    seq = 2
+    for start, stop in recording.mask_samples.tolist():
+        yield MaskInterval(**header, seq=seq, start=start, stop=stop, cause="mask")
+        seq += 1
+    for start, stop in _blocks(recording, block_samples):
+        first, last = np.searchsorted(recording.spike_samples, [start, stop])
+        yield SpikeBatch(
+            **header,
+            seq=seq,
+            start=start,
+            stop=stop,
+            table_version=0,
+            samples=recording.spike_samples[first:last],
+            units=recording.spike_units[first:last].astype(np.uint32),
+        )
+        seq += 1
+    yield End(**header, seq=seq, sample=recording.num_samples)
+
+
+def unit_table(recording: Recording, header: dict[str, Any]) -> UnitTable:
+    """Return the whole unit table of a recording, its units there since sample 0."""
+    units = len(recording.unit_ids)
+    return UnitTable(
+        **header,
+        seq=0,
+        version=0,
+        full=True,
+        sample=0,
+        action=np.full(units, UnitAction.ADD, dtype=np.uint8),
+        index=np.arange(units, dtype=np.uint32),
+        into=np.zeros(units, dtype=np.uint32),
+        added=np.zeros(units, dtype=np.int64),
+        shank=_column(recording, "shank", -1, np.int32),
+        x_um=_column(recording, "x_um", np.nan, np.float32),
+        depth_um=_column(recording, "depth_um", np.nan, np.float32),
+        channel=_column(recording, "channel", -1, np.int32),
+        unit_ids=tuple(recording.unit_ids.tolist()),
+        waveforms=np.zeros((units, 0), dtype=np.float32),
+    )
+
+
+def _column(recording: Recording, name: str, unknown: float, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    fallback = np.full(len(recording.unit_ids), unknown)
+    return np.asarray(recording.units.get(name, fallback)).astype(dtype)
+
+
+def _blocks(recording: Recording, block_samples: int) -> Iterator[tuple[int, int]]:
+    """Yield the [start, stop) stretches to send: blocks on multiples of the length, cut at gaps and at many spikes."""
+    start = 0
+    for gap_start, gap_stop in [
+        *sorted(recording.gap_samples.tolist()),
+        [recording.num_samples, recording.num_samples],
+    ]:
+        while start < gap_start:
+            stop = min(gap_start, (start // block_samples + 1) * block_samples)
+            first, last = np.searchsorted(recording.spike_samples, [start, stop])
+            if last - first > MAX_SPIKES:
+                stop = max(int(recording.spike_samples[first + MAX_SPIKES]), start + 1)
+            yield start, stop
+            start = stop
+        start = max(start, gap_stop)
