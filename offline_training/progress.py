@@ -1,4 +1,4 @@
-"""What a person sees while an encoder trains: a bar with the time left, or a plain line now and then without a terminal."""
+"""What a person sees while an encoder trains: a bar with the time left, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class TrainingProgress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def step(self, done: int, *, loss: float, numerator: float, denominator: float, windows_per_s: float) -> None:

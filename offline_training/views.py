@@ -1,8 +1,8 @@
 """What the encoder trains on: pairs of windows ("views") of one recording, as a pure function of (seed, epoch, index).
 
 View 1 comes from tiling every usable interval by windows, from a random offset anew in each epoch; view 2 starts
-uniformly within a maximum distance and may overlap it (NuCLR, Arora et al. 2025). Each view keeps its own random share of
-the units, then the membership rules of `nuclr_stream.binning` apply. Shapes: N windows, U units, T bins.
+uniformly within a maximum distance and may overlap it (NuCLR, Arora et al. 2025). Each view keeps its own random share
+of the units, then the membership rules of `nuclr_stream.binning` apply. Shapes: N windows, U units, T bins.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class ViewSampler:
         rows = [(r, a, b) for r, one in enumerate(self.binned) if enough[r] for a, b in one.intervals]
         if not rows:
             raise ConfigError(
-                f"none of {len(recordings)} recordings has {config.rules.min_population} units and an usable stretch of "
-                f"two windows ({2 * self.spec.window_s:g} s); give longer recordings or a shorter window"
+                f"none of {len(recordings)} recordings has {config.rules.min_population} units and a usable stretch "
+                f"of two windows ({2 * self.spec.window_s:g} s); give longer recordings or a shorter window"
             )
         self.intervals = np.array(rows, dtype=np.int64)  # (M, 3) recording, first bin, end bin
 
@@ -128,7 +128,7 @@ class ViewSampler:
         return np.concatenate(found)
 
     def order(self, epoch: int) -> Int64Array:
-        """The tiles of an epoch as batches (batches_per_epoch, N, 2), shuffled; similar population sizes go together."""
+        """The tiles of an epoch as shuffled batches (batches_per_epoch, N, 2); similar population sizes go together."""
         size, whole = self.config.training.batch_windows, self.batches_per_epoch
         rng = np.random.default_rng([self.config.training.seed, epoch, 1])
         tiles = rng.permutation(self.tiles(epoch))

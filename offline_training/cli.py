@@ -1,0 +1,82 @@
+"""`nuclr-train`: simulate, pretrain, readout, evaluate, check-reference. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nuclr_stream.errors import NuclrStreamError
+
+app = typer.Typer(
+    name="nuclr-train",
+    help="Train NuCLR encoders and readouts on recordings, offline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Recordings = Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the .npz recordings.")],
+    animals: Annotated[int, typer.Option(help="How many animals.")] = 16,
+    first_seed: Annotated[int, typer.Option(help="Seed of the first animal; the next ones count up.")] = 1000,
+    sessions: Annotated[int, typer.Option(help="Recordings of each animal.")] = 1,
+    units: Annotated[int, typer.Option(help="Units of each recording.")] = 120,
+    duration_s: Annotated[float, typer.Option(help="Length of each recording in seconds.")] = 600.0,
+) -> None:
+    """Write labelled populations of simulated animals."""
+    from offline_training.simulate import write_simulated
+
+    paths = write_simulated(
+        out, animals=animals, first_seed=first_seed, recordings=sessions, units=units, duration_s=duration_s
+    )
+    typer.echo(f"{len(paths)} recordings in {out}")
+
+
+@app.command()
+def pretrain(
+    config: ConfigFile,
+    recordings: Recordings,
+    out: Annotated[Path, typer.Option("--out", help="Directory of the run.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    only: Annotated[str, typer.Option(help="Train on these subjects only, separated by commas.")] = "",
+    without: Annotated[str, typer.Option(help="Leave these subjects out, separated by commas.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Instead of the config's training.seed.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of the config's training.steps.")] = None,
+) -> None:
+    """Train an encoder without labels. Ctrl-C saves and ends; --resume goes on with the very next step."""
+    from nuclr_stream.recording import load_folder
+    from offline_training.config import TrainConfig
+    from offline_training.pretrain import load_run
+    from offline_training.pretrain import pretrain as train
+
+    settings = TrainConfig.load(config)
+    if seed is not None:
+        settings = settings.with_training(seed=seed)
+    if steps is not None:
+        settings = settings.with_training(steps=steps, epochs=None)
+    chosen = _of_subjects(load_folder(recordings), only=_names(only), without=_names(without))
+    train(settings, chosen, out, resume=resume, title=settings.name)
+    info = load_run(out)[2]
+    state = "finished" if info["finished"] else "stopped; --resume goes on"
+    typer.echo(f"{out}: {info['step']}/{info['steps']} steps, {info['windows_per_s']} windows/s, {state}")
+
+
+def main() -> None:
+    """Run the command line: an error raised on purpose is one line on stderr and exit code 2."""
+    try:
+        app()
+    except NuclrStreamError as error:
+        print(f"nuclr-train: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _names(listed: str) -> set[str]:
+    return {name.strip() for name in listed.split(",") if name.strip()}
