@@ -64,6 +64,8 @@ class Evidence:
         if row is None:
             return
         (into,) = self._rows(np.array([target]))
+        if not self._windows[into]:
+            self._last[into] = self._last[row]
         self._sums[into] += self._sums[row]
         self._windows[into] += self._windows[row]
         self.forget(source)

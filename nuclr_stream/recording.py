@@ -246,7 +246,7 @@ def _check(recording: Recording, where: str) -> None:
     if len(np.unique(recording.unit_ids)) != units:
         names, counts = np.unique(recording.unit_ids, return_counts=True)
         raise RecordingError(
-            f"{where}: unit_ids: {names[counts > 1][0]!r} stands for {counts.max()} units; ids must differ"
+            f"{where}: unit_ids: {str(names[counts > 1][0])!r} stands for {counts.max()} units; ids must differ"
         )
     for name, column in recording.units.items():
         if column.ndim < 1 or len(column) != units:
