@@ -1,7 +1,7 @@
 """Encoder and readouts of a bundle on ONNX Runtime: provider choice, warm-up, padding to a few unit counts.
 
-Sessions are made from the very bytes that were hashed, so nothing beside them can be loaded, and no library of custom
-operators is ever registered: a graph with an operator of an unknown domain is refused when the session is created.
+Sessions are made from the very bytes that were hashed. A graph that keeps data in other files is refused, and so is one
+with an operator of an unknown domain, for no library of custom operators is ever registered.
 
 On one machine the same window gives bitwise the same result, whatever was computed before. For another padded number of
 units, or on another machine, kernels may add up in another order, and results may differ in the last bits.
@@ -246,6 +246,8 @@ def _options(threads: int) -> ort.SessionOptions:
     # A pattern is kept for every shape: with changing unit counts memory would grow for ever.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = True
+    # Even a graph given as bytes may name other files, looked up from the working directory: let there be none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.log_severity_level = _ERRORS_ONLY
     return options
 
@@ -273,6 +275,7 @@ def _check_ends(ends: list[Any], expected: dict[str, tuple[str, tuple[int, ...]]
     for name, (kind, rest) in expected.items():
         found_kind, shape = found[name]
         if found_kind != kind or tuple(shape[1:]) != rest:
-            raise BundleError(f"{where} {name} is {found_kind} {shape}; the manifest means {kind} (units, *{rest})")
+            meant = ["units", *rest]
+            raise BundleError(f"{where} {name} is {found_kind} {shape}; the manifest means {kind} {meant}")
         if isinstance(shape[0], int):
             raise BundleError(f"{where} {name} takes exactly {shape[0]} units; any number is needed")
