@@ -185,7 +185,7 @@ def _task(name: str, readout: Readout) -> TaskPart:
         n=calibration.n,
         temperature=calibration.temperature,
         abstain_below=calibration.abstain_below,
-        calibrated_on=f"out-of-fold logits, folds by {readout.grouped_by}",
+        calibrated_on=readout.calibrated_on,
     )
 
 

@@ -14,7 +14,8 @@ from nuclr_stream.binning import WindowRules, WindowSpec
 from nuclr_stream.bundle import TrainedOn
 from nuclr_stream.evidence import Calibration
 from offline_training.encoder import Encoder, EncoderConfig
-from offline_training.readout import Linear, Readout
+from offline_training.readout import Readout
+from offline_training.regression import Linear
 
 TINY_TASKS = {"cell_type": ("E", "PV", "SST", "VIP"), "brain_region": ("CTX", "HPF", "TH")}
 
@@ -29,7 +30,15 @@ def tiny_readout(classes: tuple[str, ...], dim: int) -> Readout:
         scale=rng.uniform(0.5, 1.5, dim),
     )
     calibration = Calibration(n=(1.0, 10.0), temperature=(2.0, 1.0), abstain_below=0.4)
-    return Readout(classes, linear, calibration, c=1.0, grouped_by="subject", out_of_fold_f1=0.0)
+    return Readout(
+        classes=classes,
+        linear=linear,
+        calibration=calibration,
+        c=1.0,
+        grouped_by="subject",
+        out_of_fold_f1=0.0,
+        calibrated_on="nothing: random numbers",
+    )
 
 
 def tiny_contents(seed: int = 0) -> Contents:
