@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nuclr_stream.errors import NuclrStreamError
+from nuclr_stream.errors import ConfigError, NuclrStreamError
+from nuclr_stream.recording import Recording, load_folder
 
 app = typer.Typer(
     name="nuclr-train",
@@ -52,7 +53,6 @@ def pretrain(
     steps: Annotated[int | None, typer.Option(help="Instead of the config's training.steps.")] = None,
 ) -> None:
     """Train an encoder without labels. Ctrl-C saves and ends; --resume goes on with the very next step."""
-    from nuclr_stream.recording import load_folder
     from offline_training.config import TrainConfig
     from offline_training.pretrain import load_run
     from offline_training.pretrain import pretrain as train
@@ -69,6 +69,34 @@ def pretrain(
     typer.echo(f"{out}: {info['step']}/{info['steps']} steps, {info['windows_per_s']} windows/s, {state}")
 
 
+@app.command()
+def readout(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory that pretrain wrote.")],
+    recordings: Recordings,
+    hop_s: Annotated[float | None, typer.Option(help="Seconds between windows; one window if not given.")] = None,
+) -> None:
+    """Fit one readout per task of the run on labelled recordings and store them with the run."""
+    from offline_training.readout import fit_readouts
+
+    for task, fitted in fit_readouts(run, load_folder(recordings), hop_s=hop_s).items():
+        typer.echo(f"{task}: macro-F1 {fitted.out_of_fold_f1:.3f} out of fold by {fitted.grouped_by}, C = {fitted.c:g}")
+
+
+@app.command()
+def check_reference(
+    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="Published inputs, weights and outputs.")],
+) -> None:
+    """Compare encoder, losses and exported graph with the published numbers; exit 0 when all are within their bars."""
+    import json
+
+    from exporters.parity import graph_embedder
+    from offline_training.reference import check_reference as check
+
+    report = check(file, graph_embedder)
+    typer.echo(json.dumps(report.as_dict()))
+    raise typer.Exit(0 if report.passed else 1)
+
+
 def main() -> None:
     """Run the command line: an error raised on purpose is one line on stderr and exit code 2."""
     try:
@@ -80,3 +108,11 @@ def main() -> None:
 
 def _names(listed: str) -> set[str]:
     return {name.strip() for name in listed.split(",") if name.strip()}
+
+
+def _of_subjects(recordings: list[Recording], *, only: set[str], without: set[str]) -> list[Recording]:
+    known = {recording.subject_id for recording in recordings}
+    if unknown := (only | without) - known:
+        raise ConfigError(f"no recording of subject {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    chosen = (only or known) - without
+    return [recording for recording in recordings if recording.subject_id in chosen]

@@ -167,6 +167,16 @@ class TrainConfig(_Section):
     training: TrainingSettings
     tasks: dict[str, TaskSettings] = {}
 
+    @model_validator(mode="after")
+    def _views_hold_a_population(self) -> TrainConfig:
+        most = self.training.max_units_per_view
+        if most is not None and most < self.rules.min_population:
+            raise ValueError(
+                f"training.max_units_per_view = {most} is below rules.min_population = {self.rules.min_population}: "
+                "every pair would be dropped"
+            )
+        return self
+
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
         """Read a TOML file. Raises ConfigError naming file, key, value and remedy."""
