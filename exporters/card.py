@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from exporters.figures import figures_table
 from nuclr_stream.bundle import Manifest, TaskPart
 
 _TASK_NOTES = {
-    "waveform_class": "Waveform class is the width of the extracellular spike. **It is not a cell type.**",
-    "cell_type": "",
-    "brain_region": "",
+    "waveform_class": "Waveform class is the width of the extracellular spike: **it is not a cell type.**",
 }
 
 
@@ -23,7 +20,7 @@ def model_card(manifest: Manifest) -> str:
         _trained_on(manifest),
         _tasks(manifest),
         _input(manifest),
-        _figures(manifest.evaluation),
+        f"## Figures\n\n{figures_table(manifest.evaluation)}",
         _USE,
         _VERSIONS + "\n".join(f"* {name} {version}" for name, version in sorted(manifest.versions.items())),
         _LICENCE,
@@ -67,23 +64,6 @@ def _input(manifest: Manifest) -> str:
         f"A window that misses more than {rules.max_missing:.0%} of its data, "
         f"or touches masked{' or silent' if rules.cut_silence else ''} stretches, is not embedded."
     )
-
-
-def _figures(evaluation: dict[str, Any]) -> str:
-    lines = _rows(evaluation, ())
-    if not lines:
-        return "## Figures\n\nNo evaluation figures were given at export."
-    return "## Figures\n\n| figure | value |\n|---|---|\n" + "\n".join(lines)
-
-
-def _rows(value: Any, path: tuple[str, ...]) -> list[str]:
-    """One table row for every number or word in nested JSON objects; lists (confusions, folds) stay in the manifest."""
-    if isinstance(value, dict):
-        return [row for key, inner in value.items() for row in _rows(inner, (*path, str(key)))]
-    if isinstance(value, list) or value is None:
-        return []
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return [f"| {' / '.join(path)} | {shown} |"]
 
 
 _USE = """## Intended use and limits
