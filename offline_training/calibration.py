@@ -1,0 +1,71 @@
+"""From out-of-fold logits to probabilities that may be believed: temperature by evidence, and when to abstain.
+
+Fitted with class-balanced weights: the promise holds under the uniform class prior that readouts assume.
+Shapes: R examples, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.evidence import Calibration
+
+KNOTS = (1.0, 3.0, 6.0, 15.0, 30.0, 60.0)
+PROMISED_PRECISION = 0.90
+LEAST_CALLED = 0.01
+"""Share of the weight that must lie above an abstention threshold for its precision to mean anything."""
+STIFFNESS = 0.01
+"""Weight of the squared steps of log T between knots, against the mean log loss: knots without data follow their
+neighbours."""
+TEMPERATURE_RANGE = (0.05, 100.0)
+
+Float64Array = npt.NDArray[np.float64]
+
+
+def calibrate(logits: Float32Array, label: Int64Array, n: Float32Array, *, weights: Float64Array) -> Calibration:
+    """Calibration from logits (R, C) of examples that their readouts had not seen, with class, evidence n and weight
+    (R,). `abstain_below` is 1 when no threshold keeps the promise."""
+    curve = fit_temperature(logits, label, n, weights=weights)
+    probabilities = curve.probabilities(logits, n)
+    right = probabilities.argmax(axis=1) == label
+    threshold = abstention_threshold(probabilities.max(axis=1), right, weights=weights)
+    return Calibration(n=curve.n, temperature=curve.temperature, abstain_below=threshold)
+
+
+def fit_temperature(logits: Float32Array, label: Int64Array, n: Float32Array, *, weights: Float64Array) -> Calibration:
+    """T at the knots up to the largest evidence seen, minimising the weighted log loss of softmax(logits / T(n))."""
+    knots = tuple(knot for knot in KNOTS if knot <= max(float(n.max()), 1.0))
+    share = weights / weights.sum()
+    low, high = np.log(TEMPERATURE_RANGE)
+
+    def loss(log_t: Float64Array) -> float:
+        curve = Calibration(n=knots, temperature=tuple(np.exp(log_t)))
+        probability = curve.probabilities(logits, n)[np.arange(len(label)), label]
+        fit = -(share * np.log(np.maximum(probability, 1e-12))).sum()
+        return float(fit + STIFFNESS * np.square(np.diff(log_t)).sum())
+
+    found = minimize(loss, np.zeros(len(knots)), method="Powell", bounds=[(low, high)] * len(knots))
+    return Calibration(n=knots, temperature=tuple(float(t) for t in np.exp(found.x)))
+
+
+def abstention_threshold(
+    top: Float32Array,
+    right: npt.NDArray[np.bool_],
+    *,
+    weights: Float64Array,
+    precision: float = PROMISED_PRECISION,
+) -> float:
+    """Smallest top-1 probability from which on at least `precision` of the weight of examples (R,) is right, or 1.
+
+    Thresholds that leave less than LEAST_CALLED of the weight are not considered.
+    """
+    order = np.argsort(-top, kind="stable")
+    ranked = top[order]
+    called = np.cumsum(weights[order])
+    kept = np.cumsum((weights * right)[order])
+    last_of_value = np.append(ranked[1:] != ranked[:-1], True)
+    good = (kept >= precision * called) & (called >= LEAST_CALLED * weights.sum()) & last_of_value
+    return float(ranked[np.flatnonzero(good)[-1]]) if good.any() else 1.0

@@ -1,0 +1,153 @@
+"""Recordings through an encoder: embeddings of every window, and what they add up to per unit, as the daemon does it.
+
+Windows, membership and refusals come from `recorded_windows`, means and evidence from `Evidence`: the very definitions
+of the daemon. Only active units enter the encoder, as a population of their own.
+Shapes: K windows of a recording, N windows of a batch, U units, T bins, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
+from nuclr_stream.evidence import Evidence, evidence_n
+from nuclr_stream.recording import RecordedWindow, Recording, recorded_windows
+from offline_training.encoder import Encoder
+
+Encode = Callable[[Float32Array, BoolArray], Float32Array]
+"""counts (N, U, T), mask (N, U) -> embeddings (N, U, D)."""
+
+BATCH_WINDOWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """The windows of one recording: their end bins (K,), why each was refused or "", which had enough active units
+    to be in distribution (K,), which units were embedded (K, U), and the embeddings (K, U, D), zeros elsewhere."""
+
+    recording_id: str
+    subject_id: str
+    spec: WindowSpec
+    end_bin: Int64Array
+    refusals: tuple[str, ...]
+    in_distribution: BoolArray
+    embedded: BoolArray
+    embeddings: Float32Array
+
+    @property
+    def end_s(self) -> npt.NDArray[np.float64]:
+        """When each window (K,) is over, in seconds from sample 0."""
+        return self.end_bin / float(self.spec.bins_per_second)
+
+    @property
+    def steps_per_window(self) -> int:
+        """How many windows further one starts that shares nothing with this one."""
+        return -(-self.spec.bins // self.spec.hop_bins)
+
+    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
+        """Mean embedding (U, D) over windows [first, last) in which the unit was active, and the evidence n (U,)."""
+        evidence = Evidence(self.embeddings.shape[2])
+        for index in range(first, last):
+            units = np.flatnonzero(self.embedded[index])
+            evidence.add(units, self.embeddings[index, units])
+        everyone = np.arange(self.embedded.shape[1])
+        windows = evidence.windows(everyone)
+        return evidence.mean(everyone), evidence_n(windows, hop_s=self.spec.hop_s, window_s=self.spec.window_s)
+
+    def unit_means(self) -> tuple[Float32Array, Float32Array]:
+        """Mean embedding (U, D) over the whole recording, and the evidence n (U,)."""
+        return self.between(0, len(self.end_bin))
+
+
+def embed_recording(
+    encode: Encode,
+    recording: Recording,
+    spec: WindowSpec,
+    rules: WindowRules,
+    *,
+    batch_windows: int = BATCH_WINDOWS,
+) -> Embedded:
+    """Embed every window of a recording that the rules admit; see `through_torch` and `one_by_one` for `encode`.
+
+    Windows with fewer than `rules.min_population` active units are embedded and flagged, those without any are not.
+    """
+    ends, refusals, populations, members, values = [], [], [], [], []
+    for batch in _batches(recorded_windows(recording, spec, rules), batch_windows):
+        for window in batch:
+            ends.append(window.end_bin)
+            refusals.append(window.refusal)
+            populations.append(int(window.active.sum()))
+            members.append(window.active & (not window.refusal))
+        values.append(_embed_batch(encode, [window.counts for window in batch], members[-len(batch) :]))
+    units = len(recording.unit_ids)
+    dim = max((part.shape[2] for part in values), default=0)
+    return Embedded(
+        recording_id=recording.recording_id,
+        subject_id=recording.subject_id,
+        spec=spec,
+        end_bin=np.array(ends, dtype=np.int64),
+        refusals=tuple(refusals),
+        in_distribution=np.array(populations, dtype=np.int64) >= rules.min_population,
+        embedded=np.array(members, dtype=bool).reshape(-1, units),
+        embeddings=np.concatenate(
+            [part if part.size else np.zeros((*part.shape[:2], dim), np.float32) for part in values]
+            or [np.zeros((0, units, dim), np.float32)]
+        ),
+    )
+
+
+def through_torch(encoder: Encoder) -> Encode:
+    """The encoder, switched to evaluation, as a function of numpy arrays; it computes where its weights are."""
+    encoder.eval()
+    device = next(encoder.parameters()).device
+
+    def encode(counts: Float32Array, mask: BoolArray) -> Float32Array:
+        with torch.inference_mode():
+            return encoder(torch.from_numpy(counts).to(device), torch.from_numpy(mask).to(device)).float().cpu().numpy()
+
+    return encode
+
+
+def one_by_one(encode: Callable[[Float32Array, BoolArray], Float32Array]) -> Encode:
+    """Make a batch function of one that takes a single population: counts (U, T), mask (U,) -> (U, D).
+
+    Every population goes in without padding, as the daemon's does.
+    """
+
+    def encode_all(counts: Float32Array, mask: BoolArray) -> Float32Array:
+        found = [encode(counts[i, : mask[i].sum()], np.ones(mask[i].sum(), dtype=bool)) for i in range(len(counts))]
+        out = np.zeros((*mask.shape, found[0].shape[1]), dtype=np.float32)
+        for row, values in zip(out, found, strict=True):
+            row[: len(values)] = values
+        return out
+
+    return encode_all
+
+
+def _batches(windows: Iterator[RecordedWindow], size: int) -> Iterator[list[RecordedWindow]]:
+    while batch := list(islice(windows, size)):
+        yield batch
+
+
+def _embed_batch(encode: Encode, counts: Sequence[Float32Array], members: Sequence[BoolArray]) -> Float32Array:
+    """Gather the members of each window to the front of a common array, embed, and put them back in their rows."""
+    sizes = [int(member.sum()) for member in members]
+    filled = [i for i, size in enumerate(sizes) if size]
+    if not filled:
+        return np.zeros((len(counts), len(members[0]), 0), dtype=np.float32)
+    gathered = np.zeros((len(filled), max(sizes), counts[0].shape[1]), dtype=np.float32)
+    mask = np.zeros(gathered.shape[:2], dtype=bool)
+    for place, i in enumerate(filled):
+        gathered[place, : sizes[i]] = counts[i][members[i]]
+        mask[place, : sizes[i]] = True
+    found = encode(gathered, mask)
+    out = np.zeros((len(counts), len(members[0]), found.shape[2]), dtype=np.float32)
+    for place, i in enumerate(filled):
+        out[i, members[i]] = found[place, : sizes[i]]
+    return out

@@ -1,0 +1,107 @@
+"""Multinomial logistic regression on examples of several evidences, and its cross-validation grouped by animal.
+
+Shapes: R examples, U units, F features, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.errors import NuclrStreamError
+from offline_training.examples import Examples
+
+MAX_FOLDS = 7
+ABSENT_LOGIT = -100.0
+"""Logit of a class that training did not hold: never predicted, and finite, as graphs need it."""
+
+Float64Array = npt.NDArray[np.float64]
+Group = Literal["subject", "recording"]
+
+
+class ReadoutError(NuclrStreamError):
+    """A readout cannot be fitted, or a run holds none."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Logits of features: weight (C, F) and bias (C,) on (x - mean) / scale, mean and scale (F,)."""
+
+    weight: Float64Array
+    bias: Float64Array
+    mean: Float64Array
+    scale: Float64Array
+
+    def logits(self, features: Float32Array) -> Float32Array:
+        """Logits (U, C) of features (U, F)."""
+        return (((features - self.mean) / self.scale) @ self.weight.T + self.bias).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Logits (R, C) that readouts gave to examples of groups which they were not fitted on."""
+
+    examples: Examples
+    logits: Float32Array
+    grouped_by: Group
+
+
+def fit_linear(examples: Examples, classes: int, *, c: float) -> Linear:
+    """Scaler and regression with every unit counted once and classes balanced; C is scikit-learn's, per unit."""
+    scaler = StandardScaler().fit(examples.features)
+    weights = examples.weights(classes)
+    scaled = scaler.transform(examples.features)
+    model = LogisticRegression(C=c, max_iter=2000, tol=1e-3).fit(scaled, examples.label, sample_weight=weights)
+    weight = np.zeros((classes, scaled.shape[1]))
+    bias = np.full(classes, ABSENT_LOGIT)
+    if len(model.classes_) == 2:  # one row of coefficients: the difference of the two logits
+        weight[model.classes_] = np.vstack([-model.coef_, model.coef_]) / 2
+        bias[model.classes_] = np.concatenate([-model.intercept_, model.intercept_]) / 2
+    else:
+        weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
+    return Linear(weight, bias, scaler.mean_.astype(np.float64), scaler.scale_.astype(np.float64))
+
+
+def out_of_fold(examples: Examples, classes: int, *, c: float) -> OutOfFold:
+    """Logits of every example from a readout that saw nothing of its animal (of its recording, with one animal only).
+
+    Examples whose class the other folds do not hold are left out: no readout could know it.
+    """
+    grouped_by: Group = "subject" if len(np.unique(examples.subject)) > 1 else "recording"
+    logits = np.full((len(examples.label), classes), np.nan, dtype=np.float32)
+    for train, test in _folds(examples, grouped_by):
+        known = np.unique(examples.label[train])
+        if len(known) < 2:
+            continue
+        test = test[np.isin(examples.label[test], known)]
+        logits[test] = fit_linear(examples.where(_chosen(train, len(logits))), classes, c=c).logits(
+            examples.features[test]
+        )
+    done = ~np.isnan(logits[:, 0])
+    if not done.any():
+        raise ReadoutError(
+            "cross-validation is impossible: no class has units in two animals (or two recordings of one animal)"
+        )
+    return OutOfFold(examples.where(done), logits[done], grouped_by)
+
+
+def _folds(examples: Examples, grouped_by: str) -> Iterator[tuple[Int64Array, Int64Array]]:
+    groups = examples.subject if grouped_by == "subject" else examples.recording
+    number = min(len(np.unique(groups)), MAX_FOLDS)
+    if number < 2:
+        raise ReadoutError(f"one recording only ({groups[0]}): cross-validation needs at least two")
+    return GroupKFold(number).split(examples.features, groups=groups)
+
+
+def _chosen(rows: Int64Array, total: int) -> npt.NDArray[np.bool_]:
+    chosen = np.zeros(total, dtype=bool)
+    chosen[rows] = True
+    return chosen
