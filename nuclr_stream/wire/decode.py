@@ -137,7 +137,7 @@ class _Reader:
 
     def names(self, name: str, count: int) -> tuple[str, ...]:
         offsets = view(self.next(), OFFSETS, (count + 1,))
-        return split_names(bytes(self.next()), offsets.tolist(), name)
+        return split_names(bytes(self.next()), offsets, name)
 
     def entries(self, name: str, limit: int) -> list[Any]:
         entries = self.header.get(name)

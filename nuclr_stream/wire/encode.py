@@ -71,6 +71,13 @@ def _plain(field: Field, value: Any) -> Any:
     return plain
 
 
+def _utf8(value: str, name: str) -> bytes:
+    try:
+        return value.encode()
+    except (UnicodeEncodeError, AttributeError) as error:
+        raise WireError("text", f"{name} must be valid Unicode text") from error
+
+
 class _Writer:
     """Appends one frame after the other; `sizes` are the named lengths found on the way."""
 
@@ -90,32 +97,32 @@ class _Writer:
         elif isinstance(spec, Parts):
             self.parts(value)
         else:
-            self.frames.append(value.encode())
+            self.frames.append(_utf8(value, spec.name))
 
     def length(self, name: str, dim: str, length: int) -> None:
         if self.sizes.setdefault(dim, length) != length:
             raise WireError("size", f"{name} has {length} {dim}, must have {self.sizes[dim]}")
 
     def array(self, spec: Array, value: npt.ArrayLike) -> None:
-        values = np.asarray(value)
+        try:
+            values = np.asarray(value)
+        except ValueError as error:
+            raise WireError("header", f"{spec.name} is no array: {error}") from error
         if not np.can_cast(values.dtype, DTYPES[spec.dtype], "safe") or values.ndim != len(spec.dims):
             raise WireError("header", f"{spec.name} must be {spec.dtype} of shape {spec.dims}, got {values.dtype}")
         for dim, length in zip(spec.dims, values.shape, strict=True):
             self.length(spec.name, dim, length)
         values = values.astype(DTYPES[spec.dtype], copy=False)
         if values.size:
-            check_values(spec, values)
+            check_values(spec, values.ravel())
         self.frames.append(values.tobytes())
 
     def names(self, name: str, names: Sequence[str]) -> None:
-        try:
-            parts = [text.encode() for text in names]
-        except (UnicodeEncodeError, AttributeError) as error:
-            raise WireError("text", f"{name} must be valid Unicode text") from error
-        offsets = [0, *accumulate(map(len, parts))]
+        parts = [_utf8(text, name) for text in names]
+        offsets = np.array([0, *accumulate(map(len, parts))], dtype="<u4")
         data = b"".join(parts)
         split_names(data, offsets, name)
-        self.frames += [np.array(offsets, dtype="<u4").tobytes(), data]
+        self.frames += [offsets.tobytes(), data]
 
     def tasks(self, tasks: Sequence[TaskPredictions]) -> None:
         if len(tasks) > MAX_TASKS:

@@ -60,7 +60,7 @@ def integer(name: str, low: int = 0, high: int = MAX_SAMPLE, reason: str = "rang
             raise WireError(reason, f"{name} is {value}, must be within {low} and {high}")
         return value
 
-    return Field(name, read, operator.index)
+    return Field(name, read, _whole)
 
 
 def sample(name: str) -> Field:
@@ -80,7 +80,7 @@ def real(name: str, low: float = 0.0, high: float = math.inf) -> Field:
             raise WireError("range", f"{name} is {value}, must be within {low} and {high}")
         return float(value)
 
-    return Field(name, read, float)
+    return Field(name, read, _real)
 
 
 def flag(name: str) -> Field:
@@ -91,7 +91,7 @@ def flag(name: str) -> Field:
             raise mistyped(name, "true or false", value)
         return value
 
-    return Field(name, read, bool)
+    return Field(name, read, _same)
 
 
 def rate(name: str) -> Field:
@@ -165,7 +165,7 @@ def counters(name: str) -> Field:
             raise WireError("size", f"{name} has {len(value)} entries, at most {MAX_LIST} fit")
         return {short_text(key, name, MAX_TEXT_BYTES, 1): number.read(count) for key, count in value.items()}
 
-    return Field(name, read, lambda value: {key: operator.index(count) for key, count in value.items()})
+    return Field(name, read, lambda value: {key: _whole(count) for key, count in value.items()})
 
 
 def short_text(value: Any, name: str, limit: int, low: int) -> str:
@@ -197,6 +197,15 @@ def mistyped(name: str, wanted: str, value: object) -> WireError:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _whole(value: Any) -> Any:
+    # NumPy's integers become plain ones; True stays True, to be refused like everything else that is no integer.
+    return value if type(value) is bool else operator.index(value)
+
+
+def _real(value: Any) -> Any:
+    return value if isinstance(value, bool | str) else float(value)
 
 
 def _fitting(value: str) -> str:

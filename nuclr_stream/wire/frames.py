@@ -35,30 +35,32 @@ def view(data: bytes | memoryview, spec: Array, shape: tuple[int, ...]) -> npt.N
 
 
 def check_values(spec: Array, values: npt.NDArray[Any]) -> None:
-    """Raise WireError unless all values (at least one) are finite as declared and within the declared range."""
+    """Raise WireError unless all `values` (N,), N > 0, are finite as declared and within the declared range."""
     if spec.dtype == "<f4":
         wrong = np.isinf(values).any() if spec.nan else not np.isfinite(values).all()
         if wrong:
             raise WireError("nonfinite", f"{spec.name} holds NaN or infinity")
-    if spec.low is not None and np.minimum.reduce(values, axis=None) < spec.low:
+    if spec.low is not None and np.minimum.reduce(values) < spec.low:
         raise WireError("range", f"{spec.name} holds {values.min()}, must be at least {spec.low}")
-    if spec.high is not None and np.maximum.reduce(values, axis=None) > spec.high:
+    if spec.high is not None and np.maximum.reduce(values) > spec.high:
         raise WireError("range", f"{spec.name} holds {values.max()}, must be at most {spec.high}")
 
 
-def split_names(data: bytes, offsets: list[int], name: str) -> tuple[str, ...]:
-    """Return the texts between neighbouring `offsets` of the UTF-8 text `data`, each at most 256 bytes."""
+def split_names(data: bytes, offsets: npt.NDArray[np.uint32], name: str) -> tuple[str, ...]:
+    """Return the U texts between neighbouring `offsets` (U + 1,) of the UTF-8 text `data`, each at most 256 bytes."""
     if offsets[0] != 0 or offsets[-1] != len(data):
         raise WireError("text", f"{name} offsets must run from 0 to {len(data)}")
-    steps = [b - a for a, b in pairwise(offsets)]
-    if steps and not 0 <= min(steps) <= max(steps) <= MAX_TEXT_BYTES:
-        raise WireError("text", f"{name} offsets must rise by 0 to {MAX_TEXT_BYTES} bytes each")
+    if len(offsets) > 1:
+        lengths = np.diff(offsets.astype(np.int64))
+        if lengths.min() < 0 or lengths.max() > MAX_TEXT_BYTES:
+            raise WireError("text", f"{name} offsets must rise by 0 to {MAX_TEXT_BYTES} bytes each")
+    ends = pairwise(offsets.tolist())
     try:
         whole = data.decode()
         refuse_control(whole, name)
         if len(whole) == len(data):
-            return tuple([whole[a:b] for a, b in pairwise(offsets)])
-        return tuple([data[a:b].decode() for a, b in pairwise(offsets)])
+            return tuple([whole[a:b] for a, b in ends])
+        return tuple([data[a:b].decode() for a, b in ends])
     except UnicodeDecodeError as error:
         raise WireError("text", f"{name} are not valid UTF-8") from error
 
