@@ -1,0 +1,220 @@
+"""What a program beside the rig imports: iterate predictions, ask for embeddings, publish spikes.
+
+>>> for predictions in subscribe("probeA"):
+...     print(predictions.unit_ids, predictions.tasks[0].probabilities)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any, TypeVar
+
+import zmq
+
+from nuclr_stream import wire
+from nuclr_stream.binning import Float32Array
+from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
+from nuclr_stream.endpoints import Context, connect, give, open_socket, take
+from nuclr_stream.errors import DaemonGoneError, NuclrStreamError, WireError
+from nuclr_stream.publisher import Publisher
+
+__all__ = ["Publisher", "Query", "QueryError", "Subscription", "subscribe"]
+
+GONE_AFTER_S = 1.0
+"""A daemon speaks at least every half second; one that was silent for so long is gone."""
+
+R = TypeVar("R", wire.SnapshotReply, wire.EmbeddingsReply, wire.EmbedWindowReply, wire.StatusReply)
+
+
+class QueryError(NuclrStreamError):
+    """The daemon refused a request; `reason` is the protocol's word for it."""
+
+    def __init__(self, reply: wire.ErrorReply) -> None:
+        super().__init__(f"{reply.reason}: {reply.detail}")
+        self.reason = reply.reason
+
+
+def subscribe(stream: str, *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT) -> Subscription:
+    """Return an iterator over the predictions of a stream: first what is known now, then every new one."""
+    return Subscription(stream, results=results, query=query)
+
+
+class Subscription:
+    """Everything that the daemon says about one stream (`stream` "" means all of them), in order and without repeats.
+
+    Iterating yields Predictions and raises DaemonGoneError once the daemon has been silent for a second; iterate on and
+    it comes back by itself. `lost` counts predictions that never arrived (a slow reader), `state` is the last
+    StreamState, `daemon` the last DaemonState.
+    """
+
+    def __init__(self, stream: str = "", *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT) -> None:
+        self.stream = stream
+        self.lost = 0
+        self.malformed = 0
+        self.state: wire.StreamState | None = None
+        self.daemon: wire.DaemonState | None = None
+        self._results, self._query_endpoint = results, query
+        self._instance: int | None = None
+        self._last_seq: dict[str, int] = {}
+        self._pending: deque[wire.Output] = deque()
+        self._joined = False
+        self._heard = time.monotonic()
+        self._context: Context = zmq.Context()
+        self._socket = open_socket(self._context, zmq.SUB, max_bytes=wire.MAX_REPLY_BYTES)
+        topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState)]
+        for topic in (*topics, wire.topic(wire.Event), wire.topic(wire.DaemonState)):
+            self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+        connect(self._socket, results, "results endpoint")
+
+    def __iter__(self) -> Iterator[wire.Predictions]:
+        return self
+
+    def __next__(self) -> wire.Predictions:
+        while True:
+            message = self.receive(GONE_AFTER_S)
+            if isinstance(message, wire.Predictions):
+                return message
+
+    def receive(self, timeout_s: float) -> wire.Output | None:
+        """Return the next message of any kind, or None after `timeout_s`. Raises DaemonGoneError as iterating does."""
+        deadline = time.monotonic() + timeout_s
+        while not self._pending:
+            wait_s = min(deadline, self._heard + GONE_AFTER_S) - time.monotonic()
+            if self._socket.poll(max(int(wait_s * 1000) + 1, 0)):
+                self._hear()
+            elif time.monotonic() >= self._heard + GONE_AFTER_S:
+                self._gone(f"silent for {GONE_AFTER_S:g} s")
+            elif time.monotonic() >= deadline:
+                return None
+        message = self._pending.popleft()
+        if isinstance(message, wire.Event) and message.kind == "bye" and not message.stream:
+            self._gone("it said bye")
+        return message
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _gone(self, how: str) -> None:
+        self._heard = time.monotonic()
+        self._joined = False
+        raise DaemonGoneError(f"the daemon at {self._results} is gone: {how}; iterate on to wait for it")
+
+    def _hear(self) -> None:
+        frames = take(self._socket)
+        if frames is None:
+            return
+        try:
+            message = wire.decode(frames)
+        except WireError:
+            self.malformed += 1
+            return
+        if not isinstance(message, wire.Output):
+            self.malformed += 1
+            return
+        self._heard = time.monotonic()
+        if not self._joined or getattr(message, "instance", self._instance) != self._instance:
+            self._join()
+        self._keep(message)
+
+    def _join(self) -> None:
+        """Take the daemon's snapshot, now that its messages arrive: nothing can be lost between the two."""
+        try:
+            with Query(self._query_endpoint, timeout_s=GONE_AFTER_S) as query:
+                snapshot = query.snapshot(self.stream)
+        except DaemonGoneError:
+            return
+        self._joined = True
+        for message in snapshot.messages:
+            self._keep(message)
+
+    def _keep(self, message: wire.Output) -> None:
+        instance = getattr(message, "instance", self._instance)
+        if instance != self._instance:
+            self._instance = instance
+            self._last_seq.clear()
+        if isinstance(message, wire.DaemonState):
+            self.daemon = message
+        elif self.stream and message.stream not in (self.stream, ""):
+            return  # ZeroMQ matches prefixes
+        elif isinstance(message, wire.StreamState):
+            self.state = message
+        elif isinstance(message, wire.Predictions) and not self._is_new(message):
+            return
+        self._pending.append(message)
+
+    def _is_new(self, message: wire.Predictions) -> bool:
+        last = self._last_seq.get(message.stream)
+        if last is not None and message.seq <= last:
+            return False
+        self.lost += 0 if last is None else message.seq - last - 1
+        self._last_seq[message.stream] = message.seq
+        return True
+
+
+class Query:
+    """Asks the daemon. Every call raises DaemonGoneError after `timeout_s`, and QueryError when it is refused."""
+
+    def __init__(self, endpoint: str = QUERY_ENDPOINT, *, timeout_s: float = 1.0) -> None:
+        self.endpoint, self.timeout_s = endpoint, timeout_s
+        self._ids = count(1)
+        self._context: Context = zmq.Context()
+        self._socket = open_socket(
+            self._context, zmq.DEALER, max_bytes=wire.MAX_REPLY_BYTES, options={zmq.IMMEDIATE: 1}
+        )
+        connect(self._socket, endpoint, "query endpoint")
+
+    def snapshot(self, stream: str = "") -> wire.SnapshotReply:
+        """Return the last predictions and states of a stream, or of all."""
+        return self._ask(wire.SnapshotRequest(request_id=next(self._ids), stream=stream), wire.SnapshotReply)
+
+    def embeddings(self, stream: str, unit_ids: Sequence[str] = ()) -> wire.EmbeddingsReply:
+        """Return mean and last embeddings (U, D) of the named units, or of all; units without a window are left out."""
+        request = wire.EmbeddingsRequest(request_id=next(self._ids), stream=stream, unit_ids=tuple(unit_ids))
+        return self._ask(request, wire.EmbeddingsReply)
+
+    def embed_window(self, counts: Float32Array) -> wire.EmbedWindowReply:
+        """Return embeddings (U, D) and predictions for one window of counts (U, T) that never was in a stream."""
+        request = wire.EmbedWindowRequest(request_id=next(self._ids), counts=counts)
+        return self._ask(request, wire.EmbedWindowReply)
+
+    def status(self) -> dict[str, Any]:
+        """Return the daemon's status, the same document as HTTP /status."""
+        reply = self._ask(wire.StatusRequest(request_id=next(self._ids)), wire.StatusReply)
+        document: dict[str, Any] = json.loads(reply.status)
+        return document
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Query:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _ask(self, request: wire.Request, kind: type[R]) -> R:
+        deadline = time.monotonic() + self.timeout_s
+        if not give(self._socket, wire.encode(request), wait_s=self.timeout_s):
+            raise DaemonGoneError(f"no daemon answers at {self.endpoint}; is nuclr-stream serve running?")
+        while self._socket.poll(max(int((deadline - time.monotonic()) * 1000), 0)):
+            frames = take(self._socket)
+            reply = None if frames is None else wire.decode(frames)
+            if isinstance(reply, wire.ErrorReply) and reply.request_id == request.request_id:
+                raise QueryError(reply)
+            if isinstance(reply, kind) and reply.request_id == request.request_id:
+                return reply  # one of an earlier request that timed out is passed over
+        raise DaemonGoneError(f"no answer from {self.endpoint} within {self.timeout_s:g} s")

@@ -1,0 +1,107 @@
+"""Settings of the daemon: every one has a default, so no file is needed; configs/rig.toml lists them all."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nuclr_stream.errors import ConfigError, EndpointError
+
+DATA_ENDPOINT = "tcp://127.0.0.1:5581"
+RESULTS_ENDPOINT = "tcp://127.0.0.1:5582"
+QUERY_ENDPOINT = "tcp://127.0.0.1:5583"
+HTTP_PORT = 5580
+_LOOPBACK = ("localhost", "::1")
+
+
+class Settings(BaseModel):
+    """What `nuclr-stream serve` runs with. Times in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bundle: str = Field(default="", description="name of a shipped bundle or its directory; --bundle sets it")
+    hop_s: float = Field(default=0.0, ge=0, le=3600, description="s between windows; 0 takes the bundle's own hop")
+    lateness_s: float = Field(default=0.0, ge=0, le=60, description="s that a bin stays open behind the watermark")
+    provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the graphs run; auto may warn")
+    threads: int = Field(default=0, ge=0, le=256, description="of one inference; 0 takes all cores but one")
+    data_endpoint: str = Field(default=DATA_ENDPOINT, description="sources push spikes here; port 0 picks a free one")
+    results_endpoint: str = Field(default=RESULTS_ENDPOINT, description="predictions, states and events come out here")
+    query_endpoint: str = Field(default=QUERY_ENDPOINT, description="snapshot, embeddings and status are asked here")
+    http_port: int = Field(default=HTTP_PORT, ge=0, le=65535, description="of /metrics and /readyz on 127.0.0.1")
+    max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are refused and counted")
+    max_units: int = Field(default=2048, ge=1, le=65536, description="units of one probe; more are dropped and counted")
+    queue_bytes: int = Field(default=2**25, ge=2**16, le=2**31, description="B of undecoded input; more is dropped")
+    results_queue: int = Field(default=256, ge=1, le=4096, description="results kept for each slow subscriber")
+    embed_queue: int = Field(default=8, ge=1, le=1024, description="windows of clients that may wait to be embedded")
+    state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
+    record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
+
+    @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
+    @classmethod
+    def _stays_on_this_machine(cls, endpoint: str) -> str:
+        refusal = endpoint_refusal(endpoint)
+        if refusal:
+            raise ValueError(refusal)
+        return endpoint
+
+
+def endpoint_refusal(endpoint: str) -> str:
+    """Return why nothing may be bound to `endpoint`, or an empty string for loopback tcp and for ipc."""
+    if endpoint.startswith("ipc://"):
+        path = endpoint[6:]
+        return "" if path.startswith("/") and len(path) <= 100 else "an ipc path must be absolute, at most 100 long"
+    try:
+        parts = urlsplit(endpoint.replace(":*", ":0"))
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "not an endpoint such as tcp://127.0.0.1:5581"
+    if parts.scheme != "tcp" or port is None or parts.path:
+        return "not an endpoint such as tcp://127.0.0.1:5581 or ipc:///run/user/1000/nuclr/data"
+    if host in _LOOPBACK or (host.startswith("127.") and host.replace(".", "").isdigit()):
+        return ""
+    return f"host {host!r} is not loopback, and nothing here is encrypted; use 127.0.0.1 and a tunnel"
+
+
+def load_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of a TOML file with `overrides` on top; both may be absent.
+
+    Raises ConfigError naming the key, its value and, for an unknown key, the nearest known one; EndpointError for a
+    bind beyond this machine.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+    where = path.name if path is not None else "settings"
+    return _validated(values | dict(overrides or {}), where)
+
+
+def option(name: str) -> str:
+    """Return the command line option of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def _validated(values: dict[str, Any], where: str) -> Settings:
+    for key in values:
+        if key not in Settings.model_fields:
+            raise ConfigError(f"{where}: unknown key {key!r}{_nearest(key)}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        message = f"{where}: {name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+        raise (EndpointError if name.endswith("endpoint") else ConfigError)(message) from error
+
+
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.0)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,340 @@
+"""The process around the labelers: one thread owns the sockets, another runs the model.
+
+PULL takes what sources push, XPUB publishes predictions, states and events, ROUTER answers clients. The loop polls,
+takes what is there up to a bound, decodes, routes to the stream's Labeler, hands complete windows to the worker, and
+publishes what comes back. Nothing that arrives can end it: malformed messages are counted by reason and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import zmq
+from prometheus_client import CollectorRegistry
+
+from nuclr_stream import __version__, queries, wire
+from nuclr_stream.config import Settings
+from nuclr_stream.endpoints import Context, bind, lock_ipc, open_socket, take
+from nuclr_stream.errors import WireError
+from nuclr_stream.health import Board, HealthServer
+from nuclr_stream.inference import Model
+from nuclr_stream.ingest import Ingest
+from nuclr_stream.metrics import Figures, Metrics
+from nuclr_stream.records import RecordWriter
+from nuclr_stream.streams import Streams
+from nuclr_stream.worker import EmbedDone, LabelDone, Worker
+
+TURN_MESSAGES = 64
+"""Messages decoded, and queries answered, before the other sockets get their turn."""
+LAST_STEP_S = 1.2
+"""How long a step that runs may still take when the daemon is asked to end."""
+GREETING_NS = 10_000_000
+"""A new subscriber hears all states at once, but no more often than this."""
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Binds everything on creation, serves in `run`, ends after `stop`. `endpoints` says where it can be reached.
+
+    Raises EndpointError when an endpoint is taken or leaves this machine, NuclrStreamError for an unusable record file.
+    """
+
+    def __init__(self, settings: Settings, model: Model) -> None:
+        self.settings, self.model = settings, model
+        self.instance = time.time_ns() // 1_000
+        self._started_ns = time.monotonic_ns()
+        self._counters: Counter[str] = Counter()
+        self._stopping = self._finished = self._greet = False
+        self._next_report_ns = self._greeted_ns = self._logged_ns = 0
+        self._said_states: dict[str, tuple[object, ...]] = {}
+        self._streams = Streams(model, settings, instance=self.instance)
+        self._board = Board()
+        self.metrics = Metrics(CollectorRegistry(), provider=model.provider, bundle=model.bundle_id)
+        with ExitStack() as stack:
+            self._record = RecordWriter(Path(settings.record)) if settings.record else None
+            if self._record is not None:
+                stack.callback(self._record.close)
+            self._bind(stack)
+            self._cleanup = stack.pop_all()
+
+    def _bind(self, stack: ExitStack) -> None:
+        settings = self.settings
+        for setting in ("data_endpoint", "results_endpoint", "query_endpoint"):
+            lock = lock_ipc(getattr(settings, setting), setting)
+            if lock is not None:
+                stack.enter_context(lock)
+        context: Context = stack.enter_context(zmq.Context())
+        self._data = stack.enter_context(
+            open_socket(context, zmq.PULL, max_bytes=wire.MAX_MESSAGE_BYTES, options={zmq.RCVHWM: 0})
+        )
+        # XPUB instead of PUB: a subscription is seen, so that a new subscriber hears the states at once.
+        published = {zmq.SNDHWM: settings.results_queue, zmq.XPUB_VERBOSE: 1, zmq.LINGER: 300}
+        self._results = stack.enter_context(open_socket(context, zmq.XPUB, max_bytes=4096, options=published))
+        answered = {zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 300}
+        self._query = stack.enter_context(
+            open_socket(context, zmq.ROUTER, max_bytes=wire.MAX_WINDOW_BYTES, options=answered)
+        )
+        self.endpoints = {
+            "data": bind(self._data, settings.data_endpoint, "data_endpoint"),
+            "results": bind(self._results, settings.results_endpoint, "results_endpoint"),
+            "query": bind(self._query, settings.query_endpoint, "query_endpoint"),
+        }
+        health = HealthServer(settings.http_port, self._board, self.metrics.text)
+        stack.callback(health.close)
+        self.endpoints["http"] = health.endpoint
+        self._ingest = Ingest(self._data, max_bytes=settings.queue_bytes)
+        self._wake_read, self._wake_write = socket.socketpair()
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+            stack.enter_context(end)
+        self._worker = Worker(self._wake, embed_queue=settings.embed_queue)
+        stack.callback(self._worker.close)
+        self._poller = zmq.Poller()
+        for readable in (self._data, self._results, self._query, self._wake_read):
+            self._poller.register(readable, zmq.POLLIN)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until `stop`; then finish the running step, publish the last states and "bye", and close everything."""
+        with self._cleanup:
+            self._board.not_ready = ()
+            while not self._finished:
+                try:
+                    self._say_goodbye() if self._stopping else self._turn()
+                except Exception:  # a bug in one message's path must not end the predictions of a whole rig
+                    self._note_error()
+
+    def stop(self) -> None:
+        """Ask `run` to end; from any thread or signal handler."""
+        self._stopping = True
+        self._wake()
+
+    def close(self) -> None:
+        """Free everything without ever having run."""
+        self._cleanup.close()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it wakes anyway; closed: nobody is left to wake
+            self._wake_write.send(b"!")
+
+    def _note_error(self) -> None:
+        self.metrics.failed()
+        self._counters["loop_errors"] += 1
+        now_ns = time.monotonic_ns()
+        if now_ns - self._logged_ns >= 1_000_000_000:
+            self._logged_ns = now_ns
+            log.exception("error in the main loop; it goes on")
+
+    def _say_goodbye(self) -> None:
+        self._board.not_ready = ("stopping",)
+        self._data.close()
+        self._worker.stop()
+        try:
+            done = self._worker.done(LAST_STEP_S)
+            if isinstance(done, LabelDone):
+                self._publish_labelled(done)
+        except TimeoutError:
+            log.warning("the last step took longer than %s s; it is lost", LAST_STEP_S)
+        self._finished = True
+        self._report(time.monotonic_ns())
+        self._publish(wire.Event(stream="", kind="bye", monotonic_ns=time.monotonic_ns()))
+
+    # -- one turn of the loop ----------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        ready = dict(self._poller.poll(self._timeout_ms()))
+        now_ns = time.monotonic_ns()
+        self._board.tick_ns = now_ns
+        if self._data in ready:
+            self._ingest.drain(now_ns)
+        if self._wake_read.fileno() in ready:
+            self._wake_read.recv(4096)
+        if self._results in ready:
+            self._note_subscriptions()
+        self._take_results()
+        for _ in range(min(TURN_MESSAGES, len(self._ingest))):
+            self._take_input(*self._ingest.next())
+        if self._query in ready:
+            self._take_queries()
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._next_report_ns or (self._greet and now_ns - self._greeted_ns >= GREETING_NS):
+            self._report(now_ns)
+
+    def _timeout_ms(self) -> int:
+        if len(self._ingest):
+            return 0
+        left_ms = (self._next_report_ns - time.monotonic_ns()) // 1_000_000
+        return int(min(max(left_ms, 0), GREETING_NS // 1_000_000 if self._greet else 500))
+
+    def _take_input(self, frames: list[bytes], arrived_ns: int) -> None:
+        try:
+            message = wire.decode(frames)
+        except WireError as error:
+            self._counters[f"malformed_{error.reason}"] += 1
+            return
+        if not isinstance(message, wire.Input):
+            self._counters["malformed_kind"] += 1
+            return
+        stream = self._streams.of(message, arrived_ns)
+        if stream is None:
+            return
+        events, windows = stream.take(message, arrived_ns)
+        for event in events:
+            self._publish(event)
+        for window in windows:
+            skipped = self._worker.label(stream, window)
+            if skipped:
+                self.metrics.skipped(skipped)
+        self._say_state(stream.state)
+
+    def _take_results(self) -> None:
+        while (done := self._worker.done()) is not None:
+            if isinstance(done, EmbedDone):
+                self._reply(done.identity, done.reply)
+            else:
+                self._publish_labelled(done)
+
+    def _publish_labelled(self, done: LabelDone) -> None:
+        now_ns = time.monotonic_ns()
+        said = done.stream.published(done.labelled, now_ns).predictions
+        frames = wire.encode(said)
+        self._results.send_multipart(frames)
+        self.metrics.predicted(latency_s=(now_ns - said.closed_ns) / 1e9, label_s=done.label_s)
+        self._say_state(done.stream.state)
+        if self._record is not None:
+            try:
+                self._record.write(frames)
+            except OSError as error:
+                self.metrics.not_recorded()
+                self._counters["not_recorded"] += 1
+                log.warning("prediction not recorded: %s", error)
+
+    def _note_subscriptions(self) -> None:
+        for _ in range(TURN_MESSAGES):
+            frames = take(self._results)
+            if frames is None:
+                return
+            self._greet = self._greet or frames[0][:1] == b"\x01"
+
+    # -- queries -----------------------------------------------------------------------------------------------------
+
+    def _take_queries(self) -> None:
+        for _ in range(TURN_MESSAGES):
+            received = take(self._query)
+            if received is None:
+                return
+            identity, *frames = received
+            try:
+                request = wire.decode(frames)
+            except WireError as error:
+                self._counters[f"malformed_{error.reason}"] += 1
+                continue
+            reply = self._answer(identity, request)
+            if reply is not None:
+                self._reply(identity, reply)
+
+    def _answer(self, identity: bytes, request: wire.Message) -> wire.Reply | None:
+        """Return the reply to a client, or None when it comes later or the message is no request."""
+        if not isinstance(request, wire.Request):
+            self._counters["malformed_kind"] += 1
+            return None
+        self.metrics.queried(type(request).__name__)
+        if isinstance(request, wire.SnapshotRequest):
+            return queries.snapshot(request, self._streams, self._state())
+        if isinstance(request, wire.EmbeddingsRequest):
+            return queries.embeddings(request, self._streams.get(request.stream))
+        if isinstance(request, wire.StatusRequest):
+            return queries.status(request, self._status())
+        refusal = queries.window_refusal(request, self.model)
+        if refusal is not None:
+            return refusal
+        accepted = self._worker.embed(identity, partial(queries.embed_window, request, self.model))
+        return None if accepted else queries.busy(request)
+
+    def _reply(self, identity: bytes, reply: wire.Reply) -> None:
+        try:
+            self._query.send_multipart([identity, *wire.encode(reply)], zmq.NOBLOCK)
+        except zmq.ZMQError:  # the client is gone, or does not read
+            self._counters["replies_lost"] += 1
+
+    # -- what is said about oneself ----------------------------------------------------------------------------------
+
+    def _publish(self, message: wire.Output) -> None:
+        self._results.send_multipart(wire.encode(message))
+
+    def _say_state(self, state: wire.StreamState) -> None:
+        """Publish a stream's state if it changed in what matters; the rest waits for the next report."""
+        matters = (state.epoch, state.state, state.reasons, state.units)
+        if self._said_states.get(state.stream) != matters:
+            self._said_states[state.stream] = matters
+            self._publish(state)
+
+    def _report(self, now_ns: int) -> None:
+        """Publish every state, and pin up what the HTTP thread shows."""
+        self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
+        self._greeted_ns, self._greet = now_ns, False
+        states = [stream.state for stream in self._streams]
+        for state in states:
+            self._publish(state)
+        self._publish(self._state())
+        self._said_states = {s.stream: (s.epoch, s.state, s.reasons, s.units) for s in states}
+        self.metrics.figures = Figures(
+            inputs=self._streams.inputs,
+            dropped=self._dropped(),
+            streams={stream.name: stream.figures for stream in self._streams},
+            queue_bytes=self._ingest.queued_bytes,
+        )
+        self._board.status = self._status()
+
+    def _dropped(self) -> Counter[str]:
+        return self._counters + self._ingest.dropped + self._streams.dropped
+
+    def _state(self) -> wire.DaemonState:
+        return wire.DaemonState(
+            instance=self.instance,
+            uptime_s=(time.monotonic_ns() - self._started_ns) / 1e9,
+            provider=self.model.provider,
+            bundle=self.model.bundle_id,
+            streams=tuple(stream.name for stream in self._streams),
+            counters=self._dropped(),
+        )
+
+    def _status(self) -> dict[str, Any]:
+        manifest, settings = self.model.manifest, self.settings
+        spec = manifest.spec.with_hop_s(settings.hop_s) if settings.hop_s else manifest.spec
+        return {
+            "version": __version__,
+            "protocol": wire.PROTOCOL_VERSION,
+            "instance": self.instance,
+            "uptime_s": (time.monotonic_ns() - self._started_ns) / 1e9,
+            "ready": not self._board.not_ready,
+            "reasons": list(self._board.not_ready),
+            "bundle": self.model.bundle_id,
+            "tasks": {task.name: list(task.classes) for task in manifest.tasks},
+            "input_kind": spec.input_kind,
+            "window_s": spec.window_s,
+            "hop_s": spec.hop_s,
+            "window_bins": spec.bins,
+            "min_population": manifest.window_rules.min_population,
+            "max_units": min(manifest.max_units, settings.max_units),
+            "provider": self.model.provider,
+            "provider_note": self.model.provider_note,
+            "threads": self.model.threads,
+            "endpoints": self.endpoints,
+            "counters": dict(self._dropped()),
+            "streams": {stream.name: _readable(stream.state) for stream in self._streams},
+        }
+
+
+def _readable(state: wire.StreamState) -> dict[str, Any]:
+    names = ("epoch", "state", "reasons", "progress", "units", "step", "end_sample", "watermark", "skipped_steps")
+    return {name: getattr(state, name) for name in names} | {"counters": dict(state.counters)}

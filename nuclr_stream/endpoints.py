@@ -1,0 +1,123 @@
+"""ZeroMQ sockets with the settings that every end of the protocol needs, and the lock of an ipc path."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import zmq
+
+from nuclr_stream.config import endpoint_refusal, option
+from nuclr_stream.errors import EndpointError
+
+if sys.platform != "win32":
+    import fcntl
+
+Socket: TypeAlias = zmq.Socket[bytes]
+Context: TypeAlias = zmq.Context[Socket]
+
+_SOCKET_OPTIONS = {
+    zmq.LINGER: 0,
+    # Without heartbeats a half-open connection leaves a subscriber deaf for ever.
+    zmq.HEARTBEAT_IVL: 250,
+    zmq.HEARTBEAT_TIMEOUT: 750,
+    zmq.HEARTBEAT_TTL: 1000,
+    zmq.HANDSHAKE_IVL: 2000,
+    zmq.RECONNECT_IVL: 50,
+    zmq.RECONNECT_IVL_MAX: 1000,
+}
+
+
+def open_socket(context: Context, kind: int, *, max_bytes: int, options: Mapping[Any, int] | None = None) -> Socket:
+    """Return a socket with heartbeats, bounded frames and no lingering; `options` go on top, before any bind."""
+    socket: Socket = context.socket(kind)
+    for name, value in (_SOCKET_OPTIONS | {zmq.MAXMSGSIZE: max_bytes} | dict(options or {})).items():
+        socket.setsockopt(name, value)
+    return socket
+
+
+def connect(socket: Socket, endpoint: str, what: str) -> None:
+    """Connect, whether or not anybody is there yet. Raises EndpointError when `endpoint` is none."""
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise EndpointError(f"{what} {endpoint!r} is no endpoint such as tcp://127.0.0.1:5581 ({error})") from error
+
+
+def take(socket: Socket) -> list[bytes] | None:
+    """Return the next message that has arrived, or None."""
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+
+
+def give(socket: Socket, frames: Sequence[bytes], *, wait_s: float = 0.0) -> bool:
+    """Send a message if there is room for it within `wait_s`; returns whether it was sent."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            socket.send_multipart(frames, zmq.NOBLOCK)
+            return True
+        except zmq.Again:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not socket.poll(int(left_s * 1000) + 1, zmq.POLLOUT):
+                return False
+
+
+def bind(socket: Socket, endpoint: str, setting: str) -> str:
+    """Bind and return the endpoint that clients connect to, with the port that was picked for port 0.
+
+    Raises EndpointError when `endpoint` leaves the machine or is taken; it names the option of `setting`.
+    """
+    refusal = endpoint_refusal(endpoint)
+    if refusal:
+        raise EndpointError(f"{setting} = {endpoint!r}: {refusal}")
+    try:
+        with _private_files():
+            socket.bind(endpoint.removesuffix(":0") + ":*" if endpoint.endswith(":0") else endpoint)
+    except zmq.ZMQError as error:
+        remedy = f"stop whatever holds it, or choose another with {option(setting)}"
+        raise EndpointError(f"{setting} {endpoint} cannot be bound ({error}); {remedy}") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def lock_ipc(endpoint: str, setting: str) -> IO[bytes] | None:
+    """Return the held lock of an ipc endpoint (close it to let go), or None for tcp, whose ports lock themselves.
+
+    A second bind on a live ipc path silently steals it, so the lock file beside it is what refuses a second daemon. The
+    folder is made for the owner alone. Raises EndpointError when another daemon holds the lock or others may enter.
+    """
+    if not endpoint.startswith("ipc://"):
+        return None
+    if sys.platform == "win32":
+        raise EndpointError(f"{setting} {endpoint}: there is no ipc on Windows; use tcp://127.0.0.1:PORT")
+    path = Path(endpoint[6:])
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.stat().st_mode & 0o077:
+            raise EndpointError(f"{setting} {endpoint}: others may enter {path.parent}; chmod 700 it or use another")
+        lock = path.with_name(path.name + ".lock").open("wb")
+    except OSError as error:
+        raise EndpointError(f"{setting} {endpoint}: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        remedy = f"stop it, or choose another path with {option(setting)}"
+        raise EndpointError(f"{setting} {endpoint}: a daemon is running there; {remedy}") from error
+    return lock
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

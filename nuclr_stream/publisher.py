@@ -1,0 +1,192 @@
+"""What a rig sends: the unit table, spikes, masks, signs of life of one probe. It never waits for the daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from nuclr_stream.binning import rational
+from nuclr_stream.config import DATA_ENDPOINT
+from nuclr_stream.endpoints import Context, connect, give, open_socket
+from nuclr_stream.wire import (
+    End,
+    Heartbeat,
+    Input,
+    MaskInterval,
+    SpikeBatch,
+    UnitAction,
+    UnitTable,
+    encode,
+)
+
+TABLE_EVERY_S = 1.0
+"""The unit table is sent again this often, so that a daemon that was restarted knows the units."""
+
+
+class Publisher:
+    """Publishes one probe into a daemon.
+
+    >>> rig = Publisher(stream="probeA", sample_rate=30_000)
+    >>> units = rig.units(["u1", "u2"])
+    >>> rig.spikes(samples, units[rows], stop=next_sample)
+
+    Every call returns at once: what cannot be sent is dropped, counted in `unsent`, and missing in the daemon as a gap
+    that predictions declare. With `wait_s` a call waits that long for room instead. `epoch` must grow with every start
+    of the acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon when it is created.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = DATA_ENDPOINT,
+        *,
+        stream: str,
+        sample_rate: Fraction | int | float | str,
+        origin: int = 0,
+        start: int | None = None,
+        epoch: int | None = None,
+        wait_s: float = 0.0,
+        connect_s: float = 1.0,
+    ) -> None:
+        self.stream = stream
+        self.sample_rate = rational(sample_rate)
+        self.origin = origin
+        self.epoch = time.time_ns() // 1_000_000 if epoch is None else epoch
+        self.wait_s = wait_s
+        self.unsent = 0
+        self.watermark = origin if start is None else start
+        self._seq = 0
+        self._table: dict[str, Any] | None = None
+        self._index_of: dict[str, int] = {}
+        self._next_index = 0
+        self._table_at = 0.0
+        self._context: Context = zmq.Context()
+        self._socket = open_socket(self._context, zmq.PUSH, max_bytes=4096, options={zmq.IMMEDIATE: 1})
+        connect(self._socket, endpoint, "data endpoint")
+        self._socket.poll(int(connect_s * 1000), zmq.POLLOUT)
+
+    def units(
+        self,
+        unit_ids: Sequence[str],
+        *,
+        continues: bool = False,
+        depth_um: npt.ArrayLike | None = None,
+        x_um: npt.ArrayLike | None = None,
+        shank: npt.ArrayLike | None = None,
+        channel: npt.ArrayLike | None = None,
+    ) -> npt.NDArray[np.uint32]:
+        """Declare the whole unit table (U units) and return the index (U,) of every unit, which spikes refer to.
+
+        Call it again when the sorter's units change: units that are gone are retired, new ones get new indices, the
+        others keep theirs and their evidence. With `continues` on the first call, units of the same name keep the
+        evidence of the epoch before. The geometry, (U,) each, is optional.
+        """
+        ids = [str(unit_id) for unit_id in unit_ids]
+        self._index_of = {name: self._index_of[name] for name in ids if name in self._index_of}
+        for name in ids:
+            if name not in self._index_of:
+                self._index_of[name] = self._next_index
+                self._next_index += 1
+        index = np.array([self._index_of[name] for name in ids], dtype=np.uint32)
+        self._table = {
+            "version": 0 if self._table is None else self._table["version"] + 1,
+            "continues": continues and self._table is None,
+            "unit_ids": tuple(ids),
+            "index": index,
+            "added": np.full(len(ids), self.watermark, dtype=np.int64),
+            "shank": _column(shank, len(ids), -1, np.int32),
+            "x_um": _column(x_um, len(ids), np.nan, np.float32),
+            "depth_um": _column(depth_um, len(ids), np.nan, np.float32),
+            "channel": _column(channel, len(ids), -1, np.int32),
+        }
+        self._send_table()
+        return index
+
+    def spikes(self, samples: npt.ArrayLike, units: npt.ArrayLike, *, stop: int) -> bool:
+        """Send all spikes up to sample `stop` (exclusive): `samples` (N,) and unit indices (N,), in any order.
+
+        Everything since the `stop` before is complete with it. An empty batch says that no unit fired. Returns whether
+        it was sent. Raises WireError when there are more than 65,536 spikes or a value is out of range.
+        """
+        self._renew_table()
+        start, self.watermark = self.watermark, stop
+        return self._send(
+            SpikeBatch,
+            start=start,
+            stop=stop,
+            table_version=0 if self._table is None else self._table["version"],
+            samples=np.asarray(samples, dtype=np.int64),
+            units=np.asarray(units, dtype=np.uint32),
+        )
+
+    def mask(self, start: int, stop: int, *, cause: str = "artefact") -> bool:
+        """Say that samples [start, stop) hold no usable data; best before the spikes after it. Returns whether sent."""
+        self._renew_table()
+        return self._send(MaskInterval, start=start, stop=stop, cause=cause)
+
+    def heartbeat(self, stop: int | None = None) -> bool:
+        """Say that the source is alive, and with `stop` that no unit fired up to there. Returns whether sent."""
+        self._renew_table()
+        start, self.watermark = self.watermark, self.watermark if stop is None else stop
+        return self._send(Heartbeat, start=start, stop=self.watermark)
+
+    def skip(self, sample: int) -> None:
+        """Go on at `sample`: what lies between was not recorded, and will be missing in the daemon."""
+        self.watermark = sample
+
+    def end(self) -> bool:
+        """Say that nothing follows in this epoch. Returns whether it was sent."""
+        return self._send(End, sample=self.watermark)
+
+    def close(self, *, linger_s: float = 1.0) -> None:
+        """Close; what was accepted may still leave for `linger_s`."""
+        self._socket.close(linger=int(linger_s * 1000))
+        self._context.term()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _renew_table(self) -> None:
+        if self._table is not None and time.monotonic() - self._table_at >= TABLE_EVERY_S:
+            self._send_table()
+
+    def _send_table(self) -> None:
+        assert self._table is not None
+        rows = len(self._table["index"])
+        sent = self._send(
+            UnitTable,
+            **self._table,
+            full=True,
+            sample=self.watermark,
+            action=np.full(rows, UnitAction.ADD, dtype=np.uint8),
+            into=np.zeros(rows, dtype=np.uint32),
+            waveforms=np.zeros((rows, 0), dtype=np.float32),
+        )
+        self._table_at = time.monotonic() if sent else 0.0
+
+    def _send(self, kind: type[Input], **fields: Any) -> bool:
+        message = kind(
+            stream=self.stream,
+            epoch=self.epoch,
+            seq=self._seq,
+            sample_rate=self.sample_rate,
+            origin=self.origin,
+            **fields,
+        )
+        frames = encode(message)
+        self._seq += 1  # whether it leaves or not: the daemon sees what is missing
+        sent = give(self._socket, frames, wait_s=self.wait_s)
+        self.unsent += not sent
+        return sent
+
+
+def _column(values: npt.ArrayLike | None, rows: int, absent: float, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    return np.full(rows, absent, dtype=dtype) if values is None else np.asarray(values, dtype=dtype)

@@ -1,0 +1,183 @@
+"""The streams of one daemon: a Labeler each, what it last said, and what it says about itself. No sockets here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nuclr_stream.config import Settings
+from nuclr_stream.inference import Model
+from nuclr_stream.labeler import Labeler, Labelled
+from nuclr_stream.metrics import StreamFigures
+from nuclr_stream.population import Window
+from nuclr_stream.wire import Event, Input, StreamState, StreamStatus
+
+IDLE_NS = 60 * 10**9
+"""A stream that was silent for so long gives its place to a new one when all places are taken."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What events are made from: the change of any of these is worth one."""
+
+    epoch: int | None
+    version: int
+    missing: int
+    ended: bool
+
+
+class Stream:
+    """One probe in the daemon: its Labeler, and the latest of what came out of it."""
+
+    def __init__(self, labeler: Labeler, *, instance: int) -> None:
+        self.labeler = labeler
+        self.name = labeler.stream
+        self.latest: Labelled | None = None
+        self.heard_ns = 0
+        self.in_work = 0
+        self._instance = instance
+        self._seq = 0
+        self._skipped = 0
+
+    def take(self, message: Input, now_ns: int) -> tuple[list[Event], list[Window]]:
+        """Push one message; return what happened and the windows that are complete now, oldest first."""
+        before, self.heard_ns = self._seen(), now_ns
+        self.labeler.push(message)
+        windows = []
+        while (window := self.labeler.cut(now_ns)) is not None:
+            windows.append(window)
+        return list(self._events(before, now_ns)), windows
+
+    def published(self, labelled: Labelled, now_ns: int) -> Labelled:
+        """Return `labelled` with the daemon's own numbers filled in, and keep it as the latest."""
+        said = labelled.predictions
+        if self.latest is None or self.latest.predictions.epoch != said.epoch:
+            self._skipped = 0
+        self._skipped += said.skipped_steps
+        self._seq += 1
+        said = replace(
+            said, seq=self._seq, instance=self._instance, published_ns=now_ns, skipped_steps=self._skipped
+        )
+        self.latest = replace(labelled, predictions=said)
+        return self.latest
+
+    @property
+    def state(self) -> StreamState:
+        """How the stream is doing now."""
+        population = self.labeler.population
+        said = None if self.latest is None else self.latest.predictions
+        if said is not None and said.epoch != population.epoch:
+            said = None
+        status: StreamStatus = "warming_up" if said is None else said.state
+        if population.ended and not self.in_work:
+            status = "ended"
+        watermark = None if population.epoch is None else population.watermark
+        return StreamState(
+            stream=self.name,
+            epoch=population.epoch or 0,
+            instance=self._instance,
+            state=status,
+            reasons=said.reasons if said else (),
+            progress=self.labeler.population.progress,
+            units=len(population.units.index),
+            step=said.step if said else -1,
+            end_sample=said.end_sample if said else 0,
+            watermark=watermark or 0,
+            skipped_steps=said.skipped_steps if said else 0,
+            counters={name: value for name, value in self.labeler.counters.items() if value},
+        )
+
+    @property
+    def figures(self) -> StreamFigures:
+        """The gauges of the stream."""
+        state = self.state
+        said = self.latest.predictions if self.latest else None
+        return StreamFigures(
+            units=state.units,
+            active_units=said.active_units if said else 0,
+            progress=state.progress,
+            missing=said.missing if said else 0.0,
+            skipped_steps=state.skipped_steps,
+        )
+
+    def _seen(self) -> _Seen:
+        population = self.labeler.population
+        missing = population.counters["samples_missing"]
+        return _Seen(population.epoch, population.units.version, missing, population.ended)
+
+    def _events(self, before: _Seen, now_ns: int) -> Iterator[Event]:
+        now = self._seen()
+        if now == before:
+            return
+        happened = []
+        if now.epoch != before.epoch:
+            happened.append(("new_epoch", ""))
+        if now.version != before.version and now.version >= 0:
+            happened.append(("units_changed", f"{len(self.labeler.population.units.index)} units"))
+        if now.missing > before.missing:
+            happened.append(("gap", f"{now.missing - before.missing} samples missing"))
+        if now.ended and not before.ended:
+            happened.append(("ended", ""))
+        sample = self.labeler.population.watermark or 0
+        for kind, detail in happened:
+            yield Event(
+                stream=self.name, kind=kind, detail=detail, epoch=now.epoch or 0, sample=sample, monotonic_ns=now_ns
+            )
+
+
+class Streams:
+    """Every stream by name, at most `settings.max_streams`; `dropped` counts messages that found no place."""
+
+    def __init__(self, model: Model, settings: Settings, *, instance: int) -> None:
+        self._model, self._settings, self._instance = model, settings, instance
+        self._streams: dict[str, Stream] = {}
+        self._gone: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._streams.values()))
+
+    def get(self, name: str) -> Stream | None:
+        """Return the stream of that name, or None."""
+        return self._streams.get(name)
+
+    def of(self, message: Input, now_ns: int) -> Stream | None:
+        """Return the stream of a message, made on its first one; None, counted, when every place is taken."""
+        stream = self._streams.get(message.stream)
+        if stream is None and self._make_room(now_ns):
+            stream = self._new(message.stream)
+            self._streams[message.stream] = stream
+        if stream is None:
+            self.dropped["too_many_streams"] += 1
+        return stream
+
+    @property
+    def inputs(self) -> Counter[str]:
+        """Messages and spikes of all streams, past ones too, by what became of them."""
+        total = self._gone.copy()
+        for stream in self:
+            total.update(stream.labeler.counters)
+        return total
+
+    def _new(self, name: str) -> Stream:
+        settings = self._settings
+        labeler = Labeler(
+            self._model,
+            stream=name,
+            hop_s=settings.hop_s or None,
+            lateness_s=settings.lateness_s,
+            max_units=settings.max_units,
+        )
+        return Stream(labeler, instance=self._instance)
+
+    def _make_room(self, now_ns: int) -> bool:
+        if len(self._streams) < self._settings.max_streams:
+            return True
+        over = [s for s in self if not s.in_work and (s.state.state == "ended" or now_ns - s.heard_ns > IDLE_NS)]
+        if not over:
+            return False
+        oldest = min(over, key=lambda stream: stream.heard_ns)
+        self._gone.update(oldest.labeler.counters)
+        del self._streams[oldest.name]
+        return True
