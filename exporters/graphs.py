@@ -1,12 +1,12 @@
 """ONNX graphs of a bundle: the encoder from its PyTorch module, readouts straight from their coefficients.
 
-A graph names its inputs and outputs, its unit dimension is symbolic, and nothing else travels: no source paths, no stack
-traces, no external data. What depends on weights alone (their rotation) stays a few nodes: the runtime folds it at load.
+A graph names its inputs and outputs, its unit dimension is symbolic, and nothing else travels: no source paths, no
+stack traces, no external data. What depends on weights alone (their rotation) stays a few nodes, which the runtime
+folds when it loads the graph.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -61,10 +61,8 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
         if program is None:
             raise ExportError("the encoder could not be exported: torch.onnx.export returned no program")
         onnxscript.optimizer.optimize_ir(program.model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
-        buffer = io.BytesIO()
-        program.save(buffer)
     encoder.train(was_training)
-    model = onnx.load_from_string(buffer.getvalue())
+    model = program.model_proto
     require_symbolic_units(model)
     return _finish(model.graph, "NuCLR encoder: counts (U, T), mask (U,) -> embedding (U, D)")
 
@@ -74,7 +72,7 @@ def readout_graph(
 ) -> onnx.ModelProto:
     """A linear readout as a graph: embedding (U, D) f32, evidence (U,) f32 -> logits (U, C) f32.
 
-    weight (C, D) and bias (C,) act on the standardised embedding (x - mean) / scale, mean and scale (D,); both are folded
+    weight (C, D) and bias (C,) act on the standardised embedding (x - mean) / scale, mean and scale (D,); all is folded
     into one product. Evidence enters with weight zero: the input belongs to the contract, this readout ignores it.
     Raises ExportError for shapes that do not fit and for values that are not finite.
     """
@@ -82,7 +80,7 @@ def readout_graph(
     mean, scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
     classes, dim = _readout_shape(weight, bias, mean=mean, scale=scale)
     folded = weight / scale
-    constants = {
+    constants: dict[str, NDArray[np.generic]] = {
         "weight": folded.T.astype(np.float32),
         "bias": (bias - folded @ mean).astype(np.float32),
         "no_evidence": np.zeros((1, classes), np.float32),

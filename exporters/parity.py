@@ -1,4 +1,4 @@
-"""Does the graph compute what the model computes? The bar that every exported encoder has to pass before it is written."""
+"""Does the graph compute what the model computes? The bar that every encoder has to pass before it is exported."""
 
 from __future__ import annotations
 

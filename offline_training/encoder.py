@@ -203,7 +203,8 @@ class Encoder(nn.Module):
             return self.forward(counts[None], mask[None])[0]
         absent = ~mask[..., None]
         patches = counts.masked_fill(absent, 0.0).unflatten(-1, (self.config.patches, self.config.bins_per_patch))
-        tokens = self._blocks(self.read_in(patches.permute(2, 0, 1, 3)), mask)
+        # Under autocast the residual stream stays in full precision; that costs nothing measurable.
+        tokens = self._blocks(self.read_in(patches.permute(2, 0, 1, 3)).float(), mask)
         return tokens.mean(dim=0).masked_fill(absent, 0.0)
 
     def _blocks(self, x: Tensor, mask: Tensor) -> Tensor:

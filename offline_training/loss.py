@@ -58,8 +58,14 @@ class ContrastiveLoss(nn.Module):
     def forward(self, view1: Tensor, view2: Tensor, present1: Tensor, present2: Tensor) -> LossTerms:
         """view1, view2: (N, U, D), one unit order; present1, present2: (N, U) bool. Every matched unit weighs the
         same, so windows weigh by their matched units. A window where a view has a lone unit is left out."""
-        x1 = functional.normalize(self.projector(view1).float(), dim=-1)
-        x2 = functional.normalize(self.projector(view2).float(), dim=-1)
+        x1, x2 = self.projector(view1), self.projector(view2)
+        with torch.autocast(view1.device.type, enabled=False):
+            return self._contrast(
+                functional.normalize(x1.float(), dim=-1), functional.normalize(x2.float(), dim=-1), present1, present2
+            )
+
+    def _contrast(self, x1: Tensor, x2: Tensor, present1: Tensor, present2: Tensor) -> LossTerms:
+        """Unit vectors x1, x2 (N, U, D) in full precision: the temperature magnifies what bf16 would round off."""
         several = (present1.sum(1) > 1) & (present2.sum(1) > 1)
         matched = present1 & present2 & several[:, None]
         across = x1 @ x2.transpose(1, 2) / self.config.temperature
@@ -99,11 +105,11 @@ class VicregLoss(nn.Module):
     def forward(self, view1: Tensor, view2: Tensor, present1: Tensor, present2: Tensor) -> LossTerms:
         """view1, view2: (N, U, D), one unit order; present1, present2: (N, U) bool. Needs two matched units."""
         matched = present1 & present2
-        x1 = self.projector(view1[matched]).float()
-        x2 = self.projector(view2[matched]).float()
-        invariance = self.INVARIANCE * functional.mse_loss(x1, x2)
-        variance = self.VARIANCE * (_variance_hinge(x1) + _variance_hinge(x2)) / 2
-        spread = variance + self.COVARIANCE * (_covariance(x1) + _covariance(x2))
+        x1, x2 = self.projector(view1[matched]).float(), self.projector(view2[matched]).float()
+        with torch.autocast(view1.device.type, enabled=False):
+            invariance = self.INVARIANCE * functional.mse_loss(x1, x2)
+            variance = self.VARIANCE * (_variance_hinge(x1) + _variance_hinge(x2)) / 2
+            spread = variance + self.COVARIANCE * (_covariance(x1) + _covariance(x2))
         return LossTerms(invariance + spread, invariance, spread)
 
 

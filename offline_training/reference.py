@@ -1,7 +1,8 @@
 """Proof against numbers of the published code: encoder, losses and exported graph on one reference file.
 
-A file holds weights under their published names, two views of a few populations and what the published code makes of them;
-populations stand one after the other. Shapes: N populations, U units of the largest, M units of all, T bins, D embedding.
+A file holds weights under their published names, two views of a few populations and what the published code makes of
+them; populations stand one after the other. Shapes: N populations, U units of the largest, M units of all, T bins, D
+embedding.
 """
 
 import re
@@ -63,8 +64,8 @@ class ReferenceReport:
 
 @dataclass(frozen=True)
 class View:
-    """One view as the published code saw it: counts (M, T), sizes (N,), row of each unit in the first view (M,), and the
-    embedding (M, D) it came to."""
+    """One view as the published code saw it: counts (M, T), sizes (N,), row of each unit in the first view (M,), and
+    the embedding (M, D) it came to."""
 
     counts: NDArray[np.float32]
     sizes: NDArray[np.int64]
@@ -75,19 +76,21 @@ class View:
 def check_reference(path: Path, embedder: Callable[[Encoder], Embed]) -> ReferenceReport:
     """Run encoder (in both layouts), losses and graph on a reference file.
 
-    `embedder` exports an encoder and returns its graph as a function. Raises ReferenceFileError for a file that is not one.
+    `embedder` exports an encoder and returns its graph as a function. A file does not say which layout it has: the one
+    that reproduces its embeddings is. Raises ReferenceFileError for what is no reference file.
     """
     arrays = _read(path)
     weights = {name: torch.from_numpy(value) for name, value in arrays.items() if name.startswith("model.")}
     views = _views(arrays)
     layout = min(LAYOUTS, key=lambda layout: _distance(_encoder(load_layout(weights, layout), views[0]), views))
     encoder = _encoder(load_layout(weights, layout), views[0])
+    embed = embedder(encoder)
     swapped = _encoder(load_layout(load_layout(weights, "brainwidebench"), _other(layout)), views[0])
     return ReferenceReport(
         layout=layout,
         embedding_max_abs=float(np.max([_distance(encoder, views), _distance(swapped, views)])),
         loss_max_abs=_loss_distance(encoder, views, arrays),
-        onnx_max_abs=float(np.max([_graph_distance(embedder(encoder), view) for view in views])),
+        onnx_max_abs=float(np.max([_graph_distance(embed, view) for view in views])),
     )
 
 
