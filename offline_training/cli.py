@@ -1,4 +1,4 @@
-"""`nuclr-train`: simulate, pretrain, readout, evaluate, check-reference. Commands import what they need when they run."""
+"""`nuclr-train`: simulate, pretrain, readout, evaluate, check-reference. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import platform
 import signal
 import threading
@@ -104,9 +105,7 @@ def pretrain(
     per_epoch = sampler.batches_per_epoch
     steps = settings.steps or per_epoch * (settings.epochs or 0)
     training = new_training(config, device)
-    _open_run(run_dir, config, training, resume=resume)
-    parameters = sum(p.numel() for p in training.encoder.parameters())
-    info = {
+    info: dict[str, Any] = {
         "name": config.name,
         "kind": config.kind,
         "recordings": [recording.recording_id for recording in recordings],
@@ -114,13 +113,17 @@ def pretrain(
         "seed": settings.seed,
         "steps": steps,
         "steps_per_epoch": per_epoch,
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in training.encoder.parameters()),
         "device": device.type,
         "machine": _machine(device),
         "precision": "bf16" if _uses_bf16(config, device) else "fp32",
         "threads": settings.threads,
         "torch": torch.__version__,
     }
+    if resume:
+        _resume_run(run_dir, config, training, info["recordings"])
+    else:
+        _open_run(run_dir, config)
 
     with (
         SummaryWriter(str(run_dir), purge_step=training.step) as board,
@@ -280,18 +283,22 @@ def _machine(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _open_run(run_dir: Path, config: TrainConfig, training: Training, *, resume: bool) -> None:
-    checkpoint, settings = run_dir / "checkpoint.pt", run_dir / "config.json"
-    if not resume:
-        if checkpoint.exists():
-            raise RunError(f"{run_dir}: holds a training already; resume it or name another directory")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        settings.write_text(json.dumps(config.model_dump(mode="json", exclude_none=True), indent=1), encoding="utf-8")
-        (run_dir / "metrics.jsonl").write_text("", encoding="utf-8")
-        return
+def _open_run(run_dir: Path, config: TrainConfig) -> None:
+    if (run_dir / "checkpoint.pt").exists():
+        raise RunError(f"{run_dir}: holds a training already; resume it or name another directory")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    settings = json.dumps(config.model_dump(mode="json", exclude_none=True), indent=1)
+    (run_dir / "config.json").write_text(settings + "\n", encoding="utf-8")
+    (run_dir / "metrics.jsonl").write_text("", encoding="utf-8")
+
+
+def _resume_run(run_dir: Path, config: TrainConfig, training: Training, recordings: list[str]) -> None:
+    settings = run_dir / "config.json"
     if TrainConfig.parse(_read_json(settings), str(settings)) != config:
         raise RunError(f"{settings}: differs from the settings given; a run is resumed with the settings it began with")
-    training.restore(checkpoint)
+    if _read_json(run_dir / "run.json")["recordings"] != recordings:
+        raise RunError(f"{run_dir}: was trained on other recordings; a run is resumed with the ones it began with")
+    training.restore(run_dir / "checkpoint.pt")
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= training.step]
     (run_dir / "metrics.jsonl").write_text("".join(kept), encoding="utf-8")
@@ -306,7 +313,7 @@ def _close_run(run_dir: Path, training: Training, info: dict[str, Any]) -> None:
         "seconds": round(training.seconds, 1),
         "windows_per_s": round(training.windows / max(training.seconds, 1e-9), 1),
     }
-    (run_dir / "run.json").write_text(json.dumps(info | done, indent=1), encoding="utf-8")
+    (run_dir / "run.json").write_text(json.dumps(info | done, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -320,7 +327,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise RunError(f"{path}: not a readable checkpoint ({error})") from error
 
 

@@ -38,7 +38,8 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
     def step(self, done: int, *, loss: float, numerator: float, denominator: float, windows_per_s: float) -> None:
         """Show that `done` steps are behind, with the loss and its two terms."""
