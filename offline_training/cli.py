@@ -10,6 +10,7 @@ import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recording import Recording, load_folder
+from offline_training import evaluation_cli
 
 app = typer.Typer(
     name="nuclr-train",
@@ -80,6 +81,11 @@ def readout(
 
     for task, fitted in fit_readouts(run, load_folder(recordings), hop_s=hop_s).items():
         typer.echo(f"{task}: macro-F1 {fitted.out_of_fold_f1:.3f} out of fold by {fitted.grouped_by}, C = {fitted.c:g}")
+
+
+app.command()(evaluation_cli.evaluate)
+app.command()(evaluation_cli.evaluate_simulated)
+app.command()(evaluation_cli.report_results)
 
 
 @app.command()
