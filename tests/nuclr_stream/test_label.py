@@ -1,0 +1,108 @@
+"""Label: recordings in, a CSV out, by the live labeler."""
+
+import csv
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from nuclr_stream.bundle import load_bundle
+from nuclr_stream.errors import RecordingError
+from nuclr_stream.inference import Model
+from nuclr_stream.label import label_recording, write_labels
+from nuclr_stream.labeler import Labeler
+from nuclr_stream.playback import MAX_SPIKES, recording_messages
+from nuclr_stream.wire import End, SpikeBatch
+from tests.nuclr_stream.streams import random_recording
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle):
+    return Model(load_bundle(tiny_bundle), provider="cpu", threads=1)
+
+
+def test_rows_at_every_interval_and_at_the_end(model, tmp_path):
+    recording = random_recording(1, units=12, seconds=25)
+    rows = write_labels([recording], model, tmp_path / "out.csv", every_s=5.0)
+    with (tmp_path / "out.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == rows == 12 * 2 * 6
+    assert list(table[0]) == [
+        *("recording_id", "unit_id", "task", "time_s", "final", "prediction", "probability", "abstained", "windows"),
+        *("p_E", "p_PV", "p_SST", "p_VIP", "p_CTX", "p_HPF", "p_TH", "reason"),
+    ]
+    windows = defaultdict(set)
+    for row in table:
+        windows[float(row["time_s"]), row["final"]].add(int(row["windows"]))
+    assert windows[5.0, "0"] == {0}
+    assert windows[10.0, "0"] == {1}
+    assert windows[25.0, "0"] == windows[25.0, "1"] == {16}
+
+
+def test_before_the_first_window_a_row_holds_the_prior_and_abstains(model):
+    first = next(label_recording(random_recording(1, units=12, seconds=25), model, every_s=5.0))
+    assert (first["windows"], first["abstained"], first["reason"]) == (0, 1, "no window yet")
+    assert [first[f"p_{c}"] for c in ("E", "PV", "SST", "VIP")] == [0.25] * 4
+    assert "p_CTX" not in first, "classes of other tasks stay empty"
+
+
+def test_the_prediction_is_the_top_class_even_when_abstained(model):
+    for row in label_recording(random_recording(2, units=12, seconds=12), model):
+        classes = model.task(str(row["task"])).classes
+        best = max(classes, key=lambda c: row[f"p_{c}"])
+        assert row["prediction"] == best
+        assert row["probability"] == row[f"p_{best}"]
+        assert (row["reason"] != "") == bool(row["abstained"])
+
+
+def test_the_last_row_is_what_the_live_labeler_says(model):
+    recording = random_recording(4, units=14, seconds=20)
+    labeler = Labeler(model, stream="r")
+    for message in recording_messages(recording, stream="r", block_samples=777):
+        labeler.push(message)
+    while (labelled := labeler.step()) is not None:
+        last = labelled.predictions
+    finals = [r for r in label_recording(recording, model) if r["task"] == "cell_type"]
+    assert [r["p_E"] for r in finals] == [round(float(p), 6) for p in last.tasks[0].probabilities[:, 0]]
+
+
+def test_a_recording_shorter_than_a_window_gives_final_rows_with_the_reason(model):
+    rows = list(label_recording(random_recording(1, units=12, seconds=9), model, every_s=4.0))
+    assert len(rows) == 12 * 2 * 3
+    assert {r["reason"] for r in rows} == {"recording of 9 s is shorter than a window of 10 s"}
+
+
+def test_a_small_population_says_so(model):
+    rows = list(label_recording(random_recording(1, units=6, seconds=12), model))
+    assert {(r["abstained"], r["reason"]) for r in rows} == {(1, "population below minimum")}
+
+
+def test_an_interval_must_be_positive(model):
+    with pytest.raises(RecordingError, match="--every"):
+        list(label_recording(random_recording(1, units=12, seconds=12), model, every_s=-1.0))
+
+
+def test_progress_is_told_window_by_window(model, tmp_path):
+    seen = []
+    recording = random_recording(1, units=12, seconds=14)
+    write_labels([recording], model, tmp_path / "o.csv", on_window=lambda r, s: seen.append((r.recording_id, s)))
+    assert seen == [("random_1", float(s)) for s in range(10, 15)]
+
+
+def test_a_recording_as_messages_holds_every_spike_once_and_skips_its_gaps():
+    recording = random_recording(6, gap=True, mask=True)
+    messages = list(recording_messages(recording, stream="r", block_samples=20_000))
+    assert [m.seq for m in messages] == list(range(len(messages)))
+    batches = [m for m in messages if isinstance(m, SpikeBatch)]
+    assert np.array_equal(np.concatenate([b.samples for b in batches]), recording.spike_samples)
+    observed = sum(b.stop - b.start for b in batches)
+    assert observed == recording.num_samples - int(np.diff(recording.gap_samples).sum())
+    assert isinstance(messages[-1], End)
+
+
+def test_a_block_with_too_many_spikes_for_one_message_is_cut_in_time():
+    recording = random_recording(6, units=200, seconds=30)
+    batches = [m for m in recording_messages(recording, stream="r", block_samples=900_000) if isinstance(m, SpikeBatch)]
+    assert len(recording.spike_samples) > MAX_SPIKES
+    assert max(len(b.samples) for b in batches) <= MAX_SPIKES
+    assert sum(len(b.samples) for b in batches) == len(recording.spike_samples)
