@@ -127,7 +127,7 @@ def pretrain(
 
     with (
         SummaryWriter(str(run_dir), purge_step=training.step) as board,
-        (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as metrics,
+        (run_dir / "metrics.jsonl").open("a", encoding="utf-8", buffering=1) as metrics,
         TrainingProgress(title, steps=steps, done=training.step) as progress,
         _stop_signals() as stop,
     ):
@@ -154,7 +154,6 @@ def pretrain(
                 windows_per_s=training.windows / training.seconds,
             )
             if time.monotonic() - saved > settings.checkpoint_every_s:
-                metrics.flush()
                 _close_run(run_dir, training, info)
                 saved = time.monotonic()
     _close_run(run_dir, training, info)

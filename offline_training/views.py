@@ -7,6 +7,7 @@ of the units, then the membership rules of `nuclr_stream.binning` apply. Shapes:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -92,7 +93,7 @@ def _runs(usable: BoolArray) -> Int64Array:
 
 
 class ViewSampler:
-    """Batches of view pairs of many recordings. Holds no state: `batch(epoch, index)` is a pure function of the seed.
+    """Batches of view pairs of many recordings: `batch(epoch, index)` is a pure function of them and the config's seed.
 
     Raises ConfigError when no recording has a usable interval of two windows and enough units.
     """
@@ -109,6 +110,7 @@ class ViewSampler:
                 f"of two windows ({2 * self.spec.window_s:g} s); give longer recordings or a shorter window"
             )
         self.intervals = np.array(rows, dtype=np.int64)  # (M, 3) recording, first bin, end bin
+        self._order_of_epoch = functools.lru_cache(maxsize=1)(self.order)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -122,7 +124,7 @@ class ViewSampler:
         rng = np.random.default_rng([self.config.training.seed, epoch])
         found = []
         for i, (_, first, end) in enumerate(self.intervals):
-            offset = rng.integers(min(self.spec.bins, end - first - self.spec.bins + 1))
+            offset = rng.integers(self.spec.bins)
             starts = np.arange(first + offset, end - self.spec.bins + 1, self.spec.bins)
             found.append(np.stack([np.full(len(starts), i), starts], axis=1))
         return np.concatenate(found)
@@ -141,7 +143,7 @@ class ViewSampler:
     def batch(self, epoch: int, index: int) -> Views | None:
         """Batch `index` of an epoch, padded; pairs with too few active units are left out, None when all are."""
         pairs = []
-        for position, (interval, start) in enumerate(self.order(epoch)[index]):
+        for position, (interval, start) in enumerate(self._order_of_epoch(epoch)[index]):
             rng = np.random.default_rng([self.config.training.seed, epoch, 2, index, position])
             pair = self._pair(rng, int(interval), int(start))
             if pair is not None:
