@@ -48,8 +48,14 @@ SUMMARY = {
                 "nuclr": {
                     "per_seed": {"0": {}},
                     "mean": {
-                        "all": {"macro_f1": 0.6789, "balanced_accuracy": 0.7, "precision": None, "units": 42.0},
-                        "60.0": {"macro_f1": 0.5, "balanced_accuracy": 0.5, "units": 42.0},
+                        "all": {
+                            "macro_f1": 0.6789,
+                            "macro_f1_range": [0.6, 0.7],
+                            "balanced_accuracy": 0.7,
+                            "precision": None,
+                            "units": 42.0,
+                        },
+                        "60": {"macro_f1": 0.5, "balanced_accuracy": 0.5, "units": 42.0},
                     },
                 }
             },
@@ -196,20 +202,33 @@ def test_the_card_of_a_waveform_class_warns(tiny_bundle: Path) -> None:
     assert "**it is not a cell type.**" in model_card(manifest.model_copy(update={"tasks": (task,)}))
 
 
-def test_figures_come_from_a_summary_with_their_setting(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_figures_of_folds_come_with_their_setting(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
     evaluation = read_evaluation(tmp_path / "summary.json")
     assert "per_seed" not in json.dumps(evaluation)
     card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
-    assert "Setting: inductive zero-shot; split: leave-one-subject-out; held out: A, B; seeds: 0, 1" in card
-    assert "| cell_type | nuclr | all | 0.679 | 0.700 | - | - | 42 |" in card
-    assert "| cell_type | nuclr | 60.0 s | 0.500 |" in card
+    assert "Setting: inductive zero-shot; split: leave-one-subject-out; scored on: A, B; seeds: 0, 1." in card
+    assert "The figures describe a recipe" in card
+    assert "| cell_type | nuclr | all | 0.679 (0.600-0.700) | 0.700 | - | - | 42 |" in card
+    assert "| cell_type | nuclr | 60 s | 0.500 |" in card
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tasks": {}}', '{"tasks": []}'])
-def test_a_file_that_is_no_summary_is_refused(tmp_path: Path, content: str) -> None:
+def test_figures_of_fresh_animals_are_medians(tiny_bundle: Path, tmp_path: Path) -> None:
+    scores = {"macro_f1": [0.6, 0.7, 0.8], "median": 0.7, "range": [0.6, 0.8], "balanced_accuracy_median": 0.75}
+    tasks = {"cell_type": {"classes": ["E", "PV"], "features": {"embedding": {"all": scores}}}}
+    facts = {key: SUMMARY[key] for key in ("name", "kind", "setting", "encoder", "versions")}
+    result = {**facts, "animals": ["sim_9000", "sim_9001"], "units": 120, "duration_s": 600.0, "tasks": tasks}
+    (tmp_path / "fresh.json").write_text(json.dumps(result))
+    evaluation = read_evaluation(tmp_path / "fresh.json")
+    card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
+    assert "split: fresh animals; scored on: sim_9000, sim_9001. The figures describe these very weights" in card
+    assert "| cell_type | embedding | all | 0.700 (0.600-0.800) | 0.750 | - | - | - |" in card
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tasks": {}}', '{"tasks": []}', '{"animals": 1}'])
+def test_a_file_that_is_no_evaluation_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "figures.json").write_text(content)
-    with pytest.raises(ExportError, match=r"figures\.json: not a summary\.json of `nuclr-train evaluate`"):
+    with pytest.raises(ExportError, match=r"figures\.json: not a result of `nuclr-train evaluate`"):
         read_evaluation(tmp_path / "figures.json")
 
 

@@ -1,0 +1,74 @@
+# `make demo` and `make test` need Python 3.11 with its venv module, git and make; nothing else.
+# Everything is installed into .venv; repeated calls install nothing.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+RECORDINGS ?= ../shared/data/rat_neuropixels
+RUNS ?= runs
+BUNDLES := nuclr_stream/bundles
+
+# The animals that the demo bundle is trained on. The demo recording and the test animals have other seeds.
+DEMO_ANIMALS ?= 16
+DEMO_FIRST_SEED ?= 1000
+
+# Evaluations whose figures go into manifest and card, where they are there.
+DEMO_FIGURES ?= $(wildcard results/demo/fresh_animals.json)
+RAT_FIGURES ?= $(wildcard results/rat/summary.json)
+
+# A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
+resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
+
+.PHONY: help setup demo test lint results bundles bundle-demo bundle-rat clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(VENV)/.core: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11 or later, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than 3.11: say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
+	$(PIP) install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+setup: $(VENV)/.dev ## Make .venv with everything for work on the project (torch is large)
+
+demo: $(VENV)/.core ## Daemon and client on the simulated demo recording, live; without torch
+	$(BIN)/nuclr-stream demo
+
+test: $(VENV)/.dev ## Install what the tests need (with torch) and run them
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+results: $(VENV)/.dev ## Write docs/results.md and the table of the README from results/
+	$(BIN)/nuclr-train report-results
+
+bundles: bundle-demo bundle-rat ## Rebuild both shipped bundles
+
+bundle-demo: $(VENV)/.dev ## Simulate, pretrain, fit and export the shipped demo bundle
+	$(BIN)/nuclr-train simulate --out $(RUNS)/demo_animals --animals $(DEMO_ANIMALS) --first-seed $(DEMO_FIRST_SEED)
+	$(BIN)/nuclr-train pretrain configs/pretrain_demo.toml --recordings $(RUNS)/demo_animals --out $(RUNS)/demo $(call resume,demo)
+	$(BIN)/nuclr-train readout $(RUNS)/demo --recordings $(RUNS)/demo_animals
+	$(BIN)/nuclr-export bundle $(RUNS)/demo --out $(BUNDLES)/demo --name demo $(addprefix --evaluation ,$(DEMO_FIGURES))
+
+bundle-rat: $(VENV)/.dev ## Pretrain, fit and export the shipped rat bundle from RECORDINGS=
+	$(BIN)/nuclr-train pretrain configs/pretrain_rat.toml --recordings $(RECORDINGS) --out $(RUNS)/rat $(call resume,rat)
+	$(BIN)/nuclr-train readout $(RUNS)/rat --recordings $(RECORDINGS)
+	$(BIN)/nuclr-export bundle $(RUNS)/rat --out $(BUNDLES)/rat --name rat $(addprefix --evaluation ,$(RAT_FIGURES))
+
+clean: ## Remove runs and caches; .venv stays
+	rm -rf $(RUNS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
