@@ -1,7 +1,7 @@
 """Evaluation figures for manifest and card: read from what `nuclr-train evaluate` wrote, never typed.
 
-Two kinds of files are understood: summary.json of held-out folds, and the scores on fresh simulated animals. Both become
-{setting, split, held_out, seeds, describes, tasks: {task: {feature: {time observed: scores}}}} with mean or median scores.
+Two kinds of files are understood: summary.json of held-out folds, and the scores on fresh simulated animals. Both
+become {setting, split, held_out, seeds, describes, tasks: {task: {feature: {time observed: mean or median scores}}}}.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from exporters.graphs import ExportError
 
 _FOLDS = (
-    "a recipe: where it says inductive, encoder and readouts were trained anew for every fold, without the animals that "
-    "they are scored on"
+    "a recipe: where it says inductive, encoder and readouts were trained anew for every fold, without the animals "
+    "that they are scored on"
 )
 _FRESH = "these very weights, on simulated animals that nothing was trained on; median over the animals"
 _SCORES = ("macro_f1", "balanced_accuracy", "precision", "coverage", "units")
