@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import count
+from math import ceil
 from typing import Any, TypeVar
 
 import zmq
@@ -84,7 +85,7 @@ class Subscription:
         deadline = time.monotonic() + timeout_s
         while not self._pending:
             wait_s = min(deadline, self._heard + GONE_AFTER_S) - time.monotonic()
-            if self._socket.poll(max(int(wait_s * 1000) + 1, 0)):
+            if self._socket.poll(max(ceil(wait_s * 1000), 0)):
                 self._hear()
             elif time.monotonic() >= self._heard + GONE_AFTER_S:
                 self._gone(f"silent for {GONE_AFTER_S:g} s")

@@ -1,0 +1,150 @@
+"""The demo: the real daemon as a process of its own, a recording played into it, and how right it was in the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from nuclr_stream.client import Query
+from nuclr_stream.errors import NuclrStreamError
+from nuclr_stream.recording import Recording
+from nuclr_stream.screen import Screen
+from nuclr_stream.sources.replay import Received, replay
+from nuclr_stream.wire import DaemonState, Predictions, StreamState
+
+RECORDING = Path(__file__).parent / "recordings" / "demo.npz"
+PLAY_S = 35.0
+"""The recording is played so fast that it takes this long, if the machine can follow."""
+LIMIT_S = 75.0
+"""After this long the demo sums up what it has, on however slow a machine."""
+_NO_LOSS = {"received", "accepted", "spikes_received", "spikes_accepted", "frames_received", "tables_repeated"}
+
+
+def run_demo(recording: Recording, console: Console, *, bundle: str) -> dict[str, Any]:
+    """Play `recording` through a daemon of its own, show it on `console`, and return the figures of the summary.
+
+    Raises NuclrStreamError when the daemon cannot start, the cause as the daemon gave it.
+    """
+    begun = time.monotonic()
+    with daemon_process(bundle) as endpoints:
+        where = {name: endpoints[name] for name in ("data", "results", "query")}
+        started = time.monotonic()
+        received: list[Received] = []
+        with Screen(console, order=_by_depth(recording), line_every_s=recording.duration_s / 20) as screen:
+            for one in replay(recording, speed=max(recording.duration_s / PLAY_S, 1.5), **where):
+                received.append(one)
+                screen.show(one.predictions, _agreement(recording, one.predictions))
+                if time.monotonic() - begun > LIMIT_S:
+                    break
+        wall_s = time.monotonic() - started
+        losses = _losses(where["query"], recording.recording_id)
+    return summary(recording, received, wall_s=wall_s, losses=losses)
+
+
+@contextmanager
+def daemon_process(bundle: str) -> Iterator[dict[str, str]]:
+    """Run `nuclr-stream serve` on free ports; yields its endpoints, ends it in the end."""
+    free = ["--data-endpoint", "tcp://127.0.0.1:0", "--results-endpoint", "tcp://127.0.0.1:0"]
+    free += ["--query-endpoint", "tcp://127.0.0.1:0", "--http-port", "0"]
+    command = [sys.executable, "-m", "nuclr_stream", "serve", "--bundle", bundle, *free]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        first = process.stdout.readline()
+        if not first:
+            raise NuclrStreamError(f"the daemon did not start: {process.stderr.read().strip()}")
+        yield json.loads(first)["endpoints"]
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def summary(recording: Recording, received: list[Received], *, wall_s: float, losses: dict[str, int]) -> dict[str, Any]:
+    """Return the figures of a run: macro-F1 per task against the ground truth, latency percentiles, losses."""
+    if not received:
+        raise NuclrStreamError(f"{recording.recording_id}: shorter than one window, so nothing can be predicted")
+    last = received[-1].predictions
+    played_s = float(last.end_sample / last.sample_rate)
+    latency = np.percentile([1000 * one.latency_s for one in received], [50, 95, 99])
+    scores = {
+        f"{task}_macro_f1": round(
+            macro_f1(recording.units[task].astype(np.str_), top_classes(recording, last, task)), 4
+        )
+        for task in ("cell_type", "brain_region")
+        if task in recording.units
+    }
+    return {
+        "predictions": len(received),
+        "recording_s": round(played_s, 3),
+        "speed": round(played_s / wall_s, 2),
+        **scores,
+        "latency_ms": {
+            name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), latency, strict=True)
+        },
+        "losses": losses,
+    }
+
+
+def top_classes(recording: Recording, predictions: Predictions, task: str) -> npt.NDArray[np.str_]:
+    """Return the top class (U,) of every unit of the recording, abstained or not; empty for one without a window."""
+    row_of = {unit_id: row for row, unit_id in enumerate(predictions.unit_ids) if predictions.windows[row]}
+    for answer in predictions.tasks:
+        if answer.name == task:
+            tops = np.array(answer.classes)[answer.probabilities.argmax(axis=1)]
+            return np.array([tops[row_of[u]] if u in row_of else "" for u in recording.unit_ids.tolist()])
+    return np.full(len(recording.unit_ids), "")
+
+
+def macro_f1(truth: npt.NDArray[np.str_], predicted: npt.NDArray[np.str_]) -> float:
+    """Return the mean of the F1 scores of the classes that occur in `truth` (U,); units without truth ("") are out."""
+    labelled = truth != ""
+    truth, predicted = truth[labelled], predicted[labelled]
+    scores = []
+    for name in np.unique(truth):
+        right = np.count_nonzero((truth == name) & (predicted == name))
+        scores.append(2 * right / (np.count_nonzero(truth == name) + np.count_nonzero(predicted == name)))
+    return float(np.mean(scores))
+
+
+def _by_depth(recording: Recording) -> list[str]:
+    depth = recording.units.get("depth_um", np.zeros(len(recording.unit_ids)))
+    return [str(unit_id) for unit_id in recording.unit_ids[np.argsort(depth, kind="stable")]]
+
+
+def _agreement(recording: Recording, predictions: Predictions) -> str:
+    """Return how many units of each task agree with the ground truth by now."""
+    shares = []
+    for task in predictions.tasks:
+        if task.name in recording.units:
+            right = np.mean(
+                recording.units[task.name].astype(np.str_) == top_classes(recording, predictions, task.name)
+            )
+            shares.append(f"{task.name} {100 * right:.0f} %")
+    return "right: " + ", ".join(shares) if shares else ""
+
+
+def _losses(query: str, stream: str) -> dict[str, int]:
+    """Return whatever was lost or refused on the way, by reason; empty when nothing was."""
+    with Query(query) as ask:
+        messages = ask.snapshot(stream).messages
+    found: dict[str, int] = {}
+    for message in messages:
+        if isinstance(message, StreamState | DaemonState):
+            found |= {name: n for name, n in message.counters.items() if n and name not in _NO_LOSS}
+        if isinstance(message, StreamState) and message.skipped_steps:
+            found["skipped_steps"] = message.skipped_steps
+    return found

@@ -1,0 +1,94 @@
+"""Predictions on a terminal: a live table of units, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nuclr_stream.binning import BoolArray
+from nuclr_stream.wire import Predictions, TaskPredictions
+
+REFRESH_S = 0.2
+_COLOURS = ("green", "magenta", "cyan", "yellow", "blue", "red", "bright_green", "bright_magenta")
+_BAR = 8
+
+
+class Screen:
+    """Shows the latest predictions of one stream on `console`; use it as a context.
+
+    `order` are unit ids in the order in which rows are shown, by default that of the predictions. Without a terminal a
+    line appears every `line_every_s` seconds of the recording.
+    """
+
+    def __init__(self, console: Console, *, order: list[str] | None = None, line_every_s: float = 0.0) -> None:
+        self._console = console
+        self._place = {unit_id: place for place, unit_id in enumerate(order or [])}
+        self._line_every_s = line_every_s
+        self._next_line_s = 0.0
+        self._shown_at = 0.0
+        self._stack = ExitStack()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal:
+            self._live = self._stack.enter_context(Live(console=self._console, auto_refresh=False, transient=True))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def show(self, predictions: Predictions, note: str = "") -> None:
+        """Show predictions, unless something was shown a moment ago; `note` stands beside the figures."""
+        time_s = float(predictions.end_sample / predictions.sample_rate)
+        if self._live is None:
+            if time_s >= self._next_line_s:
+                self._next_line_s = time_s + self._line_every_s
+                self._console.print(headline(predictions, note), soft_wrap=True, highlight=False)
+        elif time.monotonic() - self._shown_at >= REFRESH_S:
+            self._shown_at = time.monotonic()
+            self._live.update(self._table(predictions, note), refresh=True)
+
+    def _table(self, predictions: Predictions, note: str) -> Table:
+        table = Table(title=headline(predictions, note), title_justify="left", expand=False, pad_edge=False)
+        table.add_column("unit")
+        for task in predictions.tasks:
+            table.add_column(task.name.replace("_", " "), no_wrap=True)
+        table.add_column("windows", justify="right")
+        names = predictions.unit_ids
+        rows = sorted(range(len(names)), key=lambda row: self._place.get(names[row], row))
+        room = max(self._console.height - 7, 5)
+        for row in rows[:room]:
+            cells = [_cell(task, row) for task in predictions.tasks]
+            table.add_row(names[row], *cells, str(predictions.windows[row]))
+        if len(rows) > room:
+            table.caption = f"and {len(rows) - room} more units"
+        return table
+
+
+def headline(predictions: Predictions, note: str = "") -> str:
+    """Return one line that says how far the stream is and of how many units something is said."""
+    time_s = float(predictions.end_sample / predictions.sample_rate)
+    units = len(predictions.unit_ids)
+    said = ", ".join(f"{task.name} of {int(told(predictions, task).sum())}" for task in predictions.tasks)
+    parts = [f"{predictions.stream}  {time_s:7.1f} s  {units} units", said, predictions.state, note]
+    return "  ".join(part for part in (*parts, *predictions.reasons) if part)
+
+
+def told(predictions: Predictions, task: TaskPredictions) -> BoolArray:
+    """Return of which units (U,) the task names a class: those with a window that are not abstained from."""
+    named: BoolArray = (predictions.windows > 0) & ~task.abstained
+    return named
+
+
+def _cell(task: TaskPredictions, row: int) -> Text:
+    """Return the top class and a bar as long as its probability; grey where it is abstained from."""
+    top = int(np.argmax(task.probabilities[row]))
+    bar = "█" * round(_BAR * float(task.probabilities[row, top]))
+    style = "bright_black" if task.abstained[row] else _COLOURS[top % len(_COLOURS)]
+    return Text(f"{task.classes[top]:<6} {bar:<{_BAR}}", style=style)

@@ -1,0 +1,157 @@
+"""A recording played into a running daemon, at any speed, never faster than the daemon can follow."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import zmq
+
+from nuclr_stream.binning import Grid, rational
+from nuclr_stream.client import Query, Subscription
+from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
+from nuclr_stream.endpoints import Context, Socket, connect, give, open_socket
+from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
+from nuclr_stream.playback import recording_messages
+from nuclr_stream.publisher import TABLE_EVERY_S
+from nuclr_stream.recording import Recording
+from nuclr_stream.stretches import Stretches
+from nuclr_stream.wire import Event, Input, Predictions, SpikeBatch, UnitTable, encode
+
+BLOCK_S = 0.05
+"""Length of the blocks that are sent, in recording time, unless the hop is shorter."""
+STALLED_S = 30.0
+
+
+@dataclass(frozen=True)
+class Received:
+    """Predictions that came back, and how long after the spikes that closed their window had been sent."""
+
+    predictions: Predictions
+    latency_s: float
+
+
+def replay(
+    recording: Recording,
+    *,
+    stream: str = "",
+    speed: float | None = None,
+    data: str = DATA_ENDPOINT,
+    results: str = RESULTS_ENDPOINT,
+    query: str = QUERY_ENDPOINT,
+) -> Iterator[Received]:
+    """Play `recording` as `stream` (by default its id) and yield every prediction as it comes back.
+
+    `speed` is in recording seconds per second, None as fast as the daemon labels. The spikes that close a window are
+    sent only after the window before it was published, so no step is ever skipped and predictions do not depend on the
+    speed. Raises DaemonGoneError when the daemon goes away, NuclrStreamError when it takes in but publishes nothing.
+    """
+    with Query(query) as ask:
+        status = ask.status()
+    stream = stream or recording.recording_id
+    with Subscription(stream, results=results, query=query) as subscription:
+        if subscription.receive(1.0) is None:
+            raise DaemonGoneError(f"nothing is heard from {results}")
+        with _pushing(data) as socket:
+            yield from _Playing(recording, status, stream=stream, speed=speed).play(socket, subscription)
+
+
+class _Playing:
+    """One run of `replay`: what was sent, what came back, and what may therefore be sent next."""
+
+    def __init__(self, recording: Recording, status: dict[str, Any], *, stream: str, speed: float | None) -> None:
+        self.recording, self.stream, self.speed = recording, stream, speed
+        self.epoch = time.time_ns() // 1_000_000
+        self.ends = window_ends(recording, status)
+        self.late_samples = int(status["lateness_s"] * recording.sample_rate)
+        hop_s = float(status["hop_bins"] / rational(status["bins_per_second"]))
+        self.block_samples = max(1, int(min(BLOCK_S, hop_s) * recording.sample_rate))
+        self.done = 0
+        self.seq = 0
+        self.sent_at: dict[int, float] = {}
+
+    def play(self, socket: Socket, subscription: Subscription) -> Iterator[Received]:
+        started = table_at = time.monotonic()
+        table: UnitTable | None = None
+        messages = recording_messages(
+            self.recording, stream=self.stream, block_samples=self.block_samples, epoch=self.epoch
+        )
+        for message in messages:
+            due_s = started
+            if isinstance(message, SpikeBatch):
+                due_s += 0.0 if self.speed is None else message.stop / float(self.recording.sample_rate) / self.speed
+                closed = bisect_right(self.ends, message.stop - self.late_samples)
+                yield from self._wait(subscription, due_s=due_s, published=closed - 1)
+                self.sent_at |= dict.fromkeys(self.ends[self.done : closed], time.monotonic())
+            if isinstance(message, UnitTable):
+                table = message
+            elif table is not None and time.monotonic() - table_at >= TABLE_EVERY_S:
+                table_at = time.monotonic()
+                self._send(socket, table)
+            self._send(socket, message)
+        self.sent_at |= dict.fromkeys(self.ends[self.done :], time.monotonic())
+        yield from self._wait(subscription, due_s=started, published=len(self.ends))
+
+    def _wait(self, subscription: Subscription, *, due_s: float, published: int) -> Iterator[Received]:
+        """Take in what comes until it is time and the first `published` windows are back."""
+        stalled_s = time.monotonic() + STALLED_S
+        while True:
+            ahead = self.done < published
+            now_s = time.monotonic()
+            wait_s = stalled_s - now_s if ahead else max(due_s - now_s, 0.0)
+            message = subscription.receive(min(wait_s, 1.0))
+            if isinstance(message, Predictions) and message.epoch == self.epoch:
+                stalled_s = time.monotonic() + STALLED_S
+                self.done = bisect_right(self.ends, message.end_sample)
+                sent_at = self.sent_at.pop(message.end_sample, time.monotonic())
+                yield Received(message, time.monotonic() - sent_at)
+            elif isinstance(message, Event) and message.kind == "new_epoch" and message.epoch > self.epoch:
+                raise NuclrStreamError(f"another source took over stream {self.stream!r}; choose one with --stream")
+            elif message is None and not ahead and time.monotonic() >= due_s:
+                return
+            elif time.monotonic() >= stalled_s:
+                raise NuclrStreamError(
+                    f"window {self.done} of stream {self.stream!r} has not come back for {STALLED_S:g} s; "
+                    "run nuclr-stream doctor"
+                )
+
+    def _send(self, socket: Socket, message: Input) -> None:
+        message = replace(message, seq=self.seq)
+        self.seq += 1
+        if not give(socket, encode(message), wait_s=1.0):
+            raise DaemonGoneError("the daemon takes no more data")
+
+
+def window_ends(recording: Recording, status: dict[str, Any]) -> list[int]:
+    """Return the samples at which the daemon of that status will close a window: every hop, if any data lie in it."""
+    grid = Grid(recording.sample_rate, rational(status["bins_per_second"]))
+    bins, hop = int(status["window_bins"]), int(status["hop_bins"])
+    covered, start = Stretches(), 0
+    for gap_start, gap_stop in sorted(recording.gap_samples.tolist()):
+        covered.add(start, gap_start)
+        start = max(start, gap_stop)
+    covered.add(start, recording.num_samples)
+    ends = []
+    total = grid.complete_bins(recording.num_samples)
+    first = -(-bins // hop) * hop
+    for end in range(first, total + 1, hop):
+        first_sample, stop = grid.first_sample(end - bins), grid.first_sample(end)
+        if covered.inside(first_sample, stop):
+            ends.append(stop)
+    return ends
+
+
+@contextmanager
+def _pushing(data: str) -> Iterator[Socket]:
+    context: Context = zmq.Context()
+    socket = open_socket(context, zmq.PUSH, max_bytes=4096, options={zmq.IMMEDIATE: 1})
+    try:
+        connect(socket, data, "data endpoint")
+        yield socket
+    finally:
+        socket.close(linger=1000)
+        context.term()

@@ -1,0 +1,93 @@
+"""Settings: defaults without a file, every one listed in configs/rig.toml, and clear refusals."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nuclr_stream.config import Settings, endpoint_refusal, load_settings
+from nuclr_stream.errors import ConfigError, EndpointError
+
+RIG = Path(__file__).parents[2] / "configs" / "rig.toml"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_runs_without_any_file() -> None:
+    assert load_settings() == Settings()
+
+
+def test_rig_toml_lists_every_setting_with_its_default_and_one_comment() -> None:
+    text = RIG.read_text()
+    assert tomllib.loads(text) == Settings().model_dump()
+    lines = [line for line in text.splitlines() if " = " in line]
+    assert [line.split(" = ")[0] for line in lines] == list(Settings.model_fields)
+    assert all(line.count("# ") == 1 for line in lines)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    path = written(tmp_path, "threads = 3\nhop_s = 0.5\n")
+    settings = load_settings(path, {"threads": 2})
+    assert (settings.threads, settings.hop_s, settings.max_streams) == (2, 0.5, Settings().max_streams)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("thread = 3", ["mine.toml", "'thread'", "did you mean 'threads'"]),
+        ("results_endpiont = 'x'", ["'results_endpoint'"]),
+        ("threads = 'many'", ["mine.toml", "threads", "'many'"]),
+        ("http_port = 70000", ["http_port", "70000"]),
+        ("provider = 'gpu'", ["provider", "'gpu'", "cuda"]),
+        ("threads = ", ["mine.toml", "TOML"]),
+    ],
+)
+def test_bad_content_is_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(written(tmp_path, text))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_absent_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.toml"):
+        load_settings(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0.0.1:5581", "tcp://127.0.0.1:0", "tcp://localhost:*", "tcp://[::1]:99", "ipc:///run/x/y"]
+)
+def test_loopback_and_ipc_are_allowed(endpoint: str) -> None:
+    assert endpoint_refusal(endpoint) == ""
+    assert load_settings(None, {"data_endpoint": endpoint}).data_endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://0.0.0.0:5581",
+        "tcp://*:5581",
+        "tcp://192.168.1.7:5581",
+        "tcp://rig.example.org:5581",
+        "tcp://127.evil.example:1",
+        "tcp://127.0.0.1",
+        "udp://127.0.0.1:5",
+        "inproc://x",
+        "ipc://relative",
+        "ipc:///" + "x" * 101,
+        "tcp://127.0.0.1:99999",
+        "",
+    ],
+)
+def test_nothing_beyond_this_machine_is_bound(endpoint: str) -> None:
+    with pytest.raises(EndpointError, match="query_endpoint"):
+        load_settings(None, {"query_endpoint": endpoint})
