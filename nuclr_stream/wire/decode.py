@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgpack
-import numpy.typing as npt
 
 from nuclr_stream.errors import WireError
 from nuclr_stream.wire.fields import (
@@ -60,7 +59,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> Message:
     check_order(values)
     reader = _Reader(header, sizes, frames)
     for spec in layout.frames:
-        values[spec.name] = reader.array(spec) if type(spec) is Array else reader.take(spec)
+        values[spec.name] = reader.take(spec)
     if reader.position != len(frames):
         raise WireError("frames", f"{len(frames)} frames, must be {reader.position}")
     message: Message = layout.build(**values)
@@ -118,12 +117,9 @@ class _Reader:
         self.position += 1
         return self.frames[self.position - 1]
 
-    def array(self, spec: Array) -> npt.NDArray[Any]:
-        return view(self.next(), spec, tuple([self.sizes[dim] for dim in spec.dims]))
-
     def take(self, spec: Frame) -> Any:
         if isinstance(spec, Array):
-            return self.array(spec)
+            return view(self.next(), spec, tuple([self.sizes[dim] for dim in spec.dims]))
         if isinstance(spec, Names):
             return self.names(spec.name, self.sizes[spec.dim])
         if isinstance(spec, Tasks):

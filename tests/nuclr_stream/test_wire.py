@@ -124,6 +124,7 @@ def test_detail_for_people_is_made_to_fit():
         ("units", {"unit_ids": ("a", "\ud800")}, "text"),
         ("units", {"unit_ids": ("a", 2)}, "text"),
         ("predictions", {"state": "fine"}, "range"),
+        ("predictions", {"reasons": ("gap",) * 65}, "size"),
         ("predictions", {"tasks": MESSAGES["predictions"].tasks * 17}, "size"),
         ("state", {"counters": {f"{n}": n for n in range(65)}}, "size"),
         ("daemon", {"streams": ("s" * 250,) * 64, "counters": {"c" * 60 + f"{n}": n for n in range(64)}}, "size"),

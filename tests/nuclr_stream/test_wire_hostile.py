@@ -225,7 +225,7 @@ NESTED = [[], [1, 1], [0, 0], [[]], [2, 2], [3] * 64, {}, {"a": 1}, [{"name": "a
 def change_header(rng, frames):
     try:
         header = msgpack.unpackb(frames[1], strict_map_key=False)
-    except (IndexError, ValueError, msgpack.UnpackException):
+    except (IndexError, TypeError, ValueError, msgpack.UnpackException):
         return
     if isinstance(header, dict) and header:
         header[rng.choice(list(header))] = rng.choice(NUMBERS + TEXTS + NESTED)
