@@ -24,7 +24,7 @@ from nuclr_stream.binning import Int64Array, WindowSpec
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recording import Recording
 from offline_training.baselines.pooled import Pooled
-from offline_training.baselines.single_unit import isi_steps, rate_steps
+from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.encoder import Encoder
@@ -79,7 +79,7 @@ def run_fold(
         "setting": setting_of(info["subjects"], fold.held_out),
         "seed": seed,
         "fingerprint": fingerprint,
-        "encoder": {key: info[key] for key in ("parameters", "step", "machine", "precision", "windows", "seconds")},
+        "encoder": encoder_facts(info),
     }
     return _write(path, facts | {"tasks": _test(config, recordings, fold, sets)})
 
@@ -128,7 +128,7 @@ def run_with_encoder(
         "setting": setting,
         "seed": config.training.seed,
         "fingerprint": _fingerprint(config, recordings, spec),
-        "encoder": {key: info[key] for key in ("parameters", "step", "machine", "precision", "windows", "seconds")},
+        "encoder": encoder_facts(info),
     }
     sets = encoder_features(encoder, config, recordings, spec)
     path = out_dir / f"fold_{fold.name}_seed{config.training.seed}.json"
@@ -150,12 +150,16 @@ def encoder_features(
 
 
 def baseline_features(recordings: Sequence[Recording], spec: WindowSpec) -> FeatureSets:
-    """Mean rate, ISI histogram, and the latter pooled over each unit's company."""
+    """Mean rate, ISI histogram, spike statistics (both together); the last two pooled over each unit's company too."""
     isi = [isi_steps(recording, spec) for recording in recordings]
+    rate = [rate_steps(recording, spec) for recording in recordings]
+    statistics = [statistics_steps(*pair) for pair in zip(isi, rate, strict=True)]
     return {
-        "rate": [rate_steps(recording, spec) for recording in recordings],
+        "rate": list(rate),
         "isi": list(isi),
         "isi_pooled": _pooled(isi, recordings),
+        "statistics": list(statistics),
+        "statistics_pooled": _pooled(statistics, recordings),
     }
 
 
@@ -216,6 +220,21 @@ def _test(
                 "seconds": {time_name(s): predictions(readout, test, test_labels, s) for s in SECONDS},
             }
     return results
+
+
+def encoder_facts(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What results say of an encoder: its size and how it was trained, from run.json."""
+    return {key: info[key] for key in ("parameters", "step", "machine", "precision", "windows", "seconds")}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes scores."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "torch": torch.__version__.split("+")[0],
+    }
 
 
 def time_name(seconds: float | None) -> str:
@@ -281,12 +300,7 @@ def _facts(
         "test_recordings": [recording.recording_id for recording in fold.test(recordings)],
         "hop_s": spec.hop_s,
         "window_s": spec.window_s,
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-            "torch": torch.__version__.split("+")[0],
-        },
+        "versions": library_versions(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Features of a unit alone: its ISI histogram or its mean rate, over any stretch of a recording.
+"""Features of a unit alone: its ISI histogram, its mean rate or both, over any stretch of a recording.
 
 Both are counted in steps of one window, so that they have seen exactly as much as an encoder with hop = window.
 Shapes: K steps, U units, F features.
@@ -7,7 +7,7 @@ Shapes: K steps, U units, F features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -61,6 +61,16 @@ def rate_steps(recording: Recording, spec: WindowSpec) -> CountedSteps:
     spikes = [np.bincount(rows, minlength=units) for _, rows in _cut(recording, spec)]
     counts = [step[:, None] for step in spikes]
     return _counted(recording, spec, counts, spikes, _log_rate)
+
+
+def statistics_steps(isi: CountedSteps, rate: CountedSteps) -> CountedSteps:
+    """Both of one recording: square roots of the ISI shares, which tame their counting noise, and the log mean rate."""
+
+    def finish(total: IntArray, seconds: float) -> Float32Array:
+        shares = isi.finish(total[:, :-1], seconds)
+        return np.hstack([np.sqrt(shares), rate.finish(total[:, -1:], seconds)]).astype(np.float32)
+
+    return replace(isi, counts=np.concatenate([isi.counts, rate.counts], axis=2), finish=finish)
 
 
 def _log_rate(total: IntArray, seconds: float) -> Float32Array:

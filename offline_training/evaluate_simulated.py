@@ -1,0 +1,139 @@
+"""Scores on simulated animals that nothing was trained on: a fresh animal is a fresh seed.
+
+Per animal, macro-F1 over all classes after 60 s, 300 s and the whole recording; over animals, median and range.
+Readouts of the mean rate and of the ISI histogram, fitted on the training animals, are tested on the same recordings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuclr_stream.binning import Int64Array
+from nuclr_stream.recording import Recording
+from offline_training.baselines.single_unit import isi_steps, rate_steps
+from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.embed import embed_recording, through_torch
+from offline_training.evaluate import EvaluationError, encoder_facts, library_versions, predictions, time_name
+from offline_training.examples import UnitFeatures, examples
+from offline_training.labels import task_labels
+from offline_training.pretrain import load_run
+from offline_training.readout import Readout, fit_readout, load_readouts
+from offline_training.scores import balanced_accuracy, macro_f1
+from offline_training.simulate import simulate
+
+SECONDS = (60.0, 300.0, None)
+BASELINES = {"rate": rate_steps, "isi": isi_steps}
+
+
+def evaluate_simulated(
+    run_dir: Path,
+    training: Sequence[Recording],
+    *,
+    out: Path,
+    seeds: Iterable[int],
+    units: int = 120,
+    duration_s: float = 600.0,
+    hop_s: float | None = None,
+) -> dict[str, Any]:
+    """Score the run and its readouts on the animals of `seeds`, write the result to `out` and return it.
+
+    `training` are the recordings that the baselines' readouts are fitted on: those of the run's own readouts.
+    Raises EvaluationError when an animal of `seeds` was trained on, ReadoutError when the run has no readouts.
+    """
+    encoder, config, info = load_run(run_dir)
+    readouts = {"embedding": load_readouts(run_dir)} | _fit_baselines(config, training)
+    fresh = [simulate(seed, units=units, duration_s=duration_s) for seed in seeds]
+    _require_fresh(fresh, [*info["subjects"], *(recording.subject_id for recording in training)])
+    spec = config.window.spec
+    spec = spec if hop_s is None else spec.with_hop_s(hop_s)
+    encode = through_torch(encoder)
+    features: dict[str, list[UnitFeatures]] = {
+        "embedding": [embed_recording(encode, recording, spec, config.rules.rules) for recording in fresh]
+    }
+    for name, steps in BASELINES.items():
+        features[name] = [steps(recording, config.window.spec) for recording in fresh]
+    result = {
+        "name": config.name,
+        "kind": config.kind,
+        "setting": "inductive zero-shot",
+        "animals": [recording.subject_id for recording in fresh],
+        "units": units,
+        "duration_s": duration_s,
+        "hop_s": spec.hop_s,
+        "training_animals": len(set(info["subjects"])),
+        "readout_animals": len({recording.subject_id for recording in training}),
+        "encoder": encoder_facts(info),
+        "versions": library_versions(),
+        "tasks": {task: _task_scores(task, config, fresh, features, readouts) for task in config.tasks},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _fit_baselines(config: TrainConfig, training: Sequence[Recording]) -> dict[str, dict[str, Readout]]:
+    fitted: dict[str, dict[str, Readout]] = {}
+    for name, steps in BASELINES.items():
+        features = [steps(recording, config.window.spec) for recording in training]
+        fitted[name] = {
+            task: fit_readout(examples(features, task_labels(task, settings, training)), settings.names)
+            for task, settings in config.tasks.items()
+        }
+    return fitted
+
+
+def _require_fresh(fresh: Sequence[Recording], trained_on: Sequence[str]) -> None:
+    known = sorted({recording.subject_id for recording in fresh} & set(trained_on))
+    if known:
+        raise EvaluationError(f"{', '.join(known)} belong to the training; choose seeds of animals that do not")
+
+
+def _task_scores(
+    task: str,
+    config: TrainConfig,
+    fresh: Sequence[Recording],
+    features: Mapping[str, Sequence[UnitFeatures]],
+    readouts: Mapping[str, Mapping[str, Readout]],
+) -> dict[str, Any]:
+    settings = config.tasks[task]
+    labels = task_labels(task, settings, fresh)
+    return {
+        "classes": list(settings.names),
+        "features": {
+            name: {
+                time_name(seconds): _over_animals(
+                    [
+                        _animal_scores(readouts[name][task], source, label, seconds)
+                        for source, label in zip(sources, labels, strict=True)
+                    ]
+                )
+                for seconds in SECONDS
+            }
+            for name, sources in features.items()
+        },
+    }
+
+
+def _animal_scores(
+    readout: Readout, source: UnitFeatures, label: Int64Array, seconds: float | None
+) -> tuple[float, float]:
+    found = predictions(readout, [source], [label], seconds)
+    known = label[label != UNLABELLED]
+    prediction = np.array(found["prediction"], dtype=np.int64)
+    present = np.unique(known)
+    return macro_f1(known, prediction, present), balanced_accuracy(known, prediction, present)
+
+
+def _over_animals(scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    f1 = [round(one, 4) for one, _ in scores]
+    return {
+        "macro_f1": f1,
+        "median": round(float(np.median(f1)), 4),
+        "range": [min(f1), max(f1)],
+        "balanced_accuracy_median": round(float(np.median([accuracy for _, accuracy in scores])), 4),
+    }
