@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path) for path in FILES}
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Every module that a file imports, anywhere in it: names of our own down to the module, others to the top."""
     found: set[str] = set()
