@@ -1,0 +1,108 @@
+"""The contract, end to end: a small training goes in, live predictions come out, and all three paths agree.
+
+Simulated animals -> pretrain -> readouts -> bundle -> a real daemon over real sockets -> client, against the same
+recording labelled in process, embedded offline through onnxruntime, and embedded offline through torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from exporters.cli import app as export_app
+from nuclr_stream.bundle import load_bundle
+from nuclr_stream.client import Query
+from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.labeler import Labeler
+from nuclr_stream.playback import recording_messages
+from nuclr_stream.sources.replay import replay
+from offline_training.config import TrainConfig
+from offline_training.embed import embed_recording, one_by_one, through_torch
+from offline_training.pretrain import load_run, pretrain
+from offline_training.readout import fit_readouts
+from offline_training.simulate import simulate
+from tests.nuclr_stream.conftest import running, where
+
+CONFIG = {
+    "name": "contract",
+    "kind": "simulated animals",
+    "encoder": {
+        "dim": 16,
+        "heads": 2,
+        "head_dim": 8,
+        "ffn_hidden": 32,
+        "temporal_blocks": 1,
+        "spatiotemporal_blocks": 1,
+    },
+    "training": {"seed": 0, "steps": 6, "batch_windows": 2, "warmup_steps": 2, "peak_lr": 1e-3, "max_pair_distance_s": 30},
+    "tasks": {
+        "cell_type": {"column": "cell_type", "classes": {c: [c] for c in ("E", "PV", "SST", "VIP")}},
+        "brain_region": {"column": "brain_region", "classes": {c: [c] for c in ("BLA", "CTX", "HPF", "PIR")}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: pretrained on three small animals, with readouts."""
+    recordings = [simulate(1000 + k, units=32, duration_s=60.0) for k in range(3)]
+    folder = tmp_path_factory.mktemp("contract") / "run"
+    pretrain(TrainConfig.parse(CONFIG), recordings, folder)
+    fit_readouts(folder, recordings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run_dir: Path) -> Model:
+    """The run's bundle, exported and checked, on one thread."""
+    folder = run_dir.parent / "bundle"
+    result = CliRunner().invoke(export_app, ["bundle", str(run_dir), "--out", str(folder), "--name", "contract"])
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(folder)
+    assert set(check_bundle(bundle)) == {"embedding", "logits_cell_type", "logits_brain_region"}
+    return Model(bundle, provider="cpu", threads=1)
+
+
+def test_streamed_labelled_and_offline_results_are_equal(run_dir: Path, model: Model) -> None:
+    recording = simulate(9500, units=32, duration_s=30.0)
+    with running(model) as daemon:
+        streamed = [
+            [received.predictions for received in replay(recording, stream=f"s{speed}", speed=speed, **where(daemon))]
+            for speed in (None, 60.0)
+        ]
+        with Query(daemon.endpoints["query"]) as query:
+            embeddings = query.embeddings("sNone")
+
+    labeler = Labeler(model, stream="offline")
+    labelled = []
+    for message in recording_messages(recording, stream="offline", block_samples=12_345):
+        labeler.push(message)
+        while (done := labeler.step()) is not None:
+            labelled.append(done)
+    assert len(labelled) == len(streamed[0]) == len(streamed[1]) == 21
+    for one, *others in zip(labelled, *streamed, strict=True):
+        for other in others:
+            assert other.skipped_steps == 0
+            for ours, theirs in zip(one.predictions.tasks, other.tasks, strict=True):
+                assert np.array_equal(ours.probabilities, theirs.probabilities), "bitwise, at any speed"
+                assert np.array_equal(ours.abstained, theirs.abstained)
+
+    last = labelled[-1]
+    assert np.array_equal(embeddings.mean, last.mean[last.predictions.windows > 0])
+    spec, rules = model.manifest.spec, model.manifest.window_rules
+    through_onnx, evidence = embed_recording(one_by_one(model.embed), recording, spec, rules).unit_means()
+    encoder, _, _ = load_run(run_dir)
+    with_torch, _ = embed_recording(through_torch(encoder), recording, spec, rules).unit_means()
+    assert np.abs(last.mean - through_onnx).max() <= 1e-5
+    assert np.abs(last.mean - with_torch).max() <= 1e-4
+    assert last.predictions.evidence == pytest.approx(evidence)
+
+
+def test_a_bundle_says_what_it_was_made_of(model: Model) -> None:
+    manifest = model.manifest
+    assert manifest.trained_on.subjects == ("sim_001000", "sim_001001", "sim_001002")
+    assert [task.name for task in manifest.tasks] == ["cell_type", "brain_region"]
+    assert (manifest.spec.window_s, manifest.spec.hop_s) == (10.0, 1.0)
