@@ -83,6 +83,23 @@ def readout(
         typer.echo(f"{task}: macro-F1 {fitted.out_of_fold_f1:.3f} out of fold by {fitted.grouped_by}, C = {fitted.c:g}")
 
 
+@app.command()
+def recalibrate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run with readouts.")],
+    folds: Annotated[Path, typer.Option("--folds", help="Folder of the encoders that `evaluate` trained per fold.")],
+    recordings: Recordings,
+    seed: Annotated[int, typer.Option(help="Take the folds of this seed.")] = 0,
+) -> None:
+    """Calibrate the readouts of a run on animals that neither the fold's encoder nor its readouts had seen."""
+    from offline_training.readout import recalibrate as calibrate_on_folds
+
+    found = sorted(folds.glob(f"fold_*_seed{seed}"))
+    for task, fitted in calibrate_on_folds(run, found, load_folder(recordings)).items():
+        typer.echo(
+            f"{task}: T(n) {fitted.calibration.temperature}, abstain below {fitted.calibration.abstain_below:.3f}"
+        )
+
+
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.evaluate_simulated)
 app.command()(evaluation_cli.report_results)

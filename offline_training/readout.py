@@ -110,6 +110,54 @@ def fit_readouts(run_dir: Path, recordings: Sequence[Recording], *, hop_s: float
     return readouts
 
 
+def recalibrate(run_dir: Path, fold_dirs: Sequence[Path], recordings: Sequence[Recording]) -> dict[str, Readout]:
+    """Replace the calibration of a run's readouts by one from animals that neither encoder nor readouts had seen.
+
+    Each of `fold_dirs` is a run on all animals but those it holds out (as `evaluate` keeps them): readouts are fitted
+    on its embeddings of its own animals, and what they say of the held-out ones is pooled over the folds. Weights,
+    classes and C of the run's readouts stay. Raises ReadoutError when no fold holds out a labelled animal.
+    """
+    readouts = load_readouts(run_dir)
+    said: dict[str, list[tuple[Float32Array, Examples]]] = {task: [] for task in readouts}
+    for fold_dir in fold_dirs:
+        encoder, config, info = load_run(fold_dir)
+        spec = config.window.spec.with_hop_s(config.window.spec.window_s)
+        encode = through_torch(encoder)
+        embedded = [embed_recording(encode, recording, spec, config.rules.rules) for recording in recordings]
+        for task in readouts:
+            known = examples(embedded, task_labels(task, config.tasks[task], recordings))
+            seen = np.isin(known.subject, info["subjects"])
+            if seen.all():
+                continue
+            fitted = fit_readout(known.where(seen), config.tasks[task].names)
+            # a class that lives in the held-out animals only says nothing of calibration: nobody could have known it
+            held_out = known.where(~seen & np.isin(known.label, known.label[seen]))
+            said[task].append((fitted.linear.logits(held_out.features), held_out))
+    for task, parts in said.items():
+        if not parts:
+            raise ReadoutError(f"{task}: none of {len(fold_dirs)} folds holds out an animal that is labelled for it")
+        readouts[task] = _recalibrated(readouts[task], parts)
+    facts = json.loads((run_dir / "readouts.json").read_text(encoding="utf-8"))
+    del facts["tasks"]
+    save_readouts(run_dir, readouts, facts)
+    return readouts
+
+
+def _recalibrated(readout: Readout, parts: Sequence[tuple[Float32Array, Examples]]) -> Readout:
+    label = np.concatenate([held_out.label for _, held_out in parts])
+    shares = np.concatenate([held_out.unit_shares() for _, held_out in parts])
+    per_class = np.bincount(label, weights=shares, minlength=len(readout.classes))
+    animals = sorted({str(subject) for _, held_out in parts for subject in held_out.subject})
+    calibration = calibrate(
+        np.concatenate([logits for logits, _ in parts]),
+        label,
+        np.concatenate([held_out.n for _, held_out in parts]),
+        weights=shares / per_class[label],
+    )
+    what = f"units of {len(animals)} animals ({', '.join(animals)}), each unseen by its fold's encoder and readout"
+    return replace(readout, calibration=calibration, calibrated_on=what)
+
+
 def _familiarity(recordings: Sequence[Recording], trained_on: Sequence[str]) -> str:
     seen = {recording.subject_id for recording in recordings} & set(trained_on)
     if not seen:
