@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from offline_training.evaluate import EvaluationError
-from offline_training.labels import testable_classes
+from offline_training.labels import transferable_classes
 from offline_training.scores import (
     NO_PREDICTION,
     balanced_accuracy,
@@ -91,7 +91,7 @@ def _task_scores(task: str, complete: Mapping[int | None, Sequence[Result]]) -> 
     some = next(iter(complete.values()))[0]["tasks"][task]
     classes = some["classes"]
     label = np.concatenate([r["tasks"][task]["label"] for r in next(iter(complete.values()))]).astype(np.int64)
-    testable = testable_classes(some["class_subjects"])
+    testable = transferable_classes(some["class_subjects"])
     scored = np.array([i for i, name in enumerate(classes) if name in testable and (label == i).any()])
     if len(scored) < 2:
         raise EvaluationError(f"task {task}: fewer than two classes have units in two animals; nothing to score")

@@ -48,6 +48,6 @@ def class_subjects(labels: Sequence[IntArray], subjects: Sequence[str], classes:
     }
 
 
-def testable_classes(subjects_of_class: dict[str, list[str]]) -> list[str]:
+def transferable_classes(subjects_of_class: dict[str, list[str]]) -> list[str]:
     """Classes with units in at least two subjects: only they can be learnt from one and tested on another."""
     return [name for name, subjects in subjects_of_class.items() if len(subjects) >= 2]

@@ -1,0 +1,235 @@
+"""Readouts: evidence-matched examples, cross-validation that keeps animals apart, calibration that keeps its promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline_training import regression
+from offline_training.calibration import abstention_threshold, calibrate, fit_temperature
+from offline_training.config import TrainConfig
+from offline_training.examples import WHOLE, Examples, examples
+from offline_training.pretrain import pretrain
+from offline_training.readout import ReadoutError, fit_readout, fit_readouts, load_readouts
+from offline_training.regression import fit_linear, out_of_fold
+from offline_training.simulate import simulate
+
+CLASSES = ("a", "b", "c")
+
+
+def made(
+    label: list[int] | np.ndarray,
+    features: np.ndarray,
+    *,
+    subject: list[str] | None = None,
+    unit: list[int] | None = None,
+) -> Examples:
+    count = len(label)
+    return Examples(
+        features=np.asarray(features, dtype=np.float32),
+        label=np.asarray(label),
+        n=np.ones(count, dtype=np.float32),
+        subject=np.array(subject or ["A", "B"] * (count // 2)),
+        recording=np.array([f"r{i % 4}" for i in range(count)]),
+        unit=np.array(unit or range(count)),
+    )
+
+
+def blobs(per_class: int = 40, *, spread: float = 0.3, subjects: int = 2) -> Examples:
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(3), per_class)
+    features = np.eye(3)[label] + spread * rng.normal(size=(len(label), 3))
+    return made(label, features, subject=[f"s{i % subjects}" for i in range(len(label))])
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A recording of which every step shows unit u the value step + 10 u; unit 1 is seen in odd steps only."""
+
+    recording_id: str = "r"
+    subject_id: str = "s"
+    steps: int = 20
+    steps_per_window: int = 2
+
+    @property
+    def end_s(self) -> np.ndarray:
+        return np.arange(1.0, self.steps + 1)
+
+    def between(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.arange(first, last)
+        odd = steps[steps % 2 == 1]
+        n = np.array([len(steps), len(odd), len(steps)], dtype=np.float32)
+        means = np.array([steps.mean(), 10 + (odd.mean() if len(odd) else 0), 20 + steps.mean()], dtype=np.float32)
+        return means[:, None], n
+
+
+def test_every_labelled_unit_gives_an_example_per_stretch_and_one_of_everything():
+    found = examples([Steps()], [np.array([1, -1, 0])], lengths=(1, 3, WHOLE))
+    assert found.unit.tolist() == [0, 2] * 3
+    assert found.label.tolist() == [1, 0] * 3
+    assert found.n.tolist() == [1, 1, 5, 5, 20, 20]  # three windows with half a window's hop are five steps
+
+
+def test_a_stretch_that_does_not_fit_is_left_out():
+    found = examples([Steps(steps=5)], [np.array([0, 0, 0])], lengths=(1, 3, 30, WHOLE))
+    assert found.n[found.unit == 0].tolist() == [1, 5]
+
+
+def test_a_unit_is_no_example_where_it_was_not_seen():
+    found = examples([Steps(steps=1)], [np.array([0, 1, 1])], lengths=(WHOLE,))
+    assert found.unit.tolist() == [0, 2]
+
+
+def test_units_of_different_recordings_differ():
+    found = examples([Steps(), Steps()], [np.array([0, 1, 1])] * 2, lengths=(WHOLE,))
+    assert len(set(found.unit.tolist())) == 6
+
+
+def test_every_unit_counts_once_and_every_class_alike():
+    known = made([0, 0, 0, 1], np.zeros((4, 1)), unit=[5, 5, 6, 7])
+    weights = known.weights(3)
+    np.testing.assert_allclose(weights[0] + weights[1], weights[2])
+    np.testing.assert_allclose(weights[:3].sum(), weights[3])
+    np.testing.assert_allclose(weights.sum(), 3)
+
+
+def test_a_readout_tells_separated_classes_apart():
+    known = blobs()
+    readout = fit_readout(known, CLASSES)
+    assert (readout.linear.logits(known.features).argmax(axis=1) == known.label).mean() > 0.95
+    assert readout.out_of_fold_f1 > 0.95
+    assert readout.grouped_by == "subject"
+    assert readout.prior == (1 / 3, 1 / 3, 1 / 3)
+
+
+def test_two_classes_of_three_give_the_same_odds_as_their_difference():
+    rng = np.random.default_rng(1)
+    known = made([0, 2] * 30, rng.normal(size=(60, 2)) + np.array([[0.0], [1.0]] * 30))
+    logits = fit_linear(known, 3, c=1.0).logits(known.features)
+    assert (logits[:, 1] < -50).all()  # training never held the middle class
+    np.testing.assert_allclose(logits[:, 0], -logits[:, 2], atol=1e-5)
+    assert ((logits[:, 2] > logits[:, 0]) == (known.label == 2)).mean() > 0.6
+
+
+def test_out_of_fold_logits_come_from_other_animals():
+    # The only feature says the class in one animal and its opposite in the other: who saw the own animal would be right.
+    rng = np.random.default_rng(2)
+    label = np.tile([0, 1], 40)
+    subject = ["A"] * 40 + ["B"] * 40
+    sign = np.where(np.array(subject) == "A", 1, -1) * (2 * label - 1)
+    known = made(label, sign[:, None] + 0.1 * rng.normal(size=(80, 1)), subject=subject)
+    held_out = out_of_fold(known, 2, c=1.0)
+    assert (held_out.logits.argmax(axis=1) == held_out.examples.label).mean() == 0
+
+
+def test_a_class_of_one_animal_is_left_out_of_the_calibration():
+    label = [0, 1, 2, 0, 1, 0, 1, 0]
+    subject = ["A", "A", "A", "A", "A", "B", "B", "B"]
+    held_out = out_of_fold(made(label, np.arange(8)[:, None], subject=subject), 3, c=0.1)
+    assert 2 not in held_out.examples.label
+
+
+def test_one_animal_is_validated_by_recording():
+    assert out_of_fold(blobs(subjects=1), 3, c=0.1).grouped_by == "recording"
+
+
+def test_one_class_or_one_recording_is_refused():
+    with pytest.raises(ReadoutError, match=r"one class only \(\['b'\]\)"):
+        fit_readout(made([1, 1], np.zeros((2, 1))), CLASSES)
+    alone = blobs(subjects=1)
+    same = Examples(**{**alone.__dict__, "recording": np.full(len(alone.label), "r0")})
+    with pytest.raises(ReadoutError, match="one recording only"):
+        fit_readout(same, CLASSES)
+
+
+def test_stronger_regularisation_wins_a_tie(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("offline_training.readout._macro_f1", lambda held_out: 0.5)
+    assert fit_readout(blobs(), CLASSES).c == 0.001
+
+
+def drawn(temperature: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (R, 3) and classes drawn from softmax(logits / temperature)."""
+    rng = np.random.default_rng(seed)
+    logits = 3 * rng.normal(size=(len(temperature), 3))
+    p = np.exp(logits / temperature[:, None])
+    p /= p.sum(axis=1, keepdims=True)
+    return logits.astype(np.float32), (rng.random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1)
+
+
+def test_temperature_is_recovered_at_every_evidence():
+    n = np.tile([1.0, 6.0, 60.0], 3000).astype(np.float32)
+    truth = np.array([4.0, 2.0, 1.0])
+    logits, label = drawn(np.tile(truth, 3000))
+    curve = fit_temperature(logits, label, n, weights=np.ones(len(n)))
+    np.testing.assert_allclose(np.interp(np.log([1, 6, 60]), np.log(curve.n), curve.temperature), truth, rtol=0.15)
+
+
+def test_knots_beyond_the_evidence_are_left_out():
+    n = np.tile([1.0, 7.0], 50).astype(np.float32)
+    logits, label = drawn(np.ones(100))
+    assert fit_temperature(logits, label, n, weights=np.ones(100)).n == (1.0, 3.0, 6.0)
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_promise():
+    top = np.array([0.9, 0.8, 0.7, 0.6, 0.5], dtype=np.float32)
+    right = np.array([True, True, True, False, False])
+    weights = np.ones(5)
+    assert abstention_threshold(top, right, weights=weights, precision=0.9) == pytest.approx(0.7)
+    assert abstention_threshold(top, right, weights=weights, precision=0.6) == pytest.approx(0.5)
+    assert abstention_threshold(top, ~right, weights=weights, precision=0.9) == 1.0
+
+
+def test_equal_probabilities_are_called_together():
+    top = np.array([0.8, 0.6, 0.6], dtype=np.float32)
+    assert abstention_threshold(top, np.array([True, True, False]), weights=np.ones(3)) == pytest.approx(0.8)
+
+
+def test_calibrated_calls_keep_the_promise_on_new_units():
+    n = np.full(6000, 6, dtype=np.float32)
+    logits, label = drawn(np.full(6000, 2.5))
+    found = calibrate(logits[:3000], label[:3000], n[:3000], weights=np.ones(3000))
+    p = found.probabilities(logits[3000:], n[3000:])
+    called = ~found.abstains(p, n[3000:])
+    assert 0.05 < called.mean() < 1
+    assert (p.argmax(axis=1) == label[3000:])[called].mean() > 0.87
+
+
+def tiny_config() -> TrainConfig:
+    return TrainConfig.parse(
+        {
+            "name": "tiny",
+            "window": {"bins_per_patch": 25, "patches": 4, "hop_s": 1.0},
+            "encoder": {"dim": 8, "heads": 2, "head_dim": 4, "ffn_hidden": 8, "temporal_blocks": 1},
+            "training": {"steps": 1, "batch_windows": 1},
+            "tasks": {"cell_type": {"column": "cell_type", "classes": {c: [c] for c in ("E", "PV")}, "min_spikes": 5}},
+        }
+    )
+
+
+def test_readouts_of_a_run_are_stored_and_read_back_bitwise(tmp_path: Path):
+    recordings = [simulate(seed, units=32, duration_s=20.0) for seed in (1, 2)]
+    run = pretrain(tiny_config(), recordings[:1], tmp_path / "run")
+    fitted = fit_readouts(run, recordings)
+    stored = load_readouts(run)
+    assert list(stored) == ["cell_type"]
+    again, first = stored["cell_type"], fitted["cell_type"]
+    for name in ("weight", "bias", "mean", "scale"):
+        np.testing.assert_array_equal(getattr(again.linear, name), getattr(first.linear, name))
+    assert (again.classes, again.calibration, again.c) == (first.classes, first.calibration, first.c)
+    assert (
+        again.calibrated_on == "units of 2 animals, out of fold by subject; the encoder saw the activity of 1 of them"
+    )
+
+
+def test_a_run_without_readouts_says_how_to_get_them(tmp_path: Path):
+    with pytest.raises(ReadoutError, match="nuclr-train readout"):
+        load_readouts(tmp_path)
+
+
+def test_folds_hold_whole_animals():
+    known = blobs(subjects=9)
+    for train, test in regression._folds(known, "subject"):
+        assert not set(known.subject[train]) & set(known.subject[test])
