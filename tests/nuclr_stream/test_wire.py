@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from nuclr_stream import wire
 from nuclr_stream.errors import WireError
-from tests.nuclr_stream.wire_examples import FRAMES, MESSAGES, SOURCE
+from tests.nuclr_stream.wire_examples import FRAMES, MESSAGES, SOURCE, TASK
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -120,11 +120,15 @@ def test_detail_for_people_is_made_to_fit():
         ("spikes", {"stream": "a\0b"}, "text"),
         ("spikes", {"stream": "\ud800"}, "text"),
         ("traces", {"values": np.full((2, 3), np.nan, np.float32)}, "nonfinite"),
+        ("traces", {"values": np.zeros((2, 3))}, "header"),
         ("units", {"unit_ids": ("a", "b", "c")}, "size"),
+        ("units", {"unit_ids": ("a", "b\n")}, "text"),
+        ("units", {"unit_ids": ("a", "b" * 257)}, "text"),
         ("units", {"unit_ids": ("a", "\ud800")}, "text"),
         ("units", {"unit_ids": ("a", 2)}, "text"),
         ("predictions", {"state": "fine"}, "range"),
         ("predictions", {"reasons": ("gap",) * 65}, "size"),
+        ("predictions", {"tasks": (dataclasses.replace(TASK, classes=("E",) * 1025),)}, "size"),
         ("predictions", {"tasks": MESSAGES["predictions"].tasks * 17}, "size"),
         ("state", {"counters": {f"{n}": n for n in range(65)}}, "size"),
         ("daemon", {"streams": ("s" * 250,) * 64, "counters": {"c" * 60 + f"{n}": n for n in range(64)}}, "size"),

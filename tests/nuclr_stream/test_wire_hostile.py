@@ -93,6 +93,8 @@ HOSTILE = {
     "header of 17 KiB": (with_header("spikes", **{f"k{n}": "a" * 256 for n in range(50)}, x=["b" * 256] * 20), "size"),
     "header of a megabyte": (with_frame("spikes", 1, b"\x91" * 10**6), "size"),
     "message above a megabyte": (with_frame("mask", 1, b"\0" * (2**20)), "size"),
+    "a message of arrays above a megabyte": (
+        [*with_header("traces", units=8192, frames=33)[:2], bytes(4 * 8192), bytes(4 * 8192 * 33)], "size"),
     "more spikes than declared": (with_header("spikes", spikes=1), "size"),
     "fewer spikes than declared": (with_header("spikes", spikes=3), "size"),
     "65,537 spikes": (with_count("spikes", "spikes", 65537, bytes(8 * 65537), bytes(4 * 65537)), "size"),
@@ -114,6 +116,7 @@ HOSTILE = {
     "fraction above one": (with_header("predictions", missing=1.5), "range"),
     "unknown action": (with_frame("units", 2, b"\x00\x05"), "range"),
     "shank -2": (with_frame("units", 6, struct.pack("<2i", -2, 0)), "range"),
+    "channel -2": (with_frame("units", 9, struct.pack("<2i", -2, 0)), "range"),
     "probability above one": (with_frame("predictions", 10, struct.pack("<4f", 1.5, 0, 0, 0)), "range"),
     "probability below zero": (with_frame("predictions", 10, struct.pack("<4f", -0.5, 0, 0, 0)), "range"),
     "abstained neither": (with_frame("predictions", 11, b"\x00\x02"), "range"),
