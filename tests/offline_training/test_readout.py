@@ -1,4 +1,4 @@
-"""Readouts: evidence-matched examples, cross-validation that keeps animals apart, calibration that keeps its promise."""
+"""Readouts: evidence-matched examples, folds that keep animals apart, calibration that keeps its promise."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_two_classes_of_three_give_the_same_odds_as_their_difference():
 
 
 def test_out_of_fold_logits_come_from_other_animals():
-    # The only feature says the class in one animal and its opposite in the other: who saw the own animal would be right.
+    # The only feature says the class in one animal and its opposite in the other: who saw the own animal is right.
     rng = np.random.default_rng(2)
     label = np.tile([0, 1], 40)
     subject = ["A"] * 40 + ["B"] * 40
