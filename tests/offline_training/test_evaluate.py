@@ -165,7 +165,7 @@ def test_a_run_that_saw_the_animals_is_transductive(
 ):
     run = folds / "runs" / "fold_sim_000001_seed0"
     place = {"out_dir": tmp_path, "hop_s": 2.0, "split": split}
-    with pytest.raises(EvaluationError, match="'inductive'.*saw the activity of sim_000002.*'transductive zero-shot'"):
+    with pytest.raises(EvaluationError, match=r"'inductive'.*saw the activity of sim_000002.*'transductive zero-shot'"):
         run_with_encoder(run, recordings, split.folds[1], claim="inductive", **place)
     assert not list(tmp_path.iterdir())
     seen = json.loads(run_with_encoder(run, recordings, split.folds[1], **place).read_text())
