@@ -99,6 +99,9 @@ def test_detail_for_people_is_made_to_fit():
     assert detail.startswith("line break µµ") and len(detail.encode()) in (255, 256)
 
 
+TOO_MANY_CLASSES = dataclasses.replace(TASK, classes=("E",) * 1025, probabilities=np.zeros((2, 1025), dtype=np.float32))
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "reason"),
     [
@@ -128,7 +131,7 @@ def test_detail_for_people_is_made_to_fit():
         ("units", {"unit_ids": ("a", 2)}, "text"),
         ("predictions", {"state": "fine"}, "range"),
         ("predictions", {"reasons": ("gap",) * 65}, "size"),
-        ("predictions", {"tasks": (dataclasses.replace(TASK, classes=("E",) * 1025),)}, "size"),
+        ("predictions", {"tasks": (TOO_MANY_CLASSES,)}, "size"),
         ("predictions", {"tasks": MESSAGES["predictions"].tasks * 17}, "size"),
         ("state", {"counters": {f"{n}": n for n in range(65)}}, "size"),
         ("daemon", {"streams": ("s" * 250,) * 64, "counters": {"c" * 60 + f"{n}": n for n in range(64)}}, "size"),
