@@ -121,9 +121,9 @@ def test_ctrl_c_ends_after_the_step_at_hand_with_a_checkpoint(
 
 
 def test_training_lowers_the_loss(recordings: list[Recording], tmp_path: Path) -> None:
-    pretrain(config_of(steps=150, peak_lr=5e-3), recordings, tmp_path / "run")
+    pretrain(config_of(steps=70, peak_lr=1e-2), recordings, tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert np.mean(losses[-20:]) < np.mean(losses[:10]) - 0.3
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.3
 
 
 @pytest.mark.parametrize("loss", ["published", "vicreg"])

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from offline_training import reference
 from offline_training.cli import main
+from offline_training.reference import ReferenceReport
 
 CONFIG = """
 name = "tiny"
@@ -96,15 +98,22 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_reference_is_checked_with_one_line_of_json(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("distance", "code"), [(1e-7, 0), (1e-2, 1)])
+def test_the_reference_is_one_line_of_json_and_exit_code_0_only_within_the_bars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], distance: float, code: int
 ) -> None:
-    file = Path(__file__).parents[3] / "shared" / "data" / "reference_vectors" / "calcium_small.npz"
-    if not file.is_file():
-        pytest.skip("the reference vectors are not shipped with the project")
-    assert run(monkeypatch, "check-reference", file) == 0
-    report = json.loads(capfd.readouterr().out)
-    assert {"embedding_max_abs", "loss_max_abs", "onnx_max_abs"} <= report.keys()
+    report = ReferenceReport("nuclr", embedding_max_abs=distance, loss_max_abs=0.0, onnx_max_abs=0.0)
+    monkeypatch.setattr(reference, "check_reference", lambda path, embedder: report)  # test_reference runs the real one
+    assert run(monkeypatch, "check-reference", tmp_path / "any.npz") == code
+    printed = json.loads(capfd.readouterr().out)
+    assert {"embedding_max_abs", "loss_max_abs", "onnx_max_abs"} <= printed.keys()
+
+
+def test_what_is_no_reference_file_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "check-reference", tmp_path / "absent.npz") == 2
+    assert "absent.npz" in capfd.readouterr().err
 
 
 def test_every_promised_command_is_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
