@@ -25,8 +25,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bundle: str = Field(default="", description="name of a shipped bundle or its directory; needed, here or as --bundle")
-    hop_s: float = Field(default=0.0, ge=0, le=3600, description="s from one window to the next; 0 takes the bundle's own hop")
+    bundle: str = Field(default="", description="name of a shipped bundle, or its directory; needed")
+    hop_s: float = Field(default=0.0, ge=0, le=3600, description="s between windows; 0 takes the bundle's own hop")
     lateness_s: float = Field(default=0.0, ge=0, le=60, description="s that a bin stays open behind the watermark")
     provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the graphs run; auto may warn")
     threads: int = Field(default=0, ge=0, le=256, description="of one inference; 0 takes all cores but one")

@@ -187,13 +187,11 @@ class Daemon:
         stream = self._streams.of(message, arrived_ns)
         if stream is None:
             return
-        events, windows = stream.take(message, arrived_ns)
-        for event in events:
+        skipped = self._worker.label(stream, stream.take(message, arrived_ns))
+        if skipped:
+            self.metrics.skipped(skipped)
+        for event in stream.events(arrived_ns):
             self._publish(event)
-        for window in windows:
-            skipped = self._worker.label(stream, window)
-            if skipped:
-                self.metrics.skipped(skipped)
         self._say_state(stream.state)
 
     def _take_results(self) -> None:

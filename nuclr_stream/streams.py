@@ -39,15 +39,35 @@ class Stream:
         self._instance = instance
         self._seq = 0
         self._skipped = 0
+        self._told = self._seen()
 
-    def take(self, message: Input, now_ns: int) -> tuple[list[Event], list[Window]]:
-        """Push one message; return what happened and the windows that are complete now, oldest first."""
-        before, self.heard_ns = self._seen(), now_ns
+    def take(self, message: Input, now_ns: int) -> Iterator[Window]:
+        """Push one message and yield the windows that it closes, oldest first; all of them are to be taken."""
+        self.heard_ns = now_ns
         self.labeler.push(message)
-        windows = []
         while (window := self.labeler.cut(now_ns)) is not None:
-            windows.append(window)
-        return list(self._events(before, now_ns)), windows
+            yield window
+
+    def events(self, now_ns: int) -> Iterator[Event]:
+        """Yield what has happened to the stream since this was asked last."""
+        before, self._told = self._told, self._seen()
+        now = self._told
+        if now == before:
+            return
+        happened = []
+        if now.epoch != before.epoch:
+            happened.append(("new_epoch", ""))
+        if now.version != before.version and now.version >= 0:
+            happened.append(("units_changed", f"{len(self.labeler.population.units.index)} units"))
+        if now.missing > before.missing:
+            happened.append(("gap", f"{now.missing - before.missing} samples missing"))
+        if now.ended and not before.ended:
+            happened.append(("ended", ""))
+        sample = self.labeler.population.watermark or 0
+        for kind, detail in happened:
+            yield Event(
+                stream=self.name, kind=kind, detail=detail, epoch=now.epoch or 0, sample=sample, monotonic_ns=now_ns
+            )
 
     def published(self, labelled: Labelled, now_ns: int) -> Labelled:
         """Return `labelled` with the daemon's own numbers filled in, and keep it as the latest."""
@@ -56,9 +76,7 @@ class Stream:
             self._skipped = 0
         self._skipped += said.skipped_steps
         self._seq += 1
-        said = replace(
-            said, seq=self._seq, instance=self._instance, published_ns=now_ns, skipped_steps=self._skipped
-        )
+        said = replace(said, seq=self._seq, instance=self._instance, published_ns=now_ns, skipped_steps=self._skipped)
         self.latest = replace(labelled, predictions=said)
         return self.latest
 
@@ -105,25 +123,6 @@ class Stream:
         population = self.labeler.population
         missing = population.counters["samples_missing"]
         return _Seen(population.epoch, population.units.version, missing, population.ended)
-
-    def _events(self, before: _Seen, now_ns: int) -> Iterator[Event]:
-        now = self._seen()
-        if now == before:
-            return
-        happened = []
-        if now.epoch != before.epoch:
-            happened.append(("new_epoch", ""))
-        if now.version != before.version and now.version >= 0:
-            happened.append(("units_changed", f"{len(self.labeler.population.units.index)} units"))
-        if now.missing > before.missing:
-            happened.append(("gap", f"{now.missing - before.missing} samples missing"))
-        if now.ended and not before.ended:
-            happened.append(("ended", ""))
-        sample = self.labeler.population.watermark or 0
-        for kind, detail in happened:
-            yield Event(
-                stream=self.name, kind=kind, detail=detail, epoch=now.epoch or 0, sample=sample, monotonic_ns=now_ns
-            )
 
 
 class Streams:

@@ -1,18 +1,22 @@
-"""The one inference thread. In front of it the newest window of every stream waits, and a few requests of clients."""
+"""The one inference thread. In front of it the newest windows of every stream wait, and a few requests of clients."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 from nuclr_stream.labeler import Labelled
 from nuclr_stream.population import Window
 from nuclr_stream.streams import Stream
 from nuclr_stream.wire import EmbedWindowReply, ErrorReply
+
+BURST_WINDOWS = 16
+"""How many windows that closed at once may wait: they are large."""
 
 Embed: TypeAlias = Callable[[], EmbedWindowReply | ErrorReply]
 
@@ -54,6 +58,10 @@ class _EmbedJob:
         return EmbedDone(self.identity, self.embed())
 
 
+def _superseded(older: Window, newer: Window) -> Window:
+    return newer.superseding(older)
+
+
 class Worker:
     """Runs one job at a time in its own thread; everything else here belongs to the thread that calls.
 
@@ -63,22 +71,35 @@ class Worker:
     def __init__(self, wake: Callable[[], None], *, embed_queue: int) -> None:
         self._wake = wake
         self._embed_queue = embed_queue
-        self._windows: dict[str, _LabelJob] = {}
+        self._windows: dict[str, deque[_LabelJob]] = {}
         self._embeds: deque[_EmbedJob] = deque()
         self._running: tuple[_LabelJob | _EmbedJob, Future[LabelDone | EmbedDone]] | None = None
         self._embed_next = False
         self._executor = ThreadPoolExecutor(1, "inference")
 
-    def label(self, stream: Stream, window: Window) -> int:
-        """Have a window labelled; it takes the place of one that still waits. Returns how many steps were skipped."""
-        waiting = self._windows.get(stream.name)
-        if waiting is not None:
-            window = window.superseding(waiting.window)
-        else:
-            stream.in_work += 1
-        self._windows[stream.name] = _LabelJob(stream, window)
-        self._start()
-        return 0 if waiting is None else 1
+    def label(self, stream: Stream, windows: Iterable[Window]) -> int:
+        """Have the windows that one message closed labelled, in order. Returns how many steps are skipped for it.
+
+        Windows of earlier messages that still wait are overtaken: the newest win. Several windows close at once only
+        behind a gap; all of them are labelled, up to BURST_WINDOWS, unless the next message overtakes them too.
+        """
+        waiting = self._windows.get(stream.name, deque())
+        overtaken = [job.window for job in waiting]
+        queue: deque[Window] = deque()
+        skipped = 0
+        for window in windows:
+            if len(queue) == BURST_WINDOWS:
+                oldest = queue.popleft()
+                queue[0] = queue[0].superseding(oldest)
+                skipped += 1
+            queue.append(reduce(_superseded, [*overtaken, window]))
+            skipped += len(overtaken)
+            overtaken = []
+        if queue:
+            stream.in_work += len(queue) - len(waiting)
+            self._windows[stream.name] = deque(_LabelJob(stream, window) for window in queue)
+            self._start()
+        return skipped
 
     def embed(self, identity: bytes, embed: Embed) -> bool:
         """Have a client's window embedded; False when too many wait already."""
@@ -105,6 +126,9 @@ class Worker:
 
     def stop(self) -> None:
         """Start nothing more; what runs is left to finish."""
+        for jobs in self._windows.values():
+            for job in jobs:
+                job.stream.in_work -= 1
         self._windows.clear()
         self._embeds.clear()
 
@@ -120,7 +144,11 @@ class Worker:
         if self._embeds and (self._embed_next or not self._windows):
             job = self._embeds.popleft()
         else:
-            job = self._windows.pop(next(iter(self._windows)))
+            name = next(iter(self._windows))
+            jobs = self._windows.pop(name)
+            job = jobs.popleft()
+            if jobs:
+                self._windows[name] = jobs  # behind the other streams
         self._embed_next = not isinstance(job, _EmbedJob)  # by turns: neither keeps the other waiting for ever
         future: Future[LabelDone | EmbedDone] = self._executor.submit(job.run)
         self._running = job, future

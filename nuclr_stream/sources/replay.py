@@ -20,7 +20,16 @@ from nuclr_stream.playback import recording_messages
 from nuclr_stream.publisher import TABLE_EVERY_S
 from nuclr_stream.recording import Recording
 from nuclr_stream.stretches import Stretches
-from nuclr_stream.wire import Event, Input, Predictions, SpikeBatch, UnitTable, encode
+from nuclr_stream.wire import (
+    Event,
+    Input,
+    Output,
+    Predictions,
+    SpikeBatch,
+    StreamState,
+    UnitTable,
+    encode,
+)
 
 BLOCK_S = 0.05
 """Length of the blocks that are sent, in recording time, unless the hop is shorter."""
@@ -46,8 +55,8 @@ def replay(
 ) -> Iterator[Received]:
     """Play `recording` as `stream` (by default its id) and yield every prediction as it comes back.
 
-    `speed` is in recording seconds per second, None as fast as the daemon labels. The spikes that close a window are
-    sent only after the window before it was published, so no step is ever skipped and predictions do not depend on the
+    `speed` is in recording seconds per second, None as fast as the daemon labels. Spikes that close a window are sent
+    only after every window before it was published, so no step is ever skipped and predictions do not depend on the
     speed. Raises DaemonGoneError when the daemon goes away, NuclrStreamError when it takes in but publishes nothing.
     """
     with Query(query) as ask:
@@ -72,29 +81,31 @@ class _Playing:
         self.block_samples = max(1, int(min(BLOCK_S, hop_s) * recording.sample_rate))
         self.done = 0
         self.seq = 0
+        self.table: UnitTable | None = None
+        self.table_at = 0.0
         self.sent_at: dict[int, float] = {}
 
     def play(self, socket: Socket, subscription: Subscription) -> Iterator[Received]:
-        started = table_at = time.monotonic()
-        table: UnitTable | None = None
+        started = self.table_at = time.monotonic()
         messages = recording_messages(
             self.recording, stream=self.stream, block_samples=self.block_samples, epoch=self.epoch
         )
+        closed = 0
         for message in messages:
-            due_s = started
             if isinstance(message, SpikeBatch):
-                due_s += 0.0 if self.speed is None else message.stop / float(self.recording.sample_rate) / self.speed
-                closed = bisect_right(self.ends, message.stop - self.late_samples)
-                yield from self._wait(subscription, due_s=due_s, published=closed - 1)
-                self.sent_at |= dict.fromkeys(self.ends[self.done : closed], time.monotonic())
-            if isinstance(message, UnitTable):
-                table = message
-            elif table is not None and time.monotonic() - table_at >= TABLE_EVERY_S:
-                table_at = time.monotonic()
-                self._send(socket, table)
+                due_s = 0.0 if self.speed is None else message.stop / float(self.recording.sample_rate) / self.speed
+                closes = bisect_right(self.ends, message.stop - self.late_samples)
+                yield from self._wait(subscription, due_s=started + due_s, published=closed if closes > closed else 0)
+                self.sent_at |= dict.fromkeys(self.ends[closed:closes], time.monotonic())
+                closed = closes
             self._send(socket, message)
-        self.sent_at |= dict.fromkeys(self.ends[self.done :], time.monotonic())
-        yield from self._wait(subscription, due_s=started, published=len(self.ends))
+        while True:
+            heard = subscription.receive(STALLED_S)
+            if heard is None:
+                raise self._stalled()
+            yield from self._received(heard)
+            if isinstance(heard, StreamState) and heard.epoch == self.epoch and heard.state == "ended":
+                return
 
     def _wait(self, subscription: Subscription, *, due_s: float, published: int) -> Iterator[Received]:
         """Take in what comes until it is time and the first `published` windows are back."""
@@ -104,22 +115,34 @@ class _Playing:
             now_s = time.monotonic()
             wait_s = stalled_s - now_s if ahead else max(due_s - now_s, 0.0)
             message = subscription.receive(min(wait_s, 1.0))
-            if isinstance(message, Predictions) and message.epoch == self.epoch:
-                stalled_s = time.monotonic() + STALLED_S
-                self.done = bisect_right(self.ends, message.end_sample)
-                sent_at = self.sent_at.pop(message.end_sample, time.monotonic())
-                yield Received(message, time.monotonic() - sent_at)
-            elif isinstance(message, Event) and message.kind == "new_epoch" and message.epoch > self.epoch:
-                raise NuclrStreamError(f"another source took over stream {self.stream!r}; choose one with --stream")
-            elif message is None and not ahead and time.monotonic() >= due_s:
+            if message is None and not ahead and time.monotonic() >= due_s:
                 return
+            yield from self._received(message)
+            if isinstance(message, Predictions):
+                stalled_s = time.monotonic() + STALLED_S
             elif time.monotonic() >= stalled_s:
-                raise NuclrStreamError(
-                    f"window {self.done} of stream {self.stream!r} has not come back for {STALLED_S:g} s; "
-                    "run nuclr-stream doctor"
-                )
+                raise self._stalled()
+
+    def _received(self, message: Output | None) -> Iterator[Received]:
+        if isinstance(message, Predictions) and message.epoch == self.epoch:
+            self.done = bisect_right(self.ends, message.end_sample)
+            now_s = time.monotonic()
+            yield Received(message, now_s - self.sent_at.pop(message.end_sample, now_s))
+        elif isinstance(message, Event) and message.kind == "new_epoch" and message.epoch > self.epoch:
+            raise NuclrStreamError(f"another source took over stream {self.stream!r}; choose one with --stream")
+
+    def _stalled(self) -> NuclrStreamError:
+        return NuclrStreamError(
+            f"window {self.done} of stream {self.stream!r} has not come back for {STALLED_S:g} s; "
+            "run nuclr-stream doctor"
+        )
 
     def _send(self, socket: Socket, message: Input) -> None:
+        if isinstance(message, UnitTable):
+            self.table = message
+        elif self.table is not None and time.monotonic() - self.table_at >= TABLE_EVERY_S:
+            self.table_at = time.monotonic()
+            self._send(socket, self.table)
         message = replace(message, seq=self.seq)
         self.seq += 1
         if not give(socket, encode(message), wait_s=1.0):

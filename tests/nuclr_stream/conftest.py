@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 
 from nuclr_stream.bundle import load_bundle
+from nuclr_stream.client import Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.inference import Model
+from nuclr_stream.labeler import Labeler
+from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import Recording
+from nuclr_stream.wire import Predictions, StreamState
 
 FREE_PORTS = {
     "data_endpoint": "tcp://127.0.0.1:0",
@@ -81,3 +85,51 @@ def make_recording(
 def recording() -> Recording:
     """20 s of 20 units."""
     return make_recording()
+
+
+def where(daemon: Daemon, *names: str) -> dict[str, str]:
+    """The endpoints of a daemon by name, as arguments of clients."""
+    return {name: daemon.endpoints[name] for name in names or ("data", "results", "query")}
+
+
+def until(subscription: Subscription, found: Callable[[Any], bool]) -> Any:
+    """Receive until a message answers the description, and return it; fails after 1,000 others."""
+    for _ in range(1000):
+        message = subscription.receive(5.0)
+        assert message is not None
+        if found(message):
+            return message
+    raise AssertionError("it never came")
+
+
+def ended(message: Any) -> bool:
+    """Whether a message says that everything of its stream has been published."""
+    return isinstance(message, StreamState) and message.state == "ended"
+
+
+def said_in_process(recording: Recording, model: Model, *, block_samples: int = 7_777) -> list[Predictions]:
+    """What a Labeler says of a recording without any daemon."""
+    labeler = Labeler(model, stream="offline")
+    said = []
+    for message in recording_messages(recording, stream="offline", block_samples=block_samples):
+        labeler.push(message)
+        while (labelled := labeler.step()) is not None:
+            said.append(labelled.predictions)
+    return said
+
+
+def assert_same(found: list[Predictions], expected: list[Predictions]) -> None:
+    """Bitwise the same windows, units, evidence and probabilities, in the same order."""
+    assert [one.end_sample for one in found] == [one.end_sample for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.step, one.unit_ids, one.state, one.reasons) == (
+            other.step,
+            other.unit_ids,
+            other.state,
+            other.reasons,
+        )
+        for name in ("windows", "evidence", "flags", "unit_index"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+        for task, same in zip(one.tasks, other.tasks, strict=True):
+            assert np.array_equal(task.probabilities, same.probabilities), task.name
+            assert np.array_equal(task.abstained, same.abstained), task.name
