@@ -14,7 +14,7 @@ RUNS ?= runs
 BUNDLES := nuclr_stream/bundles
 
 # The animals that the demo bundle is trained on. The demo recording and the test animals have other seeds.
-DEMO_ANIMALS ?= 16
+DEMO_ANIMALS ?= 48
 DEMO_FIRST_SEED ?= 1000
 
 # Evaluations whose figures go into manifest and card, where they are there.
@@ -60,7 +60,7 @@ results: $(VENV)/.dev ## Write docs/results.md and the table of the README from 
 bundles: bundle-demo bundle-rat ## Rebuild both shipped bundles
 
 bundle-demo: $(VENV)/.dev ## Simulate, pretrain, fit and export the shipped demo bundle
-	$(BIN)/nuclr-train simulate --out $(RUNS)/demo_animals --animals $(DEMO_ANIMALS) --first-seed $(DEMO_FIRST_SEED)
+	$(BIN)/nuclr-train simulate --out $(RUNS)/demo_animals --animals $(DEMO_ANIMALS) --first-seed $(DEMO_FIRST_SEED) --duration-s 300
 	$(BIN)/nuclr-train pretrain configs/pretrain_demo.toml --recordings $(RUNS)/demo_animals --out $(RUNS)/demo $(call resume,demo)
 	$(BIN)/nuclr-train readout $(RUNS)/demo --recordings $(RUNS)/demo_animals
 	$(BIN)/nuclr-export bundle $(RUNS)/demo --out $(BUNDLES)/demo --name demo $(addprefix --evaluation ,$(DEMO_FIGURES))

@@ -108,7 +108,7 @@ class Calibration:
     """How logits become probabilities that may be believed, per task.
 
     `temperature` is known at the evidences `n` (both ascending in n) and interpolated linearly in log n between them.
-    A top-1 probability below `abstain_below` is not called a class.
+    A top-1 probability below `abstain_below` is not called a class; at 1 none is, however near it rounds.
     """
 
     n: tuple[float, ...] = (1.0,)
@@ -121,9 +121,11 @@ class Calibration:
         temperature = np.interp(at, np.log(self.n), self.temperature)
         scaled = logits.astype(np.float64) / temperature[:, None]
         weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        probabilities: Float32Array = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        return probabilities
 
     def abstains(self, probabilities: Float32Array, evidence: Float32Array) -> BoolArray:
         """Return which units (U,) have too little behind their top class: no window yet, or too low a probability."""
-        abstained: BoolArray = (evidence <= 0) | (probabilities.max(axis=1) < self.abstain_below)
+        too_low = (probabilities.max(axis=1) < self.abstain_below) | (self.abstain_below >= 1)
+        abstained: BoolArray = (evidence <= 0) | too_low
         return abstained

@@ -37,7 +37,14 @@ CONFIG = {
         "temporal_blocks": 1,
         "spatiotemporal_blocks": 1,
     },
-    "training": {"seed": 0, "steps": 6, "batch_windows": 2, "warmup_steps": 2, "peak_lr": 1e-3, "max_pair_distance_s": 30},
+    "training": {
+        "seed": 0,
+        "steps": 6,
+        "batch_windows": 2,
+        "warmup_steps": 2,
+        "peak_lr": 1e-3,
+        "max_pair_distance_s": 30,
+    },
     "tasks": {
         "cell_type": {"column": "cell_type", "classes": {c: [c] for c in ("E", "PV", "SST", "VIP")}},
         "brain_region": {"column": "brain_region", "classes": {c: [c] for c in ("BLA", "CTX", "HPF", "PIR")}},

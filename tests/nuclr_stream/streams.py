@@ -1,4 +1,4 @@
-"""What population, labeler and label tests send: a source that counts its own messages, and a small random recording."""
+"""What tests of the walk send: a source that counts its own messages, and a small random recording."""
 
 from __future__ import annotations
 

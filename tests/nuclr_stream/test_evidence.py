@@ -83,3 +83,8 @@ def test_a_unit_abstains_before_its_first_window_and_below_the_threshold():
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.59, 0.41]], dtype=np.float32)
     evidence = np.array([0, 1, 1], dtype=np.float32)
     assert Calibration(abstain_below=0.6).abstains(p, evidence).tolist() == [True, False, True]
+
+
+def test_where_no_threshold_keeps_the_promise_even_a_certain_unit_abstains():
+    certain = np.array([[1.0, 0.0]], dtype=np.float32)
+    assert Calibration(abstain_below=1.0).abstains(certain, np.ones(1, np.float32)).all()

@@ -69,7 +69,7 @@ def test_any_block_length_gives_bitwise_the_same_predictions(model):
 
 
 def test_predictions_say_what_stands_behind_them(model):
-    source, messages = busy_source(14)
+    _, messages = busy_source(14)
     done = play(Labeler(model, stream="probeA"), *messages)
     assert [d.predictions.step for d in done] == [0, 1, 2, 3, 4]
     last = done[-1].predictions
@@ -166,7 +166,7 @@ def test_a_skipped_window_leaves_its_table_changes_behind(model):
 
 
 def test_what_is_not_finite_is_never_published(model, monkeypatch):
-    source, messages = busy_source(10)
+    _, messages = busy_source(10)
     labeler = Labeler(model, stream="probeA")
 
     def broken(*_arguments):

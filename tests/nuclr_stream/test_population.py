@@ -89,7 +89,9 @@ def test_a_late_joiner_has_the_same_grid_and_no_half_observed_window():
 def test_clocks_far_from_zero_and_an_origin_are_taken_as_they_come():
     origin = -(2**50) + 7
     source, target = Source(origin=origin), population()
-    cut = windows(target, source.units(added=origin), *(source.busy(origin + s, origin + s + 250) for s in range(0, 12_000, 250)))
+    cut = windows(
+        target, source.units(added=origin), *(source.busy(origin + s, origin + s + 250) for s in range(0, 12_000, 250))
+    )
     assert [w.end_bin for w in cut] == [500, 550, 600]
     assert cut[0].end_sample == origin + 10_000
 
@@ -97,7 +99,9 @@ def test_clocks_far_from_zero_and_an_origin_are_taken_as_they_come():
 def test_a_unit_enters_after_a_full_window_since_it_was_added():
     target, source, _ = running()
     cut = windows(target, source.table([(ADD, 20, "new")], added=10_000))
-    cut += windows(target, *(source.spikes(s, s + 1000, [(s + 5, 20), (s + 6, 0)]) for s in range(10_000, 21_000, 1000)))
+    cut += windows(
+        target, *(source.spikes(s, s + 1000, [(s + 5, 20), (s + 6, 0)]) for s in range(10_000, 21_000, 1000))
+    )
     entered = [w.end_bin for w in cut if w.eligible[w.unit_ids.index("new")]]
     assert entered == [1000, 1050]
     assert all(w.counts[w.unit_ids.index("new")].sum() > 0 for w in cut)
@@ -193,7 +197,7 @@ def test_an_epoch_that_continues_keeps_the_evidence_by_unit_id():
 
 def test_reordered_messages_within_the_lateness_are_healed():
     seconds = [(1000 * s, 1000 * (s + 1)) for s in range(14)]
-    swapped = seconds[:4] + [seconds[5], seconds[4]] + seconds[6:]
+    swapped = [*seconds[:4], seconds[5], seconds[4], *seconds[6:]]
 
     def cut_in(order):
         source, target = Source(), population(lateness_s=2.0)
@@ -205,7 +209,9 @@ def test_reordered_messages_within_the_lateness_are_healed():
     healed, counters = cut_in(swapped)
     assert counters["messages_reordered"] == counters["messages_gap"] == 1
     assert [w.end_bin for w in healed] == [w.end_bin for w in straight]
-    assert all(np.array_equal(a.counts, b.counts) and a.missing == b.missing for a, b in zip(healed, straight, strict=True))
+    assert all(
+        np.array_equal(a.counts, b.counts) and a.missing == b.missing for a, b in zip(healed, straight, strict=True)
+    )
 
 
 def test_what_comes_after_its_window_was_cut_is_late_and_stays_missing():

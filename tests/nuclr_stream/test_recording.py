@@ -47,8 +47,14 @@ def test_a_recording_comes_back_as_it_was_saved(tmp_path):
     [
         ({"spike_samples": np.array([5, 3]), "spike_units": np.zeros(2, np.int32)}, r"spike_samples: row 1 \(3\)"),
         ({"spike_samples": np.array([-1]), "spike_units": np.zeros(1, np.int32)}, "spike_samples: row 0 is -1"),
-        ({"spike_samples": np.array([900_000]), "spike_units": np.zeros(1, np.int32)}, "outside .* num_samples = 900000"),
-        ({"spike_samples": np.array([1]), "spike_units": np.array([12], np.int32)}, "spike_units: row 0 is 12.*12 units"),
+        (
+            {"spike_samples": np.array([900_000]), "spike_units": np.zeros(1, np.int32)},
+            "outside .* num_samples = 900000",
+        ),
+        (
+            {"spike_samples": np.array([1]), "spike_units": np.array([12], np.int32)},
+            "spike_units: row 0 is 12.*12 units",
+        ),
         ({"spike_samples": np.array([1, 2]), "spike_units": np.zeros(1, np.int32)}, "must have one length"),
         ({"unit_ids": np.array(["a"] * 12)}, "'a' stands for 12 units"),
         ({"unit_ids": np.array([], dtype=str)}, "holds 0 units"),
@@ -98,7 +104,7 @@ def test_a_wrong_file_is_refused_with_its_name_and_field(tmp_path, changes, mess
 
 def test_what_is_no_npz_is_refused(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(RecordingError, match="not a readable .npz"):
+    with pytest.raises(RecordingError, match=r"not a readable \.npz"):
         Recording.load(tmp_path / "text.npz")
     with pytest.raises(RecordingError, match="no such file"):
         Recording.load(tmp_path / "absent.npz")
