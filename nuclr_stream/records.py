@@ -25,8 +25,15 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         try:
             self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+            try:
+                self._continue(path)
+            except (OSError, NuclrStreamError):
+                self._file.close()
+                raise
         except OSError as error:
             raise NuclrStreamError(f"record {path}: {error.strerror}; choose another file with --record") from error
+
+    def _continue(self, path: Path) -> None:
         if self._file.seek(0, 2) == 0:
             self._file.write(MAGIC)
         else:
