@@ -19,7 +19,7 @@ import zmq
 from nuclr_stream import wire
 from nuclr_stream.binning import Float32Array
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
-from nuclr_stream.endpoints import Context, connect, give, open_socket, take
+from nuclr_stream.endpoints import connect, disconnect, give, take
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError, WireError
 from nuclr_stream.publisher import Publisher
 
@@ -64,12 +64,10 @@ class Subscription:
         self._pending: deque[wire.Output] = deque()
         self._joined = False
         self._heard = time.monotonic()
-        self._context: Context = zmq.Context()
-        self._socket = open_socket(self._context, zmq.SUB, max_bytes=wire.MAX_REPLY_BYTES)
+        self._socket = connect(zmq.SUB, results, "results endpoint", max_bytes=wire.MAX_REPLY_BYTES)
         topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState)]
         for topic in (*topics, wire.topic(wire.Event), wire.topic(wire.DaemonState)):
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
-        connect(self._socket, results, "results endpoint")
 
     def __iter__(self) -> Iterator[wire.Predictions]:
         return self
@@ -98,8 +96,7 @@ class Subscription:
 
     def close(self) -> None:
         """Close the sockets."""
-        self._socket.close()
-        self._context.term()
+        disconnect(self._socket)
 
     def __enter__(self) -> Subscription:
         return self
@@ -121,9 +118,7 @@ class Subscription:
         except WireError:
             self.malformed += 1
             return
-        if not isinstance(message, wire.Output):
-            self.malformed += 1
-            return
+        assert isinstance(message, wire.Output)  # its topic says so
         self._heard = time.monotonic()
         if not self._joined or getattr(message, "instance", self._instance) != self._instance:
             self._join()
@@ -170,11 +165,8 @@ class Query:
     def __init__(self, endpoint: str = QUERY_ENDPOINT, *, timeout_s: float = 1.0) -> None:
         self.endpoint, self.timeout_s = endpoint, timeout_s
         self._ids = count(1)
-        self._context: Context = zmq.Context()
-        self._socket = open_socket(
-            self._context, zmq.DEALER, max_bytes=wire.MAX_REPLY_BYTES, options={zmq.IMMEDIATE: 1}
-        )
-        connect(self._socket, endpoint, "query endpoint")
+        asking = {zmq.IMMEDIATE: 1}
+        self._socket = connect(zmq.DEALER, endpoint, "query endpoint", max_bytes=wire.MAX_REPLY_BYTES, options=asking)
 
     def snapshot(self, stream: str = "") -> wire.SnapshotReply:
         """Return the last predictions and states of a stream, or of all."""
@@ -198,8 +190,7 @@ class Query:
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
-        self._context.term()
+        disconnect(self._socket)
 
     def __enter__(self) -> Query:
         return self

@@ -8,6 +8,7 @@ publishes what comes back. Nothing that arrives can end it: malformed messages a
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from nuclr_stream.inference import Model
 from nuclr_stream.ingest import Ingest
 from nuclr_stream.metrics import Figures, Metrics
 from nuclr_stream.records import RecordWriter
-from nuclr_stream.streams import Streams
+from nuclr_stream.streams import Stream, Streams
 from nuclr_stream.worker import EmbedDone, LabelDone, Worker
 
 TURN_MESSAGES = 64
@@ -192,7 +193,7 @@ class Daemon:
             self.metrics.skipped(skipped)
         for event in stream.events(arrived_ns):
             self._publish(event)
-        self._say_state(stream.state)
+        self._say_state(stream)
 
     def _take_results(self) -> None:
         while (done := self._worker.done()) is not None:
@@ -207,7 +208,7 @@ class Daemon:
         frames = wire.encode(said)
         self._results.send_multipart(frames)
         self.metrics.predicted(latency_s=(now_ns - said.closed_ns) / 1e9, label_s=done.label_s)
-        self._say_state(done.stream.state)
+        self._say_state(done.stream)
         if self._record is not None:
             try:
                 self._record.write(frames)
@@ -269,22 +270,16 @@ class Daemon:
     def _publish(self, message: wire.Output) -> None:
         self._results.send_multipart(wire.encode(message))
 
-    def _say_state(self, state: wire.StreamState) -> None:
+    def _say_state(self, stream: Stream) -> None:
         """Publish a stream's state if it changed in what matters; the rest waits for the next report."""
-        matters = (state.epoch, state.state, state.reasons, state.units)
-        if self._said_states.get(state.stream) != matters:
-            self._said_states[state.stream] = matters
-            self._publish(state)
+        if self._said_states.get(stream.name) != stream.standing:
+            self._said_states[stream.name] = stream.standing
+            self._publish(stream.state)
 
     def _report(self, now_ns: int) -> None:
         """Publish every state, and pin up what the HTTP thread shows."""
         self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
         self._greeted_ns, self._greet = now_ns, False
-        states = [stream.state for stream in self._streams]
-        for state in states:
-            self._publish(state)
-        self._publish(self._state())
-        self._said_states = {s.stream: (s.epoch, s.state, s.reasons, s.units) for s in states}
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),
@@ -292,6 +287,10 @@ class Daemon:
             queue_bytes=self._ingest.queued_bytes,
         )
         self._board.status = self._status()
+        self._said_states.clear()
+        for stream in self._streams:
+            self._say_state(stream)
+        self._publish(self._state())
 
     def _dropped(self) -> Counter[str]:
         return self._counters + self._ingest.dropped + self._streams.dropped
@@ -313,6 +312,7 @@ class Daemon:
             "version": __version__,
             "protocol": wire.PROTOCOL_VERSION,
             "instance": self.instance,
+            "pid": os.getpid(),
             "uptime_s": (time.monotonic_ns() - self._started_ns) / 1e9,
             "ready": not self._board.not_ready,
             "reasons": list(self._board.not_ready),

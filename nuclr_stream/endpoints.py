@@ -41,12 +41,25 @@ def open_socket(context: Context, kind: int, *, max_bytes: int, options: Mapping
     return socket
 
 
-def connect(socket: Socket, endpoint: str, what: str) -> None:
-    """Connect, whether or not anybody is there yet. Raises EndpointError when `endpoint` is none."""
+def connect(kind: int, endpoint: str, what: str, *, max_bytes: int, options: Mapping[Any, int] | None = None) -> Socket:
+    """Return a socket in a context of its own, connected whether or not anybody is there yet; `disconnect` ends both.
+
+    Raises EndpointError when `endpoint` is none.
+    """
+    socket = open_socket(zmq.Context(), kind, max_bytes=max_bytes, options=options)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
+        disconnect(socket)
         raise EndpointError(f"{what} {endpoint!r} is no endpoint such as tcp://127.0.0.1:5581 ({error})") from error
+    return socket
+
+
+def disconnect(socket: Socket, *, linger_s: float = 0.0) -> None:
+    """Close a socket of `connect` and its context; what was accepted may still leave for `linger_s`."""
+    context = socket.context
+    socket.close(linger=int(linger_s * 1000))
+    context.term()
 
 
 def take(socket: Socket) -> list[bytes] | None:

@@ -13,7 +13,8 @@ import zmq
 
 from nuclr_stream.binning import rational
 from nuclr_stream.config import DATA_ENDPOINT
-from nuclr_stream.endpoints import Context, connect, give, open_socket
+from nuclr_stream.endpoints import connect, disconnect, give
+from nuclr_stream.errors import ConfigError
 from nuclr_stream.wire import (
     End,
     Heartbeat,
@@ -54,7 +55,10 @@ class Publisher:
         connect_s: float = 1.0,
     ) -> None:
         self.stream = stream
-        self.sample_rate = rational(sample_rate)
+        try:
+            self.sample_rate = rational(sample_rate)
+        except ValueError as error:
+            raise ConfigError(f"sample_rate of stream {stream!r}: {error}") from error
         self.origin = origin
         self.epoch = time.time_ns() // 1_000_000 if epoch is None else epoch
         self.wait_s = wait_s
@@ -65,9 +69,7 @@ class Publisher:
         self._index_of: dict[str, int] = {}
         self._next_index = 0
         self._table_at = 0.0
-        self._context: Context = zmq.Context()
-        self._socket = open_socket(self._context, zmq.PUSH, max_bytes=4096, options={zmq.IMMEDIATE: 1})
-        connect(self._socket, endpoint, "data endpoint")
+        self._socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1})
         self._socket.poll(int(connect_s * 1000), zmq.POLLOUT)
 
     def units(
@@ -145,8 +147,7 @@ class Publisher:
 
     def close(self, *, linger_s: float = 1.0) -> None:
         """Close; what was accepted may still leave for `linger_s`."""
-        self._socket.close(linger=int(linger_s * 1000))
-        self._context.term()
+        disconnect(self._socket, linger_s=linger_s)
 
     def __enter__(self) -> Publisher:
         return self

@@ -11,7 +11,7 @@ from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.metrics import StreamFigures
 from nuclr_stream.population import Window
-from nuclr_stream.wire import Event, Input, StreamState, StreamStatus
+from nuclr_stream.wire import Event, Input, Predictions, StreamState, StreamStatus
 
 IDLE_NS = 60 * 10**9
 """A stream that was silent for so long gives its place to a new one when all places are taken."""
@@ -63,10 +63,14 @@ class Stream:
             happened.append(("gap", f"{now.missing - before.missing} samples missing"))
         if now.ended and not before.ended:
             happened.append(("ended", ""))
-        sample = self.labeler.population.watermark or 0
         for kind, detail in happened:
             yield Event(
-                stream=self.name, kind=kind, detail=detail, epoch=now.epoch or 0, sample=sample, monotonic_ns=now_ns
+                stream=self.name,
+                kind=kind,
+                detail=detail,
+                epoch=now.epoch or 0,
+                sample=self._watermark,
+                monotonic_ns=now_ns,
             )
 
     def published(self, labelled: Labelled, now_ns: int) -> Labelled:
@@ -81,42 +85,55 @@ class Stream:
         return self.latest
 
     @property
-    def state(self) -> StreamState:
-        """How the stream is doing now."""
-        population = self.labeler.population
-        said = None if self.latest is None else self.latest.predictions
-        if said is not None and said.epoch != population.epoch:
-            said = None
+    def standing(self) -> tuple[int, StreamStatus, tuple[str, ...], int]:
+        """What is worth telling at once when it changes: epoch, state, reasons and the number of units."""
+        population, said = self.labeler.population, self._said
         status: StreamStatus = "warming_up" if said is None else said.state
         if population.ended and not self.in_work:
             status = "ended"
-        watermark = None if population.epoch is None else population.watermark
+        return population.epoch or 0, status, said.reasons if said else (), len(population.units.index)
+
+    @property
+    def state(self) -> StreamState:
+        """How the stream is doing now."""
+        epoch, status, reasons, units = self.standing
+        said = self._said
         return StreamState(
             stream=self.name,
-            epoch=population.epoch or 0,
+            epoch=epoch,
             instance=self._instance,
             state=status,
-            reasons=said.reasons if said else (),
+            reasons=reasons,
             progress=self.labeler.population.progress,
-            units=len(population.units.index),
+            units=units,
             step=said.step if said else -1,
             end_sample=said.end_sample if said else 0,
-            watermark=watermark or 0,
+            watermark=self._watermark,
             skipped_steps=said.skipped_steps if said else 0,
             counters={name: value for name, value in self.labeler.counters.items() if value},
         )
 
     @property
+    def _said(self) -> Predictions | None:
+        """The last predictions, if they are of the epoch that runs."""
+        said = None if self.latest is None else self.latest.predictions
+        return said if said is not None and said.epoch == self.labeler.population.epoch else None
+
+    @property
+    def _watermark(self) -> int:
+        population = self.labeler.population
+        return 0 if population.epoch is None else population.watermark or 0
+
+    @property
     def figures(self) -> StreamFigures:
         """The gauges of the stream."""
-        state = self.state
-        said = self.latest.predictions if self.latest else None
+        said = self._said
         return StreamFigures(
-            units=state.units,
+            units=len(self.labeler.population.units.index),
             active_units=said.active_units if said else 0,
-            progress=state.progress,
+            progress=self.labeler.population.progress,
             missing=said.missing if said else 0.0,
-            skipped_steps=state.skipped_steps,
+            skipped_steps=said.skipped_steps if said else 0,
         )
 
     def _seen(self) -> _Seen:
@@ -173,7 +190,7 @@ class Streams:
     def _make_room(self, now_ns: int) -> bool:
         if len(self._streams) < self._settings.max_streams:
             return True
-        over = [s for s in self if not s.in_work and (s.state.state == "ended" or now_ns - s.heard_ns > IDLE_NS)]
+        over = [s for s in self if not s.in_work and (s.standing[1] == "ended" or now_ns - s.heard_ns > IDLE_NS)]
         if not over:
             return False
         oldest = min(over, key=lambda stream: stream.heard_ns)

@@ -14,7 +14,7 @@ import zmq
 from nuclr_stream.binning import Grid, rational
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
-from nuclr_stream.endpoints import Context, Socket, connect, give, open_socket
+from nuclr_stream.endpoints import Socket, connect, disconnect, give
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.publisher import TABLE_EVERY_S
@@ -170,11 +170,8 @@ def window_ends(recording: Recording, status: dict[str, Any]) -> list[int]:
 
 @contextmanager
 def _pushing(data: str) -> Iterator[Socket]:
-    context: Context = zmq.Context()
-    socket = open_socket(context, zmq.PUSH, max_bytes=4096, options={zmq.IMMEDIATE: 1})
+    socket = connect(zmq.PUSH, data, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1})
     try:
-        connect(socket, data, "data endpoint")
         yield socket
     finally:
-        socket.close(linger=1000)
-        context.term()
+        disconnect(socket, linger_s=1.0)
