@@ -31,8 +31,15 @@ def calibrate(logits: Float32Array, label: Int64Array, n: Float32Array, *, weigh
     curve = fit_temperature(logits, label, n, weights=weights)
     probabilities = curve.probabilities(logits, n)
     right = probabilities.argmax(axis=1) == label
-    threshold = abstention_threshold(probabilities.max(axis=1), right, weights=weights)
+    top = probabilities.max(axis=1)
+    threshold = abstention_threshold(top, right, weights=weights, group=nearest_knot(n))
     return Calibration(n=curve.n, temperature=curve.temperature, abstain_below=threshold)
+
+
+def nearest_knot(n: Float32Array) -> Int64Array:
+    """Which of the KNOTS each evidence n (R,) is nearest to, by ratio."""
+    between = np.sqrt(np.array(KNOTS[1:]) * np.array(KNOTS[:-1]))
+    return np.searchsorted(between, n).astype(np.int64)
 
 
 def fit_temperature(logits: Float32Array, label: Int64Array, n: Float32Array, *, weights: Float64Array) -> Calibration:
@@ -56,16 +63,26 @@ def abstention_threshold(
     right: npt.NDArray[np.bool_],
     *,
     weights: Float64Array,
+    group: Int64Array,
     precision: float = PROMISED_PRECISION,
 ) -> float:
-    """Smallest top-1 probability from which on at least `precision` of the weight of examples (R,) is right, or 1.
+    """Smallest top-1 probability from which on at least `precision` of the weight is right in every group, or 1.
 
-    Thresholds that leave less than LEAST_CALLED of the weight are not considered.
+    top, right, weights, group are (R,). Groups are evidences: a promise that only holds on average over a recording is
+    broken in its first minute. A group is content, too, when less than LEAST_CALLED of its weight is called; one group
+    at least must be called.
     """
-    order = np.argsort(-top, kind="stable")
-    ranked = top[order]
-    called = np.cumsum(weights[order])
-    kept = np.cumsum((weights * right)[order])
-    last_of_value = np.append(ranked[1:] != ranked[:-1], True)
-    good = (kept >= precision * called) & (called >= LEAST_CALLED * weights.sum()) & last_of_value
-    return float(ranked[np.flatnonzero(good)[-1]]) if good.any() else 1.0
+    candidates = np.unique(top)[::-1]
+    kept_promise = np.ones(len(candidates), dtype=bool)
+    called_at_all = np.zeros(len(candidates), dtype=bool)
+    for one in np.unique(group):
+        own = np.flatnonzero(group == one)
+        own = own[np.argsort(-top[own], kind="stable")]
+        count = np.searchsorted(-top[own], -candidates, side="right")
+        called = np.append(0.0, np.cumsum(weights[own]))[count]
+        good = np.append(0.0, np.cumsum(weights[own] * right[own]))[count]
+        enough = called >= LEAST_CALLED * weights[own].sum()
+        kept_promise &= ~enough | (good >= precision * called)
+        called_at_all |= enough
+    lawful = np.flatnonzero(kept_promise & called_at_all)
+    return float(candidates[lawful[-1]]) if len(lawful) else 1.0

@@ -32,8 +32,8 @@ This page is generated from the files under `results/` by `make results`; no fig
   that no window shows counts as an error. Macro-F1 is the mean of F1 over the scored classes; BA is balanced accuracy.
 * *10 s, 60 s, 300 s, all*: how much of the recording had been observed, from its start.
 * ECE: expected calibration error of the top-1 probability, 15 bins of equal mass. *Called* is the share of units whose
-  probability reaches the abstention threshold, *right* the share of those that are right; the threshold promises 0.90,
-  averaged over classes, and is 1 (nothing is called) where the training animals could not keep that.
+  probability reaches the abstention threshold, *right* the share of those that are right; the threshold promises 0.90
+  at every evidence, averaged over classes, and is 1 (nothing is called) where the training animals do not allow that.
 * *Pooled*: joined by the mean over the 10 most correlated units (1 s counts) and over the population; computed offline
   only, the daemon does not do it.
 * All rows share one recipe: examples of 1 to 30 windows and of everything, scaler + multinomial logistic regression,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from offline_training import regression
-from offline_training.calibration import abstention_threshold, calibrate, fit_temperature
+from offline_training.calibration import abstention_threshold, calibrate, fit_temperature, nearest_knot
 from offline_training.config import TrainConfig
 from offline_training.examples import WHOLE, Examples, examples
 from offline_training.pretrain import pretrain
@@ -176,15 +176,34 @@ def test_knots_beyond_the_evidence_are_left_out():
 def test_the_threshold_is_the_lowest_that_keeps_the_promise():
     top = np.array([0.9, 0.8, 0.7, 0.6, 0.5], dtype=np.float32)
     right = np.array([True, True, True, False, False])
-    weights = np.ones(5)
-    assert abstention_threshold(top, right, weights=weights, precision=0.9) == pytest.approx(0.7)
-    assert abstention_threshold(top, right, weights=weights, precision=0.6) == pytest.approx(0.5)
-    assert abstention_threshold(top, ~right, weights=weights, precision=0.9) == 1.0
+    same = {"weights": np.ones(5), "group": np.zeros(5, dtype=np.int64)}
+    assert abstention_threshold(top, right, **same, precision=0.9) == pytest.approx(0.7)
+    assert abstention_threshold(top, right, **same, precision=0.6) == pytest.approx(0.5)
+    assert abstention_threshold(top, ~right, **same, precision=0.9) == 1.0
 
 
 def test_equal_probabilities_are_called_together():
     top = np.array([0.8, 0.6, 0.6], dtype=np.float32)
-    assert abstention_threshold(top, np.array([True, True, False]), weights=np.ones(3)) == pytest.approx(0.8)
+    right = np.array([True, True, False])
+    assert abstention_threshold(top, right, weights=np.ones(3), group=np.zeros(3, dtype=np.int64)) == pytest.approx(0.8)
+
+
+def test_the_promise_holds_at_every_evidence_and_not_on_average():
+    top = np.tile([0.9, 0.6, 0.6, 0.5], 2).astype(np.float32)
+    right = np.array([True, True, True, True, True, True, False, False])
+    group = np.repeat([5, 0], 4)
+    assert abstention_threshold(top, right, weights=np.ones(8), group=group, precision=0.7) == pytest.approx(0.9)
+
+
+def test_an_evidence_that_cannot_keep_the_promise_silences_only_itself():
+    top = np.array([0.9] * 4 + [0.6] * 4, dtype=np.float32)
+    right = np.array([True] * 4 + [False] * 4)
+    group = np.repeat([5, 0], 4)
+    assert abstention_threshold(top, right, weights=np.ones(8), group=group) == pytest.approx(0.9)
+
+
+def test_evidence_belongs_to_the_nearest_knot():
+    assert nearest_knot(np.array([1.0, 1.7, 1.8, 7.0, 59.0, 500.0], dtype=np.float32)).tolist() == [0, 0, 1, 2, 5, 5]
 
 
 def test_calibrated_calls_keep_the_promise_on_new_units():
