@@ -111,13 +111,11 @@ def test_events_tell_what_happens_to_a_stream(run_daemon: RunDaemon) -> None:
     assert {(event.stream, event.epoch) for event in events} == {("rig", 5)}
 
 
-def test_every_prediction_is_recorded_and_read_back(
-    run_daemon: RunDaemon, recording: Recording, tmp_path: Path
-) -> None:
+def test_every_prediction_is_recorded_and_read_back(tiny_model: Model, recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "kept.rec"
     for _ in range(2):  # the second daemon carries the file on
-        daemon = run_daemon(record=str(path))
-        received = [one.predictions for one in replay(recording, **where(daemon))]
+        with running(tiny_model, record=str(path)) as daemon:
+            received = [one.predictions for one in replay(recording, **where(daemon))]
         kept = list(read_records(path))[-len(received) :]
         assert [one.seq for one in kept] == [one.seq for one in received]
         assert all(
