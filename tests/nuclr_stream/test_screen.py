@@ -1,0 +1,103 @@
+"""What people see: a table in a terminal, lines elsewhere; and how the demo scores itself."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from nuclr_stream import screen
+from nuclr_stream.demo import macro_f1, summary, top_classes
+from nuclr_stream.errors import NuclrStreamError
+from nuclr_stream.inference import Model
+from nuclr_stream.recording import Recording
+from nuclr_stream.screen import Screen, headline
+from nuclr_stream.sources.replay import Received
+from nuclr_stream.wire import Predictions
+from tests.nuclr_stream.conftest import said_in_process
+
+
+@pytest.fixture
+def said(recording: Recording, tiny_model: Model) -> list[Predictions]:
+    return said_in_process(recording, tiny_model)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_without_a_terminal_a_line_now_and_then(said: list[Predictions]) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Screen(console, line_every_s=4.0) as lines:
+        for one in said:
+            lines.show(one, "a note")
+    found = shown(console).splitlines()
+    assert [line.split()[1] for line in found] == ["10.0", "14.0", "18.0"]
+    assert all(line.endswith("a note") for line in found)
+
+
+def test_in_a_terminal_a_table_in_the_order_asked_for(said: list[Predictions], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "REFRESH_S", 0.0)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=20, color_system=None)
+    with Screen(console, order=["u7", "u3"]) as table:
+        table.show(said[-1])
+    text = shown(console)
+    assert text.index("u7") < text.index("u3")
+    assert "cell type" in text
+    assert "and 7 more units" in text
+    assert "█" in text
+
+
+def test_a_terminal_is_not_refreshed_more_often_than_eyes_can_follow(said: list[Predictions]) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=20)
+    with Screen(console) as table:
+        table.show(said[0])
+        before = shown(console)
+        table.show(said[1])
+        assert shown(console) == before
+
+
+def test_the_headline_names_what_is_wrong(said: list[Predictions]) -> None:
+    line = headline(replace(said[0], state="degraded", reasons=("gap",)))
+    assert line.split()[:2] == ["offline", "10.0"]
+    assert line.endswith("degraded  gap")
+
+
+def test_macro_f1_by_hand() -> None:
+    truth = np.array(["E", "E", "PV", "PV", "SST", ""])
+    predicted = np.array(["E", "PV", "PV", "", "E", "E"])
+    assert macro_f1(truth, predicted) == pytest.approx(np.mean([2 / 4, 2 / 4, 0]))
+    assert macro_f1(truth, truth) == 1.0
+
+
+def test_top_classes_ignore_abstention_and_give_nothing_to_units_without_a_window(
+    said: list[Predictions], recording: Recording
+) -> None:
+    last = replace(
+        said[-1], windows=np.array([0] + [1] * 19, dtype=np.uint32), unit_ids=tuple(f"u{k}" for k in range(20))
+    )
+    tops = top_classes(recording, last, "cell_type")
+    assert tops[0] == ""
+    task = last.tasks[0]
+    assert tops[1:].tolist() == [task.classes[k] for k in task.probabilities.argmax(axis=1)[1:]]
+    assert set(top_classes(recording, last, "another_task")) == {""}
+
+
+def test_a_summary_needs_predictions_and_scores_only_what_is_known(
+    said: list[Predictions], recording: Recording
+) -> None:
+    with pytest.raises(NuclrStreamError, match="shorter than one window"):
+        summary(recording, [], wall_s=1.0, losses={})
+    unknown = replace(recording, units={})
+    found = summary(unknown, [Received(one, 0.004) for one in said], wall_s=2.0, losses={"gap": 1})
+    assert found == {
+        "predictions": 11,
+        "recording_s": 20.0,
+        "speed": 10.0,
+        "latency_ms": {"p50": 4.0, "p95": 4.0, "p99": 4.0},
+        "losses": {"gap": 1},
+    }
