@@ -110,7 +110,7 @@ def _score_table(found: Result) -> str:
             + [_number(whole[key]) for key in ("balanced_accuracy", "ece", "coverage", "precision")]
         )
     times = [_time(seconds) for seconds in next(iter(found["features"].values()))["mean"]]
-    return _table(["features", *(f"macro-F1, {time}" for time in times), "BA, all", "ECE", "called", "right"], rows)
+    return table(["features", *(f"macro-F1, {time}" for time in times), "BA, all", "ECE", "called", "right"], rows)
 
 
 def _animal_table(found: Result) -> str:
@@ -126,7 +126,7 @@ def _animal_table(found: Result) -> str:
                 [subject if not index else "", f"{label} ({of_subject[0]['units_of_class'][label]})"]
                 + [_number(one["recall"][label]) for one in of_subject]
             )
-    return _table(["animal", "class", *(FEATURES[name] for name in names)], rows)
+    return table(["animal", "class", *(FEATURES[name] for name in names)], rows)
 
 
 def _fresh(result: Result) -> str:
@@ -144,7 +144,7 @@ def _fresh(result: Result) -> str:
         ]
         times = [_time(seconds) for seconds in next(iter(found["features"].values()))]
         lines += [f"#### {task}\n", f"{', '.join(found['classes'])}. Chance: {1 / len(found['classes']):.2f}.\n"]
-        lines += [_table(["features", *times], rows), ""]
+        lines += [table(["features", *times], rows), ""]
     return "\n".join(lines)
 
 
@@ -165,7 +165,7 @@ def _readme_table(folders: Sequence[Path]) -> str:
                 held_out = f"{len(fresh['animals'])} fresh animals, median"
                 rows.append(_readme_row(fresh, task, held_out, scores=scores, classes=len(found["classes"])))
     head = ["data", "task (classes)", "tested on", "NuCLR", "ISI histogram", "mean rate"]
-    return "Macro-F1, whole recordings; see docs/results.md for what these figures may be used for.\n\n" + _table(
+    return "Macro-F1, whole recordings; see docs/results.md for what these figures may be used for.\n\n" + table(
         head, rows
     )
 
@@ -209,7 +209,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with the columns `head`."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
