@@ -17,6 +17,7 @@ from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
+from nuclr_stream.machine import MachineWatch
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import Recording
 from nuclr_stream.wire import Predictions, decode, encode
@@ -25,20 +26,26 @@ SAMPLE_RATE = 30_000
 RATE_HZ = 5.0
 """Mean rate of a unit in the benchmark."""
 BATCH_SPIKES = 400
+SEED = 0
 BLOCK_SAMPLES = SAMPLE_RATE // 50
 
 
 def run_bench(
     model: Model, *, units: int, steps: int, on_step: Callable[[int], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Return the figures: input throughput, and latency over `steps` steps beside the bare encoder, taken by turns."""
-    rng = np.random.default_rng(0)
+    """Return the figures: input throughput, and latency over `steps` steps beside the bare encoder, taken by turns.
+
+    `machine` says what they were measured on, and how much else ran.
+    """
+    watch = MachineWatch()
+    rng = np.random.default_rng(SEED)
     throughput = input_throughput(model, units=units, rng=rng)
     latency_ms, bare_ms = step_latency(model, units=units, steps=steps, rng=rng, on_step=on_step)
     latency, bare = _percentiles(latency_ms), _percentiles(bare_ms)
     return {
         "units": units,
         "steps": steps,
+        "seed": SEED,
         "bundle": model.bundle_id,
         "provider": model.provider,
         "threads": model.threads,
@@ -47,6 +54,7 @@ def run_bench(
         "encoder_ms": bare,
         "ratio": {name: round(latency[name] / bare[name], 3) for name in latency},
         "overhead_ms": {name: round(latency[name] - bare[name], 3) for name in latency},
+        "machine": watch.facts(),
     }
 
 
