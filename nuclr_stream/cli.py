@@ -76,7 +76,8 @@ def serve(
     print(
         json.dumps({"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}), flush=True
     )
-    daemon.run()
+    if not daemon.run():
+        os._exit(0)  # a step that hangs must not keep the process
 
 
 @app.command()

@@ -35,7 +35,7 @@ class Settings(BaseModel):
     query_endpoint: str = Field(default=QUERY_ENDPOINT, description="snapshot, embeddings and status are asked here")
     http_port: int = Field(default=HTTP_PORT, ge=0, le=65535, description="of /metrics and /readyz on 127.0.0.1")
     max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are refused and counted")
-    max_units: int = Field(default=2048, ge=1, le=65536, description="units of one probe; more are dropped and counted")
+    max_units: int = Field(default=2048, ge=1, le=8192, description="units of one probe; more are dropped and counted")
     queue_bytes: int = Field(default=2**25, ge=2**16, le=2**31, description="B of undecoded input; more is dropped")
     results_queue: int = Field(default=256, ge=1, le=4096, description="results kept for each slow subscriber")
     embed_queue: int = Field(default=8, ge=1, le=1024, description="windows of clients that may wait to be embedded")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from prometheus_client import CollectorRegistry
 
 from nuclr_stream import __version__, queries, wire
 from nuclr_stream.config import Settings
@@ -54,11 +53,12 @@ class Daemon:
         self._started_ns = time.monotonic_ns()
         self._counters: Counter[str] = Counter()
         self._stopping = self._finished = self._greet = False
+        self._in_time = True
         self._next_report_ns = self._greeted_ns = self._logged_ns = 0
         self._said_states: dict[str, tuple[object, ...]] = {}
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
-        self.metrics = Metrics(CollectorRegistry(), provider=model.provider, bundle=model.bundle_id)
+        self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
         with ExitStack() as stack:
             self._record = RecordWriter(Path(settings.record)) if settings.record else None
             if self._record is not None:
@@ -79,7 +79,7 @@ class Daemon:
         # XPUB instead of PUB: a subscription is seen, so that a new subscriber hears the states at once.
         published = {zmq.SNDHWM: settings.results_queue, zmq.XPUB_VERBOSE: 1, zmq.LINGER: 300}
         self._results = stack.enter_context(open_socket(context, zmq.XPUB, max_bytes=4096, options=published))
-        answered = {zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 300}
+        answered = {zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 300, zmq.RCVHWM: 64}
         self._query = stack.enter_context(
             open_socket(context, zmq.ROUTER, max_bytes=wire.MAX_WINDOW_BYTES, options=answered)
         )
@@ -104,8 +104,11 @@ class Daemon:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Serve until `stop`; then finish the running step, publish the last states and "bye", and close everything."""
+    def run(self) -> bool:
+        """Serve until `stop`; then finish the running step, publish the last states and "bye", and close everything.
+
+        Returns whether the last step ended in time; if not, its thread still runs.
+        """
         with self._cleanup:
             self._board.not_ready = ()
             while not self._finished:
@@ -113,6 +116,7 @@ class Daemon:
                     self._say_goodbye() if self._stopping else self._turn()
                 except Exception:  # a bug in one message's path must not end the predictions of a whole rig
                     self._note_error()
+        return self._in_time
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread or signal handler."""
@@ -144,6 +148,7 @@ class Daemon:
             if isinstance(done, LabelDone):
                 self._publish_labelled(done)
         except TimeoutError:
+            self._in_time = False
             log.warning("the last step took longer than %s s; it is lost", LAST_STEP_S)
         self._finished = True
         self._report(time.monotonic_ns())

@@ -55,6 +55,16 @@ def connect(kind: int, endpoint: str, what: str, *, max_bytes: int, options: Map
     return socket
 
 
+def connect_source(endpoint: str, *, wait_s: float) -> Socket:
+    """Return a socket that pushes data to a daemon, after waiting up to `wait_s` for one. EndpointError as `connect`.
+
+    It takes messages only while a daemon is there: nothing is queued for one that may never come.
+    """
+    socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1})
+    socket.poll(int(wait_s * 1000), zmq.POLLOUT)
+    return socket
+
+
 def disconnect(socket: Socket, *, linger_s: float = 0.0) -> None:
     """Close a socket of `connect` and its context; what was accepted may still leave for `linger_s`."""
     context = socket.context

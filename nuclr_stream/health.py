@@ -69,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 5
 
     def do_GET(self) -> None:
+        """Answer one of the four addresses."""
         board = self.server.board
         if self.path == "/metrics":
             self._answer(200, self.server.metrics_text(), "text/plain; version=0.0.4; charset=utf-8")

@@ -61,10 +61,10 @@ class Figures:
 
 
 class Metrics(Collector):
-    """All metrics of one daemon on the registry that is handed in."""
+    """All metrics of one daemon, on the registry that is handed in or on one of its own."""
 
-    def __init__(self, registry: CollectorRegistry, *, provider: str, bundle: str) -> None:
-        self.registry = registry
+    def __init__(self, *, provider: str, bundle: str, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = CollectorRegistry() if registry is None else registry
         self.figures = Figures()
         self._info = {"provider": provider, "bundle": bundle}
         self._predictions = Counter("nuclr_stream_predictions", "Predictions published", registry=registry)

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zmq
 
 from nuclr_stream.binning import rational
 from nuclr_stream.config import DATA_ENDPOINT
-from nuclr_stream.endpoints import connect, disconnect, give
+from nuclr_stream.endpoints import connect_source, disconnect, give
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.wire import (
     End,
@@ -69,8 +68,7 @@ class Publisher:
         self._index_of: dict[str, int] = {}
         self._next_index = 0
         self._table_at = 0.0
-        self._socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1})
-        self._socket.poll(int(connect_s * 1000), zmq.POLLOUT)
+        self._socket = connect_source(endpoint, wait_s=connect_s)
 
     def units(
         self,

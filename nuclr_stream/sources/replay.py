@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import zmq
-
 from nuclr_stream.binning import Grid, rational
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
-from nuclr_stream.endpoints import Socket, connect, disconnect, give
+from nuclr_stream.endpoints import Socket, connect_source, disconnect, give
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.publisher import TABLE_EVERY_S
@@ -170,7 +168,7 @@ def window_ends(recording: Recording, status: dict[str, Any]) -> list[int]:
 
 @contextmanager
 def _pushing(data: str) -> Iterator[Socket]:
-    socket = connect(zmq.PUSH, data, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1})
+    socket = connect_source(data, wait_s=1.0)
     try:
         yield socket
     finally:

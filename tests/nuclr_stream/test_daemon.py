@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import zmq
 
+from nuclr_stream import daemon as daemon_module
 from nuclr_stream import wire
 from nuclr_stream.client import Publisher, Query, QueryError, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
-from nuclr_stream.errors import EndpointError, NonFiniteError, NuclrStreamError
+from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, NuclrStreamError
 from nuclr_stream.inference import Model
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import Recording
@@ -135,6 +136,61 @@ def test_a_full_disk_costs_records_but_no_predictions(
     daemon = run_daemon(record=str(tmp_path / "kept.rec"))
     assert len(list(replay(recording, **where(daemon)))) == 11
     assert counters(daemon)["not_recorded"] == 11
+
+
+def test_overload_skips_steps_and_counts_every_one(
+    run_daemon: RunDaemon, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+    embed = Model.embed
+
+    def slow(self: Model, counts: np.ndarray, active: np.ndarray) -> np.ndarray:
+        assert let_go.wait(10)
+        return embed(self, counts, active)
+
+    monkeypatch.setattr(Model, "embed", slow)
+    daemon = run_daemon()
+    with (
+        Subscription("rig", **where(daemon, "results", "query")) as subscription,
+        RawPush(daemon.endpoints["data"]) as rig,
+    ):
+        for message in recording_messages(recording, stream="rig", block_samples=30_000):
+            rig.send(message)
+        until(subscription, lambda m: isinstance(m, wire.StreamState) and m.watermark == recording.num_samples)
+        let_go.set()
+        said = [until(subscription, lambda m: isinstance(m, wire.Predictions)) for _ in range(2)]
+        state = until(subscription, ended)
+    assert [(one.step, one.skipped_steps) for one in said] == [(0, 0), (10, 9)]
+    assert (state.step, state.skipped_steps) == (10, 9)
+    assert "nuclr_stream_skipped_steps_total 9.0" in daemon.metrics.text().decode()
+
+
+def test_a_last_step_that_hangs_is_given_up_on(
+    run_daemon: RunDaemon, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running_now, let_go = threading.Event(), threading.Event()
+
+    def hangs(self: Model, counts: np.ndarray, active: np.ndarray) -> np.ndarray:
+        running_now.set()
+        assert let_go.wait(10)
+        raise NonFiniteError("never seen")
+
+    monkeypatch.setattr(Model, "embed", hangs)
+    monkeypatch.setattr(daemon_module, "LAST_STEP_S", 0.05)
+    daemon = run_daemon()
+    with (
+        Subscription("rig", **where(daemon, "results", "query")) as subscription,
+        RawPush(daemon.endpoints["data"]) as rig,
+    ):
+        until(subscription, lambda message: isinstance(message, wire.DaemonState))
+        for message in recording_messages(recording, stream="rig", block_samples=300_000):
+            rig.send(message)
+        assert running_now.wait(10)
+        daemon.stop()
+        with pytest.raises(DaemonGoneError, match="bye"):
+            until(subscription, lambda message: False)
+        let_go.set()
+    assert not daemon._in_time
 
 
 # -- queries ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ RunDaemon = Callable[..., Daemon]
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry(), provider="cpu", bundle="tiny-1")
+    return Metrics(provider="cpu", bundle="tiny-1", registry=CollectorRegistry())
 
 
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
