@@ -21,10 +21,14 @@ DEMO_FIRST_SEED ?= 1000
 DEMO_FIGURES ?= $(wildcard results/demo/fresh_animals.json)
 RAT_FIGURES ?= $(wildcard results/rat/summary.json)
 
+# What `make bench` measures. The p99 of so many steps is about their slowest but one.
+BENCH_UNITS ?= 100 400 1000
+BENCH_STEPS ?= 100
+
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
 
-.PHONY: help setup demo test lint results bundles bundle-demo bundle-rat clean
+.PHONY: help setup demo test lint results bench bundles bundle-demo bundle-rat clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,8 +58,18 @@ lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-results: $(VENV)/.dev ## Write docs/results.md and the table of the README from results/
+results: $(VENV)/.dev ## Write docs/results.md, docs/performance.md and the table of the README from results/
 	$(BIN)/nuclr-train report-results
+	$(if $(wildcard results/speed/*.json),$(BIN)/nuclr-train report-speed)
+
+bench: $(VENV)/.dev ## Measure this machine while it is quiet (minutes): results/speed/ and docs/performance.md
+	mkdir -p results/speed
+	set -e; for units in $(BENCH_UNITS); do \
+		$(BIN)/nuclr-stream bench --units $$units --steps $(BENCH_STEPS) --json > results/speed/stream_$$units.part; \
+		mv results/speed/stream_$$units.part results/speed/stream_$$units.json; \
+	done
+	$(BIN)/nuclr-train bench configs/pretrain_demo.toml --out results/speed/training.json
+	$(BIN)/nuclr-train report-speed
 
 bundles: bundle-demo bundle-rat ## Rebuild both shipped bundles
 

@@ -1,4 +1,4 @@
-"""`nuclr-train`: simulate, pretrain, readout, evaluate, check-reference. Heavy imports wait until a command runs."""
+"""`nuclr-train`: simulate, pretrain, readout, evaluate, bench, check-reference. Heavy imports wait for a command."""
 
 from __future__ import annotations
 
@@ -103,6 +103,46 @@ def recalibrate(
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.evaluate_simulated)
 app.command()(evaluation_cli.report_results)
+
+
+@app.command()
+def bench(
+    config: ConfigFile = Path("configs/pretrain_demo.toml"),
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each precision and number of threads.")] = 12,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the JSON document in this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Last line: the figures as one JSON document.")] = False,
+) -> None:
+    """Time training on this machine, on simulated animals: windows/s and CPU time by precision and threads."""
+    import json
+
+    from nuclr_stream.machine import MachineWatch
+    from offline_training.bench import run_bench
+    from offline_training.config import TrainConfig
+
+    watch = MachineWatch()
+    figures = run_bench(TrainConfig.load(config), steps=steps)
+    document = json.dumps(figures | {"machine": watch.facts()})
+    for run in figures["runs"]:
+        typer.echo(
+            f"{run['precision']}, {run['threads']} threads: {run['windows_per_s']:g} windows/s, "
+            f"{run['step_s']:g} s and {run['cpu_s']:g} CPU s a step"
+        )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(document + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(document)
+
+
+@app.command()
+def report_speed(
+    speed: Annotated[Path, typer.Option(help="Folder of what the bench commands said.")] = Path("results/speed"),
+    page: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/performance.md"),
+) -> None:
+    """Write docs/performance.md from measurements; nothing there is typed by hand."""
+    from offline_training.performance import write_performance
+
+    typer.echo(str(write_performance(speed, page)))
 
 
 @app.command()

@@ -96,7 +96,7 @@ def pretrain(
     """
     settings = config.training
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_uses_bf16(config, device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
@@ -116,7 +116,7 @@ def pretrain(
         "parameters": sum(p.numel() for p in training.encoder.parameters()),
         "device": device.type,
         "machine": _machine(device),
-        "precision": "bf16" if _uses_bf16(config, device) else "fp32",
+        "precision": "bf16" if uses_bf16(config, device) else "fp32",
         "threads": settings.threads,
         "torch": torch.__version__,
     }
@@ -267,12 +267,13 @@ def _loss_config(config: TrainConfig) -> LossConfig:
     return LossConfig(kind="contrastive", temperature=config.loss.temperature, within_view=config.loss.kind)
 
 
-def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether the encoder runs in bf16: as the config says, or with "auto" where `device` computes in it."""
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    # Elsewhere bf16 is emulated and slow; with these instructions a step takes half the time (docs/training.md).
+    # Elsewhere bf16 is emulated and slow; these instructions make steps faster (docs/performance.md).
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 

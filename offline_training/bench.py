@@ -1,0 +1,122 @@
+"""How fast an encoder trains on this machine, by precision and threads, on simulated animals made in memory.
+
+All ways to train take turns on the very same batches, so that whatever else the machine does slows them alike. A step
+is what `pretrain` does: sample a batch of pairs of windows, forward, loss, backward, optimiser.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import profile
+
+from nuclr_stream.errors import ConfigError
+from offline_training.config import TrainConfig
+from offline_training.pretrain import Training, new_training, train_step, uses_bf16
+from offline_training.simulate import simulate
+from offline_training.views import Views, ViewSampler
+
+SEEDS, UNITS, SHORTEST_S = (1000, 1001, 1002), 120, 60.0
+WARM_UP_STEPS = 3
+THREADS = (1, 2)
+RATE = 1e-5
+"""Learning rate; it has no part in the time."""
+
+
+@dataclass
+class _Way:
+    """One way to train, with weights of its own, and what its steps took, the first WARM_UP_STEPS among them."""
+
+    config: TrainConfig
+    precision: str
+    threads: int
+    autocast: torch.autocast
+    training: Training
+    step_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+    def step(self, views: Views) -> None:
+        """Train on one batch and note the seconds of the clock, and of all CPU threads. Waits for the device."""
+        torch.set_num_threads(self.threads)
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        train_step(self.training, views, self.config, rate=RATE, autocast=self.autocast)
+        self.step_s.append(time.perf_counter() - began_s)
+        self.cpu_s.append(time.process_time() - cpu_s)
+
+    def figures(self, sampled: list[tuple[int, float]]) -> dict[str, Any]:
+        """Medians over the timed steps; `sampled` are the pairs in each batch and the seconds of sampling it."""
+        timed = slice(WARM_UP_STEPS, len(sampled))
+        step_s, cpu_s = self.step_s[timed], self.cpu_s[timed]
+        rates = [pairs / (spent_s + s) for (pairs, spent_s), s in zip(sampled[timed], step_s, strict=True)]
+        return {
+            "precision": self.precision,
+            "threads": self.threads,
+            "windows_per_s": round(median(rates), 2),
+            "step_s": round(median(step_s), 5),
+            "step_s_range": [round(min(step_s), 5), round(max(step_s), 5)],
+            "cpu_s": round(median(cpu_s), 5),
+        }
+
+    def gpu_busy(self, views: Views, step_s: float) -> float:
+        """Share of a step of `step_s` in which kernels run: their time in one more step, which a profiler watches."""
+        with profile() as watched:
+            self.step(views)
+        kernels = [e for e in watched.key_averages() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+        return round(sum(e.self_device_time_total for e in kernels) / 1e6 / step_s, 3)
+
+
+def run_bench(config: TrainConfig, *, steps: int, on_step: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+    """Return the sizes and, for fp32 and bf16 (where the device has it) with 1 and 2 threads, medians over `steps`.
+
+    `windows_per_s` counts pairs of windows, with their sampling; `step_s` and `cpu_s` (all threads) are without it.
+    Raises ConfigError when the config leaves nothing of simulated spikes.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads_before = torch.get_num_threads()
+    torch.set_flush_denormal(True)
+    duration_s = max(SHORTEST_S, 6 * config.window.spec.window_s) + config.training.drop_last_s
+    sampler = ViewSampler([simulate(seed, units=UNITS, duration_s=duration_s) for seed in SEEDS], config)
+    ways = _ways(config, device)
+    sampled = []
+    for number in range(WARM_UP_STEPS + steps):
+        began_s = time.perf_counter()
+        views = sampler.batch(*divmod(number, sampler.batches_per_epoch))
+        if views is None:
+            raise ConfigError(f"{config.name}: too few of {UNITS} units are active; raise training.unit_keep")
+        sampled.append((len(views.units), time.perf_counter() - began_s))
+        for way in ways:
+            way.step(views)
+        on_step(number + 1)
+    runs, gpu = [way.figures(sampled) for way in ways], None
+    if device.type == "cuda":
+        gpu = {"name": torch.cuda.get_device_name(), "peak_bytes": torch.cuda.max_memory_allocated()}
+        runs = [run | {"gpu_busy": way.gpu_busy(views, run["step_s"])} for way, run in zip(ways, runs, strict=True)]
+    torch.set_num_threads(threads_before)
+    return {
+        "name": config.name,
+        "parameters": sum(p.numel() for p in ways[0].training.encoder.parameters()),
+        "config": config.model_dump(mode="json", include={"window", "encoder", "loss", "training"}),
+        "recordings": {"simulated_seeds": list(SEEDS), "units": UNITS, "duration_s": duration_s},
+        "steps": steps,
+        "warm_up_steps": WARM_UP_STEPS,
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": gpu,
+        "runs": runs,
+    }
+
+
+def _ways(config: TrainConfig, device: torch.device) -> list[_Way]:
+    ways = []
+    for bf16 in (False, True) if uses_bf16(config.with_training(precision="auto"), device) else (False,):
+        for threads in THREADS:
+            torch.manual_seed(config.training.seed)
+            autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+            ways.append(_Way(config, "bf16" if bf16 else "fp32", threads, autocast, new_training(config, device)))
+    return ways
