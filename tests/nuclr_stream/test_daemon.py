@@ -75,6 +75,20 @@ def test_a_late_joiner_gets_everything_there_is(run_daemon: RunDaemon, recording
         assert late.state.state == "ended"
 
 
+def test_a_new_subscriber_hears_the_states_without_waiting_for_the_next_report(tiny_model: Model) -> None:
+    settings = Settings(**FREE_PORTS).model_copy(update={"state_interval_s": 3600.0})
+    daemon = Daemon(settings, tiny_model)
+    thread = threading.Thread(target=daemon.run)
+    thread.start()
+    try:
+        for _ in range(3):
+            with Subscription("rig", **where(daemon, "results", "query")) as late:
+                until(late, lambda message: isinstance(message, wire.DaemonState))
+    finally:
+        daemon.stop()
+        thread.join(5)
+
+
 def test_states_tell_of_warming_up_then_ready_then_ended(run_daemon: RunDaemon, recording: Recording) -> None:
     daemon = run_daemon()
     with (
