@@ -97,6 +97,11 @@ class Grid:
     def _ratio(self) -> Fraction:
         return self.bins_per_second / self.sample_rate
 
+    @property
+    def exact(self) -> bool:
+        """Whether `bin_of` is exact for every sample number; it is not for a few absurd rates."""
+        return self._ratio.numerator * self._ratio.denominator < 2**63
+
     def bin_of(self, samples: npt.ArrayLike) -> Int64Array:
         """Return the bin of every sample: floor((sample - origin) * bins_per_second / sample_rate), exactly.
 

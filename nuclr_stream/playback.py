@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,19 +17,21 @@ MAX_SPIKES = 32_768
 
 
 def recording_messages(recording: Recording, *, stream: str, block_samples: int, epoch: int = 0) -> Iterator[Input]:
-    """Yield a recording as messages: unit table, masks, then one SpikeBatch per block of at most `block_samples`, End.
+    """Yield a recording as messages: unit table, one SpikeBatch per block of at most `block_samples`, End.
 
-    Unit indices are the rows of the recording. Nothing is sent for the recording's gaps: they show as missing samples.
-    Any block length gives the same predictions.
+    A mask comes before the spikes of the block in which it begins. Unit indices are the rows of the recording. Nothing
+    is sent for the recording's gaps: they show as missing samples. Any block length gives the same predictions.
     """
     header: dict[str, Any] = {"stream": stream, "epoch": epoch, "sample_rate": recording.sample_rate, "origin": 0}
     yield unit_table(recording, header)
     yield Heartbeat(**header, seq=1, start=0, stop=0)  # the first window begins at sample 0, whatever comes first
     seq = 2
-    for start, stop in recording.mask_samples.tolist():
-        yield MaskInterval(**header, seq=seq, start=start, stop=stop, cause="mask")
-        seq += 1
+    masks = deque(sorted(recording.mask_samples.tolist()))
     for start, stop in _blocks(recording, block_samples):
+        while masks and masks[0][0] < stop:
+            mask_start, mask_stop = masks.popleft()
+            yield MaskInterval(**header, seq=seq, start=mask_start, stop=mask_stop, cause="mask")
+            seq += 1
         first, last = np.searchsorted(recording.spike_samples, [start, stop])
         yield SpikeBatch(
             **header,
@@ -39,6 +42,9 @@ def recording_messages(recording: Recording, *, stream: str, block_samples: int,
             samples=recording.spike_samples[first:last],
             units=recording.spike_units[first:last].astype(np.uint32),
         )
+        seq += 1
+    for mask_start, mask_stop in masks:
+        yield MaskInterval(**header, seq=seq, start=mask_start, stop=mask_stop, cause="mask")
         seq += 1
     yield End(**header, seq=seq, sample=recording.num_samples)
 

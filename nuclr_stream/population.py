@@ -11,10 +11,12 @@ from collections import Counter, deque
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
 from nuclr_stream.binning import (
+    MAX_SAMPLE,
     BoolArray,
     Float32Array,
     Grid,
@@ -38,6 +40,10 @@ MAX_JUMP_S = 86_400
 """A message that begins later than this after the watermark is refused: a wrong clock, not a gap."""
 MAX_PENDING_OPERATIONS = 65_536
 MAX_MASKS = 4_096
+MAX_STRETCHES = 65_536
+"""How many pieces of observed time are kept apart; what comes in more of them stays missing."""
+
+Timed: TypeAlias = SpikeBatch | TraceBatch | Heartbeat | End
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +132,18 @@ class Population:
             return "rejected_input_kind"
         rate = message.sample_rate
         off = abs(float(rate / self.spec.bins_per_second) - 1) > 0.01 if traces else rate < self.spec.bins_per_second
-        if off:
+        if off or (message.epoch != self.epoch and not Grid(rate, self.spec.bins_per_second).exact):
             return "rejected_rate"
+        if message.epoch == self.epoch and self.ended:
+            return "rejected_after_end"
         if message.epoch == self.epoch and (rate != self.grid_rate or message.origin != self.grid.origin):
             return "rejected_grid_changed"
-        if isinstance(message, (SpikeBatch, TraceBatch, Heartbeat)):
+        if isinstance(message, Timed):
             return self._implausible(*_stretch(message), rate, same_epoch=message.epoch == self.epoch)
         return ""
 
     def _implausible(self, start: int, stop: int, rate: Fraction, *, same_epoch: bool) -> str:
-        if stop < start or stop - start > MAX_BLOCK_S * rate:
+        if stop < start or stop - start > MAX_BLOCK_S * rate or stop > MAX_SAMPLE:
             return "rejected_block"
         if same_epoch and self.watermark is not None and start - self.watermark > MAX_JUMP_S * rate:
             return "rejected_jump"
@@ -154,7 +162,7 @@ class Population:
         self.units.begin_epoch()
         self._covered, self._masks = Stretches(), Stretches()
         self.watermark: int | None = None
-        self._first_bin = 0
+        self._first_bin = self._first_sample = 0
         self._next_end: int | None = None
         self._step = 0
         self._counts = RollingCounts(4 * spec.bins)
@@ -169,7 +177,7 @@ class Population:
             if not self._inbox:
                 return None
             message = self._inbox[0]
-            if isinstance(message, (SpikeBatch, TraceBatch, Heartbeat)) and self._gap_before(message):
+            if isinstance(message, Timed) and self._gap_before(message):
                 continue
             self._inbox.popleft()
             self._apply(message)
@@ -191,10 +199,17 @@ class Population:
         lateness = 0 if self.ended else int(self.lateness_s * self.grid.sample_rate)
         return self.grid.complete_bins(self.watermark - lateness)
 
-    def _gap_before(self, message: SpikeBatch | TraceBatch | Heartbeat) -> bool:
-        """Move the watermark up to a message that begins beyond it; True when windows are due before the message."""
+    def _gap_before(self, message: Timed) -> bool:
+        """Move the watermark up to a message that begins beyond it; True when windows are due before the message.
+
+        The first message of an epoch decides where the first window lies.
+        """
         start, _ = _stretch(message)
-        if self.watermark is None or start <= self.watermark:
+        if self.watermark is None:
+            self.watermark = self._first_sample = start
+            self._first_bin = int(self.grid.bin_from(start))
+            self._next_end = first_window_end(self._first_bin, self.spec)
+        if start <= self.watermark:
             return False
         self.counters["samples_missing"] += start - self.watermark
         self.watermark = start
@@ -204,10 +219,10 @@ class Population:
         assert self._next_end is not None and self.epoch is not None
         end, spec = self._next_end, self.spec
         start, history = end - spec.bins, silence_bins(spec)
-        self._reserve(start - history, end)
+        self._reserve(end)
         counts = self._counts.read(start, end).copy()
         first, stop = self.grid.first_sample(start), self.grid.first_sample(end)
-        missing = 1.0 - self._covered.inside(first, stop) / (stop - first)
+        missing = (stop - first - self._covered.inside(first, stop)) / (stop - first)
         refusal = self.rules.refusal(
             missing=missing,
             masked=self._masks.inside(first, stop) > 0,
@@ -239,13 +254,12 @@ class Population:
     def _advance(self, end: int) -> None:
         """Go to the next window that holds any data at all; those without are counted, not cut one by one."""
         following = end + self.spec.hop_bins
-        oldest = self.grid.first_sample(following - self.spec.bins)
-        observed = self._covered.first_from(oldest)
-        reached = self.watermark if observed is None else observed
-        assert reached is not None
+        observed = self._covered.first_from(self.grid.first_sample(following - self.spec.bins))
+        reached = self._closed_bins()  # not beyond it: what is late may still come for the bins behind
+        if observed is not None:
+            reached = min(reached, int(self.grid.bin_of(observed)))
         # the smallest multiple of the hop that lies beyond the bin of the first observed sample
-        earliest = (int(self.grid.bin_of(reached)) // self.spec.hop_bins + 1) * self.spec.hop_bins
-        jump = max(following, earliest)
+        jump = max(following, (reached // self.spec.hop_bins + 1) * self.spec.hop_bins)
         self.counters["windows_without_data"] += (jump - following) // self.spec.hop_bins
         self._step += (jump - end) // self.spec.hop_bins
         self._next_end = jump
@@ -293,10 +307,11 @@ class Population:
             self._counts.rearrange(before, self.units.index, merges)
 
     def _apply_mask(self, mask: MaskInterval) -> None:
-        if len(self._masks) >= MAX_MASKS:
-            self.counters["masks_dropped"] += 1
-            return
-        self._masks.add(mask.start, mask.stop)
+        start, stop = mask.start, mask.stop
+        if len(self._masks) >= MAX_MASKS:  # what lies between is masked too: more than was asked for, never less
+            self.counters["masks_melted"] += 1
+            start, stop = self._masks.reaching(start, stop)
+        self._masks.add(start, stop)
 
     def _apply_spikes(self, batch: SpikeBatch) -> None:
         self.counters["spikes_received"] += len(batch.samples)
@@ -308,57 +323,68 @@ class Population:
         known = rows >= 0
         inside = (batch.samples >= batch.start) & (batch.samples < batch.stop)
         bins = self.grid.bin_of(np.where(inside, batch.samples, batch.start))
-        on_time = bins >= self._frozen(bins)
+        on_time = bins >= self._frozen
         good = known & inside & on_time
+        if self._covered.inside(batch.start, batch.stop):
+            good &= ~self._covered.holds(batch.samples)
         if not good.all():
             self.counters["spikes_out_of_range"] += int((~inside).sum())
             self.counters["spikes_unknown_unit"] += int((inside & ~known).sum())
             self.counters["spikes_late"] += int((inside & known & ~on_time).sum())
+            self.counters["spikes_repeated"] += int((inside & known & on_time & ~good).sum())
             rows, bins = rows[good], bins[good]
         self.counters["spikes_accepted"] += len(rows)
-        if len(rows):
-            self._reserve(self._frozen(bins), int(bins.max()) + 1)
-            self._counts.add_spikes(rows, bins)
+        needed = bins >= self._oldest  # with a hop longer than a window no window takes some of them up
+        if needed.any():
+            self._reserve(int(bins.max()) + 1)
+            self._counts.add_spikes(rows[needed], bins[needed])
 
     def _apply_traces(self, batch: TraceBatch) -> None:
         frames = batch.values.shape[1]
         first = int(self.grid.bin_of(batch.first_frame))
-        skip = max(self._frozen(np.array([first])) - first, 0)
         self.counters["frames_received"] += frames
-        self.counters["frames_late"] += min(skip, frames)
+        self.counters["frames_late"] += min(max(self._frozen - first, 0), frames)
+        skip = max(self._frozen - first, self._oldest - first, 0)
         rows = self.units.rows(batch.units)
         self.counters["traces_unknown_unit"] += int((rows < 0).sum())
         if skip < frames and (rows >= 0).any():
-            self._reserve(first + skip, first + frames)
+            self._reserve(first + frames)
             self._counts.set_frames(rows[rows >= 0], first + skip, batch.values[rows >= 0, skip:])
 
     def _observe(self, start: int, stop: int) -> None:
-        """Note that [start, stop) was seen; the first of them decides where the first window lies."""
-        if self.watermark is None:
-            self._first_bin = int(self.grid.bin_from(start))
-            self._next_end = first_window_end(self._first_bin, self.spec)
-            self.watermark = start
-        elif self._next_end is not None and self._step:
-            # a bin that a window has been cut from is frozen: what comes for it now is late, and stays missing
-            start = max(start, self.grid.first_sample(self._next_end - self.spec.hop_bins))
-        self._covered.add(start, stop)
+        """Note that [start, stop) was seen."""
+        assert self.watermark is not None
+        if self._step:  # what comes for a bin that a window has been cut from is late, and stays missing
+            start = max(start, self.grid.first_sample(self._frozen))
+        if start < stop and len(self._covered) >= MAX_STRETCHES:
+            self.counters["stretches_dropped"] += 1
+        elif start < stop:
+            a, b = max(start, self._first_sample), min(stop, self.watermark)
+            self.counters["samples_recovered"] += max(b - a, 0) - self._covered.inside(a, b) if a < b else 0
+            self._covered.add(start, stop)
         self.watermark = max(self.watermark, stop)
 
-    def _frozen(self, bins: Int64Array) -> int:
-        """Return the first bin that no window has been cut from yet."""
-        if self._next_end is None:
-            return int(bins.min())
+    @property
+    def _frozen(self) -> int:
+        """The first bin that no window has been cut from yet."""
+        assert self._next_end is not None
         return self._next_end - self.spec.hop_bins if self._step else self._first_bin - silence_bins(self.spec)
 
-    def _reserve(self, first: int, stop: int) -> None:
+    @property
+    def _oldest(self) -> int:
+        """The first bin that the next window, and the second before it, needs."""
+        assert self._next_end is not None
+        return self._next_end - self.spec.bins - silence_bins(self.spec)
+
+    def _reserve(self, stop: int) -> None:
         """Make room for bins up to `stop`, and keep those that the next window still needs."""
-        if self._next_end is not None:
-            first = self._next_end - self.spec.bins - silence_bins(self.spec)
-        self._counts.reserve(first, stop)
+        self._counts.reserve(self._oldest, stop)
 
 
-def _stretch(message: SpikeBatch | TraceBatch | Heartbeat) -> tuple[int, int]:
+def _stretch(message: Timed) -> tuple[int, int]:
     """Return the samples [start, stop) that a message completes; for traces a sample is a frame."""
     if isinstance(message, TraceBatch):
         return message.first_frame, message.first_frame + message.values.shape[1]
+    if isinstance(message, End):
+        return message.sample, message.sample
     return message.start, message.stop

@@ -34,6 +34,7 @@ from nuclr_stream.binning import (
     touches_silence,
 )
 from nuclr_stream.errors import RecordingError
+from nuclr_stream.stretches import Stretches
 
 MAX_FILE_BYTES = 4 * 2**30
 MAX_UNITS = 65536
@@ -146,6 +147,9 @@ def recorded_windows(recording: Recording, spec: WindowSpec, rules: WindowRules)
         bins=total,
     )
     history = silence_bins(spec)
+    gaps = Stretches()
+    for gap_start, gap_stop in recording.gap_samples.tolist():
+        gaps.add(gap_start, gap_stop)
     in_gap = _bins_inside(recording.gap_samples, grid, total)
     masked = _bins_inside(recording.mask_samples, grid, total)
     totals = np.concatenate([np.full(history, -1.0), np.where(in_gap, -1.0, counts.sum(axis=0))])
@@ -153,7 +157,7 @@ def recorded_windows(recording: Recording, spec: WindowSpec, rules: WindowRules)
         start = end - spec.bins
         window = counts[:, start:end]
         refusal = rules.refusal(
-            missing=_missing(recording.gap_samples, grid, start, end),
+            missing=_missing(gaps, grid, start, end),
             masked=bool(masked[start:end].any()),
             silent=touches_silence(totals[start : end + history], spec, first_bin=start - history),
         )
@@ -168,10 +172,9 @@ def _bins_inside(stretches: Int64Array, grid: Grid, bins: int) -> BoolArray:
     return touched
 
 
-def _missing(gaps: Int64Array, grid: Grid, start_bin: int, end_bin: int) -> float:
+def _missing(gaps: Stretches, grid: Grid, start_bin: int, end_bin: int) -> float:
     first, last = grid.first_sample(start_bin), grid.first_sample(end_bin)
-    lost = np.clip(gaps[:, 1], first, last) - np.clip(gaps[:, 0], first, last)
-    return float(lost.sum() / (last - first))
+    return gaps.inside(first, last) / (last - first)
 
 
 def load_folder(folder: Path) -> list[Recording]:
@@ -243,6 +246,9 @@ def _check(recording: Recording, where: str) -> None:
     if recording.unit_ids.ndim != 1 or not 0 < units <= MAX_UNITS:
         raise RecordingError(f"{where}: unit_ids holds {units} units; between 1 and {MAX_UNITS} are needed")
     _check_spikes(recording, where)
+    empty = np.flatnonzero(recording.unit_ids == "")
+    if empty.size:
+        raise RecordingError(f"{where}: unit_ids: row {empty[0]} is empty; every unit needs an id")
     if len(np.unique(recording.unit_ids)) != units:
         names, counts = np.unique(recording.unit_ids, return_counts=True)
         raise RecordingError(
@@ -255,6 +261,8 @@ def _check(recording: Recording, where: str) -> None:
         stretches = getattr(recording, name)
         if stretches.ndim != 2 or stretches.shape[1:] != (2,) or (stretches[:, 0] >= stretches[:, 1]).any():
             raise RecordingError(f"{where}: {name} must be (M, 2) stretches [start, stop) with start < stop")
+        if stretches.size and max(-int(stretches.min()), int(stretches.max())) > MAX_SAMPLE:
+            raise RecordingError(f"{where}: {name} holds sample numbers beyond +-2**53")
 
 
 def _check_spikes(recording: Recording, where: str) -> None:

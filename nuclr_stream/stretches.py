@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+import numpy as np
+
+from nuclr_stream.binning import BoolArray, Int64Array
+
 
 class Stretches:
     """A set of sample numbers kept as sorted, disjoint [start, stop) stretches."""
@@ -29,6 +33,19 @@ class Stretches:
         last = bisect_left(self._starts, stop)
         pairs = zip(self._starts[first:last], self._stops[first:last], strict=True)
         return sum(min(b, stop) - max(a, start) for a, b in pairs)
+
+    def holds(self, samples: Int64Array) -> BoolArray:
+        """Return which of `samples` (N,) are in the set."""
+        place = np.searchsorted(np.array(self._stops, dtype=np.int64), samples, side="right")
+        inside: BoolArray = np.append(np.array(self._starts, dtype=np.int64), np.iinfo(np.int64).max)[place] <= samples
+        return inside
+
+    def reaching(self, start: int, stop: int) -> tuple[int, int]:
+        """Return [start, stop) made longer, so that it touches the stretch before it, or else the one behind."""
+        place = bisect_left(self._starts, start)
+        if place:
+            return min(start, self._stops[place - 1]), stop
+        return start, max(stop, self._starts[0]) if self._starts else stop
 
     def first_from(self, sample: int) -> int | None:
         """Return the smallest sample >= `sample` in the set, or None."""

@@ -53,6 +53,7 @@ class Units:
         self.max_units = max_units
         self._earlier: dict[str, int] = {}
         self._units: dict[int, _Unit] = {}
+        self._index_of: dict[str, int] = {}
         self.version = -1
         self._first_table = True
         self._alias: dict[int, int] = {}
@@ -61,8 +62,8 @@ class Units:
 
     def begin_epoch(self) -> None:
         """Forget the table; only the ids stay behind, for a first table that says `continues`."""
-        self._earlier = {unit.unit_id: index for index, unit in self._units.items()} or self._earlier
-        self._units, self._alias, self._retired = {}, {}, set()
+        self._earlier = self._index_of or self._earlier
+        self._units, self._index_of, self._alias, self._retired = {}, {}, {}, set()
         self.version, self._first_table = -1, True
         self._rebuild()
 
@@ -95,11 +96,11 @@ class Units:
             counters["tables_out_of_order"] += 1
             return []
         operations: list[Operation] = []
-        for row in range(len(table.index)):
-            operations += self._apply_row(table, row, _later(int(added_bins[row]), now_bin), counters)
-        if table.full:
+        if table.full:  # these first: one of the others may take over an id, or a place
             listed = set(table.index.tolist())
             operations += [op for index in sorted(set(self._units) - listed) for op in self._retire(index)]
+        for row in range(len(table.index)):
+            operations += self._apply_row(table, row, _later(int(added_bins[row]), now_bin), counters)
         self.version = table.version
         self._rebuild()
         if self._first_table:
@@ -134,11 +135,14 @@ class Units:
     def _add(self, table: UnitTable, row: int, added_bin: int, counters: Counter[str]) -> list[Operation]:
         index, unit_id = int(table.index[row]), table.unit_ids[row]
         known = self._units.get(index)
-        taken = any(unit.unit_id == unit_id for i, unit in self._units.items() if i != index)
+        taken = self._index_of.get(unit_id, index) != index
         full = known is None and len(self._units) >= self.max_units
         if taken or full or index >= MAX_INDEX or index in self._retired or not unit_id:
             counters["units_over_maximum" if full else "table_rows_rejected"] += 1
             return []
+        if known is not None:
+            del self._index_of[known.unit_id]
+        self._index_of[unit_id] = index
         self._units[index] = _Unit(
             unit_id=unit_id,
             added_bin=known.added_bin if known else added_bin,
@@ -150,9 +154,8 @@ class Units:
         return []
 
     def _retire(self, index: int) -> list[Operation]:
-        del self._units[index]
+        del self._index_of[self._units.pop(index).unit_id]
         self._retired.add(index)
-        self._alias = {old: new for old, new in self._alias.items() if new != index}
         return [Operation("forget", source=index)]
 
     def _merge(self, source: int, target: int, counters: Counter[str]) -> list[Operation]:
@@ -161,15 +164,17 @@ class Units:
             return []
         # the older of both decides: the sum of their counts is that of one unit that was there all along
         self._units[target].added_bin = min(self._units[target].added_bin, self._units[source].added_bin)
-        del self._units[source]
+        del self._index_of[self._units.pop(source).unit_id]
         self._retired.add(source)
-        self._alias = {old: target if new == source else new for old, new in self._alias.items()} | {source: target}
+        self._alias[source] = target
         return [Operation("merge", source=source, target=target)]
 
     def _rename(self, index: int, unit_id: str, counters: Counter[str]) -> None:
-        if not unit_id or any(unit.unit_id == unit_id for i, unit in self._units.items() if i != index):
+        if not unit_id or self._index_of.get(unit_id, index) != index:
             counters["table_rows_rejected"] += 1
             return
+        del self._index_of[self._units[index].unit_id]
+        self._index_of[unit_id] = index
         self._units[index].unit_id = unit_id
 
     def _rebuild(self) -> None:
@@ -180,8 +185,9 @@ class Units:
         # one entry more than the largest index: whatever lies beyond is looked up there, and unknown
         self._row_of: Int64Array = np.full(max([*living, *self._alias], default=-1) + 2, -1, dtype=np.int64)
         self._row_of[self.index] = np.arange(len(living))
-        for old, new in self._alias.items():
+        for old, new in reversed(self._alias.items()):  # the last first: what `old` went into may have gone on itself
             self._row_of[old] = self._row_of[new]
+        self._alias = {old: new for old, new in self._alias.items() if self._row_of[old] >= 0}
 
 
 def _later(added_bin: int, now_bin: int | None) -> int:
