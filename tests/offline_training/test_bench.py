@@ -129,3 +129,10 @@ def test_a_config_that_leaves_no_batch_is_refused(file: Path) -> None:
     starved = starved.with_training(unit_keep=(0.1, 0.1))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"starved: too few of 40 units are active; raise training\.unit_keep"):
         run_bench(starved, steps=1)
+
+
+def test_a_median_needs_a_step(file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["nuclr-train", "bench", str(file), "--steps", "0"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "--steps" in capfd.readouterr().err
