@@ -177,11 +177,13 @@ def demo(
     recording: Annotated[Path | None, typer.Option("--recording", help="Another one than the shipped (.npz).")] = None,
 ) -> None:
     """Show everything: a real daemon, a recording played into it, a live table, and how right it was."""
-    from nuclr_stream.demo import RECORDING, run_demo
+    from nuclr_stream.demo import RECORDING, in_words, run_demo
 
     find_bundle(bundle)
     console = Console()
     summary = run_demo(Recording.load(recording or RECORDING), console, bundle=bundle)
+    for line in in_words(summary):
+        console.print(line, soft_wrap=True, highlight=False)
     _say(summary)
 
 

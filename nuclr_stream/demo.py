@@ -99,6 +99,19 @@ def summary(recording: Recording, received: list[Received], *, wall_s: float, lo
     }
 
 
+def in_words(figures: dict[str, Any]) -> list[str]:
+    """Return the summary for people, a line each."""
+    lines = [f"{figures['recording_s']:g} s of recording at {figures['speed']:g} x real time"]
+    for name in ("cell_type", "brain_region"):
+        if f"{name}_macro_f1" in figures:
+            lines.append(
+                f"{name.replace('_', ' ')}: macro-F1 {figures[f'{name}_macro_f1']:.2f} against the ground truth"
+            )
+    latency = ", ".join(f"{name} {value:.1f} ms" for name, value in figures["latency_ms"].items())
+    losses = ", ".join(f"{reason} {count}" for reason, count in figures["losses"].items()) or "nothing"
+    return [*lines, f"last spikes of a window to its predictions: {latency}", f"lost on the way: {losses}"]
+
+
 def top_classes(recording: Recording, predictions: Predictions, task: str) -> npt.NDArray[np.str_]:
     """Return the top class (U,) of every unit of the recording, abstained or not; empty for one without a window."""
     row_of = {unit_id: row for row, unit_id in enumerate(predictions.unit_ids) if predictions.windows[row]}

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -37,7 +37,7 @@ class Screen:
 
     def __enter__(self) -> Screen:
         if self._console.is_terminal:
-            self._live = self._stack.enter_context(Live(console=self._console, auto_refresh=False, transient=True))
+            self._live = self._stack.enter_context(Live(console=self._console, auto_refresh=False))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -54,21 +54,23 @@ class Screen:
             self._shown_at = time.monotonic()
             self._live.update(self._table(predictions, note), refresh=True)
 
-    def _table(self, predictions: Predictions, note: str) -> Table:
-        table = Table(title=headline(predictions, note), title_justify="left", expand=False, pad_edge=False)
+    def _table(self, predictions: Predictions, note: str) -> Group:
+        """Return a headline and as many units as fit, spread evenly over the order of rows."""
+        table = Table(pad_edge=False)
         table.add_column("unit")
         for task in predictions.tasks:
             table.add_column(task.name.replace("_", " "), no_wrap=True)
         table.add_column("windows", justify="right")
         names = predictions.unit_ids
         rows = sorted(range(len(names)), key=lambda row: self._place.get(names[row], row))
-        room = max(self._console.height - 7, 5)
-        for row in rows[:room]:
+        room = min(max(self._console.height - 8, 5), len(rows))
+        for place in np.linspace(0, len(rows) - 1, room).astype(int).tolist():
+            row = rows[place]
             cells = [_cell(task, row) for task in predictions.tasks]
             table.add_row(names[row], *cells, str(predictions.windows[row]))
         if len(rows) > room:
-            table.caption = f"and {len(rows) - room} more units"
-        return table
+            table.caption = f"{room} of {len(rows)} units"
+        return Group(Text(headline(predictions, note)), table)
 
 
 def headline(predictions: Predictions, note: str = "") -> str:

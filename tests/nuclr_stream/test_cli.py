@@ -262,6 +262,8 @@ def test_demo_ends_with_the_promised_document(
     assert list(found["latency_ms"]) == ["p50", "p95", "p99"]
     assert (found["predictions"], found["recording_s"], found["losses"]) == (11, 20.0, {})
     assert "right: cell_type" in out
+    assert "cell type: macro-F1 0." in out.splitlines()[-5]
+    assert out.splitlines()[-2] == "lost on the way: nothing"
 
 
 def test_demo_sums_up_in_time_on_a_slow_machine(

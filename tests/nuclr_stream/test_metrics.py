@@ -154,11 +154,13 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
 ) -> None:
     daemon = run_daemon()
     assert len(list(replay(recording, **where(daemon)))) == 11
-    with Subscription("", **where(daemon, "results", "query")) as heard:
-        with Publisher(daemon.endpoints["data"], stream="random_0", sample_rate=30_000, epoch=1) as stale:
-            stale.heartbeat()
-            for _ in range(2):  # the first may come with the snapshot, the second with a report
-                until(heard, lambda m: ended(m) and m.counters.get("rejected_stale_epoch") == 1)
+    with (
+        Subscription("", **where(daemon, "results", "query")) as heard,
+        Publisher(daemon.endpoints["data"], stream="random_0", sample_rate=30_000, epoch=1) as stale,
+    ):
+        stale.heartbeat()
+        for _ in range(2):  # the first may come with the snapshot, the second with a report
+            until(heard, lambda m: ended(m) and m.counters.get("rejected_stale_epoch") == 1)
     url = daemon.endpoints["http"]
     assert get(url + "/livez")[0] == get(url + "/readyz")[0] == 200
     found = samples(get(url + "/metrics")[1])

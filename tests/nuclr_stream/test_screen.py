@@ -48,7 +48,7 @@ def test_in_a_terminal_a_table_in_the_order_asked_for(said: list[Predictions], m
     text = shown(console)
     assert text.index("u7") < text.index("u3")
     assert "cell type" in text
-    assert "and 7 more units" in text
+    assert "12 of 20 units" in text
     assert "█" in text
 
 
