@@ -6,6 +6,7 @@ recording labelled in process, embedded offline through onnxruntime, and embedde
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from nuclr_stream.sources.replay import replay
 from offline_training.config import TrainConfig
 from offline_training.embed import embed_recording, one_by_one, through_torch
 from offline_training.pretrain import load_run, pretrain
-from offline_training.readout import fit_readouts
+from offline_training.readout import fit_readouts, load_readouts, recalibrate
+from offline_training.regression import ReadoutError
 from offline_training.simulate import simulate
 from tests.nuclr_stream.conftest import running, where
 
@@ -113,3 +115,20 @@ def test_a_bundle_says_what_it_was_made_of(model: Model) -> None:
     assert manifest.trained_on.subjects == ("sim_001000", "sim_001001", "sim_001002")
     assert [task.name for task in manifest.tasks] == ["cell_type", "brain_region"]
     assert (manifest.spec.window_s, manifest.spec.hop_s) == (10.0, 1.0)
+
+
+def test_shipped_readouts_are_calibrated_on_animals_that_a_folds_encoder_never_saw(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    recordings = [simulate(1000 + k, units=32, duration_s=60.0) for k in range(3)]
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    before = load_readouts(run)
+    folds = [pretrain(TrainConfig.parse(CONFIG), recordings[:2], tmp_path / "without_the_third")]
+    after = recalibrate(run, folds, recordings)
+    assert load_readouts(run).keys() == after.keys()
+    for task, readout in load_readouts(run).items():
+        assert readout.calibrated_on == "units of 1 animals (sim_001002), each unseen by its fold's encoder and readout"
+        assert readout.calibration == after[task].calibration != before[task].calibration
+        assert np.array_equal(readout.linear.weight, before[task].linear.weight), "what is predicted does not change"
+    with pytest.raises(ReadoutError, match="none of 1 folds holds out an animal"):
+        recalibrate(run, [run_dir], recordings)
