@@ -28,7 +28,7 @@ BENCH_STEPS ?= 100
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
 
-.PHONY: help setup demo test lint results bench bundles bundle-demo bundle-rat clean
+.PHONY: help setup demo test test-slow lint results bench bundles bundle-demo bundle-rat clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ demo: $(VENV)/.core ## Daemon and client on the simulated demo recording, live; 
 
 test: $(VENV)/.dev ## Install what the tests need (with torch) and run them
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.dev ## Long campaigns that make test leaves out
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff check .
