@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +34,7 @@ SHIPPED = Path(__file__).parent / "bundles"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class WindowPart(_Part):
@@ -72,6 +74,8 @@ class TaskPart(_Part):
     def _consistent(self) -> TaskPart:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes of {self.name} repeat")
+        if not all(c.isprintable() and 0 < len(c.encode()) <= 64 for c in self.classes):
+            raise ValueError(f"classes of {self.name} must be printable and 1 to 64 bytes long")
         if len(self.prior) != len(self.classes) or abs(sum(self.prior) - 1) > 1e-6 or min(self.prior) < 0:
             raise ValueError(f"prior of {self.name} must be {len(self.classes)} probabilities that add up to 1")
         if len(self.n) != len(self.temperature) or not self.n or list(self.n) != sorted(set(self.n)) or self.n[0] < 1:
@@ -110,12 +114,19 @@ class Manifest(_Part):
     embedding_dim: int = Field(gt=0, le=4096)
     max_units: int = Field(gt=0, le=65536)
     parameters: int = Field(gt=0)
-    tasks: tuple[TaskPart, ...]
+    tasks: tuple[TaskPart, ...] = Field(min_length=1, max_length=16)
     trained_on: TrainedOn
     training: dict[str, Any]
     evaluation: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Manifest:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"names of tasks repeat: {', '.join(names)}")
+        return self
 
     @property
     def spec(self) -> WindowSpec:
@@ -152,9 +163,17 @@ class Bundle:
 
     @property
     def sample(self) -> Sample:
-        """The sample window. Raises BundleError when its arrays do not fit the manifest."""
-        with np.load(io.BytesIO(self.files["sample.npz"]), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        """The sample window. Raises BundleError when it is no such file, or its arrays do not fit the manifest."""
+        file = io.BytesIO(self.files["sample.npz"])
+        try:
+            with zipfile.ZipFile(file) as zipped:
+                unpacked = sum(info.file_size for info in zipped.infolist())
+            if unpacked > 4 * MAX_FILE_BYTES:
+                raise BundleError(f"sample.npz: unpacks to {unpacked} bytes, more than {4 * MAX_FILE_BYTES}")
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+            raise BundleError(f"sample.npz: not a readable .npz of plain arrays ({error})") from error
         logits = {k[len("logits_") :]: v for k, v in arrays.items() if k.startswith("logits_")}
         missing = {"counts", "mask", "embedding"} - set(arrays) | {t.name for t in self.manifest.tasks} - set(logits)
         if missing:
@@ -208,7 +227,7 @@ def _manifest(raw: bytes, folder: Path) -> Manifest:
     where = f"{folder.name}/manifest.json"
     try:
         content = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not JSON ({error})") from error
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:

@@ -267,7 +267,7 @@ class Daemon:
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:
             self._query.send_multipart([identity, *wire.encode(reply)], zmq.NOBLOCK)
-        except zmq.ZMQError:  # the client is gone, or does not read
+        except (WireError, zmq.ZMQError):  # too large to be said; the client is gone, or does not read
             self._counters["replies_lost"] += 1
 
     # -- what is said about oneself ----------------------------------------------------------------------------------

@@ -144,6 +144,9 @@ def check_bundle(bundle: Bundle) -> dict[str, float]:
         )
     if not np.array_equal(sample.mask, active_units(sample.counts, manifest.window.input_kind)):
         raise BundleError("sample.npz: mask does not name the active units; export the bundle again")
+    unknown = set(sample.logits) - {task.name for task in manifest.tasks}
+    if unknown or not sample.mask.any():
+        raise BundleError(f"sample.npz: {f'logits of unknown {unknown}' if unknown else 'no unit is active'}")
     model = Model(bundle, provider="cpu")
     found = {"embedding": _difference(model.embed(sample.counts, sample.mask), sample.embedding, "embedding", 1.0)}
     evidence = np.ones(len(sample.embedding), dtype=np.float32)

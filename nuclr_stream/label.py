@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclr_stream.binning import Grid, rational
-from nuclr_stream.errors import RecordingError
+from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
@@ -34,6 +34,11 @@ def label_recording(
     not), probability, abstained, windows, reason and a p_<class> per class of the task. Rows before the first window
     have windows 0 and the prior as probabilities. `on_window` is told the time of every window as it is done.
     """
+    most = model.manifest.max_units
+    if len(recording.unit_ids) > most:
+        raise RecordingError(
+            f"{recording.recording_id}: {len(recording.unit_ids)} units; bundle {model.bundle_id} takes at most {most}"
+        )
     labeler = Labeler(model, stream=recording.recording_id, hop_s=hop_s, max_units=len(recording.unit_ids))
     rate = recording.sample_rate
     wanted = _times(recording, every_s)
@@ -63,12 +68,19 @@ def write_labels(
     every_s: float | None = None,
     on_window: Callable[[Recording, float], None] = lambda _recording, _seconds: None,
 ) -> int:
-    """Write the rows of all recordings to `out` as CSV and return how many; the file appears whole or not at all."""
+    """Write the rows of all recordings to `out` as CSV and return how many; the file appears whole or not at all.
+
+    Raises NuclrStreamError when it cannot be written, RecordingError for a recording that the bundle cannot take.
+    """
     classes = dict.fromkeys(c for name in model.task_names for c in model.task(name).classes)
     head = ["recording_id", "unit_id", "task", "time_s", "final", "prediction", "probability", "abstained", "windows"]
     temporary = out.with_name(out.name + ".part")
     rows = 0
-    with temporary.open("w", newline="") as file:
+    try:
+        file = temporary.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise NuclrStreamError(f"--out {out}: {error.strerror}; choose another file") from error
+    with file:
         writer = csv.DictWriter(file, [*head, *(f"p_{c}" for c in classes), "reason"], restval="")
         writer.writeheader()
         for recording in recordings:

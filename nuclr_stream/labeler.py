@@ -59,6 +59,7 @@ class Labeler:
             max_units=min(max_units, manifest.max_units),
         )
         self._evidence = Evidence(manifest.embedding_dim)
+        self._outside = False  # whether the population was too small in the last window that was embedded
 
     # -- the side of the data ----------------------------------------------------------------------------------------
 
@@ -83,12 +84,16 @@ class Labeler:
             self._apply(operation)
         index = window.unit_index
         refusal = window.refusal or self._embed(window)
+        if not refusal:
+            self._outside = int(window.active.sum()) < self.rules.min_population
+        outside = self._outside
         windows = self._evidence.windows(index)
         mean = self._evidence.mean(index)
         evidence = evidence_n(windows, hop_s=self.spec.hop_s, window_s=self.spec.window_s)
-        reasons = self._reasons(window, refusal)
+        answers = [self._task(name, mean, evidence, outside=outside) for name in self.model.task_names]
+        causes = [refusal, "population_below_minimum" if outside else "", *(cause for _, cause in answers)]
+        reasons = tuple(dict.fromkeys(filter(None, causes)))
         state: StreamStatus = "degraded" if reasons else "ready"
-        outside = "population_below_minimum" in reasons
         predictions = Predictions(
             stream=self.stream,
             epoch=window.epoch,
@@ -110,7 +115,7 @@ class Labeler:
             windows=windows.astype(np.uint32),
             evidence=evidence,
             flags=self._flags(window, outside=outside),
-            tasks=tuple(self._task(name, mean, evidence, outside=outside) for name in self.model.task_names),
+            tasks=tuple(task for task, _ in answers),
         )
         return Labelled(predictions, mean, self._evidence.last(index))
 
@@ -128,22 +133,20 @@ class Labeler:
         self._evidence.add(window.unit_index[window.active], embeddings)
         return ""
 
-    def _task(self, name: str, mean: Float32Array, evidence: Float32Array, *, outside: bool) -> TaskPredictions:
-        part = self.model.task(name)
-        probabilities = self.model.probabilities(name, mean, evidence)
+    def _task(
+        self, name: str, mean: Float32Array, evidence: Float32Array, *, outside: bool
+    ) -> tuple[TaskPredictions, str]:
+        """Return a task's answer, and why it is none that may be believed, or an empty string."""
+        part, cause = self.model.task(name), ""
+        try:
+            probabilities = self.model.probabilities(name, mean, evidence)
+        except NonFiniteError:
+            cause = "nonfinite"
+            probabilities = np.tile(np.asarray(part.prior, dtype=np.float32), (len(evidence), 1))
         abstained = part.calibration.abstains(probabilities, evidence)
-        return TaskPredictions(
-            name=name,
-            classes=part.classes,
-            probabilities=probabilities,
-            abstained=np.ones_like(abstained) if outside else abstained,
-        )
-
-    def _reasons(self, window: Window, refusal: str) -> tuple[str, ...]:
-        reasons = [refusal] if refusal else []
-        if not refusal and window.active.sum() < self.rules.min_population:
-            reasons.append("population_below_minimum")
-        return tuple(reasons)
+        if outside or cause:
+            abstained = np.ones_like(abstained)
+        return TaskPredictions(name=name, classes=part.classes, probabilities=probabilities, abstained=abstained), cause
 
     def _flags(self, window: Window, *, outside: bool) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         flags = np.where(window.active, 0, UnitFlag.SILENT).astype(np.uint8)
@@ -157,3 +160,4 @@ class Labeler:
             self._evidence.forget(operation.source)
         else:
             self._evidence.reindex(dict(operation.index_of))
+            self._outside = self._outside and bool(operation.index_of)

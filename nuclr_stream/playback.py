@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nuclr_stream.errors import RecordingError
 from nuclr_stream.recording import Recording
 from nuclr_stream.wire import End, Heartbeat, Input, MaskInterval, SpikeBatch, UnitAction, UnitTable
 
@@ -72,8 +73,12 @@ def unit_table(recording: Recording, header: dict[str, Any]) -> UnitTable:
 
 
 def _column(recording: Recording, name: str, unknown: float, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    fallback = np.full(len(recording.unit_ids), unknown)
-    return np.asarray(recording.units.get(name, fallback)).astype(dtype)
+    values = recording.units.get(name, np.full(len(recording.unit_ids), unknown))
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.number):
+        raise RecordingError(
+            f"{recording.recording_id}: unit_{name} is {values.dtype} {values.shape}, not numbers (U,)"
+        )
+    return np.where(np.isfinite(values), values, unknown).astype(dtype)
 
 
 def _blocks(recording: Recording, block_samples: int) -> Iterator[tuple[int, int]]:

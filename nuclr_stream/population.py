@@ -76,11 +76,8 @@ class Window:
 
     def superseding(self, older: Window) -> Window:
         """Return this window in the place of an older one that was never labelled: its operations are kept."""
-        return replace(
-            self,
-            operations=older.operations + self.operations,
-            skipped_steps=max(self.skipped_steps, older.skipped_steps) + 1,
-        )
+        skipped = self.skipped_steps + (older.skipped_steps + 1 if older.epoch == self.epoch else 0)
+        return replace(self, operations=older.operations + self.operations, skipped_steps=skipped)
 
 
 class Population:

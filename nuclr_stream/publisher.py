@@ -114,15 +114,16 @@ class Publisher:
         it was sent. Raises WireError when there are more than 65,536 spikes or a value is out of range.
         """
         self._renew_table()
-        start, self.watermark = self.watermark, stop
-        return self._send(
+        sent = self._send(
             SpikeBatch,
-            start=start,
+            start=self.watermark,
             stop=stop,
             table_version=0 if self._table is None else self._table["version"],
             samples=np.asarray(samples, dtype=np.int64),
             units=np.asarray(units, dtype=np.uint32),
         )
+        self.watermark = stop  # not before: what raised may be sent again
+        return sent
 
     def mask(self, start: int, stop: int, *, cause: str = "artefact") -> bool:
         """Say that samples [start, stop) hold no usable data; best before the spikes after it. Returns whether sent."""
@@ -132,8 +133,10 @@ class Publisher:
     def heartbeat(self, stop: int | None = None) -> bool:
         """Say that the source is alive, and with `stop` that no unit fired up to there. Returns whether sent."""
         self._renew_table()
-        start, self.watermark = self.watermark, self.watermark if stop is None else stop
-        return self._send(Heartbeat, start=start, stop=self.watermark)
+        stop = self.watermark if stop is None else stop
+        sent = self._send(Heartbeat, start=self.watermark, stop=stop)
+        self.watermark = stop
+        return sent
 
     def skip(self, sample: int) -> None:
         """Go on at `sample`: what lies between was not recorded, and will be missing in the daemon."""

@@ -35,8 +35,8 @@ def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) ->
     for stream in streams:
         if request.stream in ("", stream.name):
             messages.append(stream.state)
-            if stream.latest is not None:
-                messages.append(stream.latest.predictions)
+            if stream.current is not None:
+                messages.append(stream.current.predictions)
     return SnapshotReply(request_id=request.request_id, messages=tuple(messages))
 
 
@@ -44,9 +44,9 @@ def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsR
     """Return mean and last embeddings of the units that were named, or of all; unknown ones are left out."""
     if stream is None:
         return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
-    if stream.latest is None:
+    if (latest := stream.current) is None:
         return _error(request.request_id, "warming_up", "no window is complete yet")
-    said = stream.latest.predictions
+    said = latest.predictions
     row_of = {unit_id: row for row, unit_id in enumerate(said.unit_ids) if said.windows[row]}
     names = [name for name in request.unit_ids or said.unit_ids if name in row_of]
     rows = np.array([row_of[name] for name in names], dtype=np.int64)
@@ -57,8 +57,8 @@ def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsR
         end_sample=said.end_sample,
         unit_ids=tuple(names),
         windows=said.windows[rows],
-        mean=stream.latest.mean[rows],
-        last=stream.latest.last[rows],
+        mean=latest.mean[rows],
+        last=latest.last[rows],
     )
 
 

@@ -107,7 +107,7 @@ class Recording:
                 subject_id=str(arrays["subject_id"]),
                 session_date=str(arrays.get("session_date", "")),
                 sample_rate=_sample_rate(arrays, path),
-                num_samples=int(_integers(arrays["num_samples"], "num_samples", path)),
+                num_samples=int(_integers(arrays["num_samples"], "num_samples", path).item()),
                 spike_samples=_integers(arrays["spike_samples"], "spike_samples", path).astype(np.int64),
                 spike_units=_rows(arrays["spike_units"], path),
                 unit_ids=arrays["unit_ids"].astype(np.str_),
@@ -206,6 +206,8 @@ def _require(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
     missing = [name for name in needed if name not in arrays]
     if missing or not {"sample_rate_hz", "sample_rate_ratio"} & set(arrays):
         raise RecordingError(f"{path.name}: field {', '.join(missing) or 'sample_rate_hz'} is missing")
+    if arrays["num_samples"].size != 1:
+        raise RecordingError(f"{path.name}: field num_samples has shape {arrays['num_samples'].shape}, not one number")
 
 
 def _sample_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:

@@ -2,7 +2,7 @@
 
 Format: the 8 bytes b"NUCLRRC1", then messages; a message is its number of frames and the length of every frame, each a
 little-endian uint32, then the frames as they were published (docs/protocol.md). A torn last message, as a crash leaves
-it, is dropped when the file is read or carried on.
+it, is dropped when the file is read or carried on; a file that is damaged elsewhere is refused, never cut.
 """
 
 from __future__ import annotations
@@ -60,11 +60,12 @@ class RecordWriter:
 def read_records(path: Path) -> Iterator[Message]:
     """Yield the messages of a record file in the order in which they were published.
 
-    Raises NuclrStreamError when it is no record file, WireError when a message in it is malformed.
+    Raises NuclrStreamError when it is no record file or, behind its last good message, when it is damaged; WireError
+    when a message in it is malformed.
     """
     with path.open("rb") as file:
         _check_magic(file, path)
-        while (frames := _read_frames(file)) is not None:
+        while (frames := _read_frames(file, path)) is not None:
             yield decode(frames)
 
 
@@ -72,7 +73,7 @@ def _whole_length(file: IO[bytes], path: Path) -> int:
     file.seek(0)
     _check_magic(file, path)
     end = file.tell()
-    while _read_frames(file) is not None:
+    while _read_frames(file, path) is not None:
         end = file.tell()
     return end
 
@@ -82,15 +83,18 @@ def _check_magic(file: IO[bytes], path: Path) -> None:
         raise NuclrStreamError(f"{path.name}: not a record of predictions; choose another file with --record")
 
 
-def _read_frames(file: IO[bytes]) -> list[bytes] | None:
+def _read_frames(file: IO[bytes], path: Path) -> list[bytes] | None:
+    """Return the next message, or None at the end of the file or in a message that is torn by it."""
+    place = file.tell()
     count = file.read(4)
     if len(count) < 4:
         return None
     (frames,) = struct.unpack("<I", count)
-    if not 0 < frames <= _MAX_FRAMES:
-        return None
-    lengths = struct.unpack(f"<{frames}I", sizes) if len(sizes := file.read(4 * frames)) == 4 * frames else ()
-    if not lengths or sum(lengths) > MAX_REPLY_BYTES:
+    sizes = file.read(4 * min(frames, _MAX_FRAMES))
+    lengths = struct.unpack(f"<{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
+    if not 0 < frames <= _MAX_FRAMES or sum(lengths) > MAX_REPLY_BYTES:
+        raise NuclrStreamError(f"{path.name}: damaged at byte {place}; keep it, and choose another file with --record")
+    if len(lengths) < frames:
         return None
     body = [file.read(length) for length in lengths]
     return body if sum(map(len, body)) == sum(lengths) else None

@@ -114,10 +114,14 @@ class Stream:
         )
 
     @property
+    def current(self) -> Labelled | None:
+        """What came out last, if it is of the epoch that runs: what was known before it is known no more."""
+        latest = self.latest
+        return latest if latest and latest.predictions.epoch == self.labeler.population.epoch else None
+
+    @property
     def _said(self) -> Predictions | None:
-        """The last predictions, if they are of the epoch that runs."""
-        said = None if self.latest is None else self.latest.predictions
-        return said if said is not None and said.epoch == self.labeler.population.epoch else None
+        return None if self.current is None else self.current.predictions
 
     @property
     def _watermark(self) -> int:

@@ -97,6 +97,7 @@ class _Playing:
                 self.sent_at |= dict.fromkeys(self.ends[closed:closes], time.monotonic())
                 closed = closes
             self._send(socket, message)
+        self.sent_at |= dict.fromkeys(self.ends[closed:], time.monotonic())  # the end closes what lateness held back
         while True:
             heard = subscription.receive(STALLED_S)
             if heard is None:

@@ -104,6 +104,11 @@ def _task(edit: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]]
         (_task(lambda t: t.update(temperature=[1.0])), "n and temperature of cell_type"),
         (_task(lambda t: t.update(temperature=[1.0, 0.0])), "temperature of cell_type must be positive"),
         (_task(lambda t: t.update(n=[10.0, 1.0])), "n ascending"),
+        (_task(lambda t: t.update(prior=[float("nan")] * 4)), "prior.0: Input should be a finite number"),
+        (_task(lambda t: t.update(temperature=[1.0, float("nan")])), "temperature.1: Input should be a finite number"),
+        (_task(lambda t: t.update(classes=["E", "PV", "SST", "V\nIP"])), "classes of cell_type must be printable"),
+        (lambda m: m.update(tasks=[]), "tasks: Tuple should have at least 1 item"),
+        (lambda m: m.update(tasks=[m["tasks"][0], m["tasks"][0]]), "names of tasks repeat: cell_type"),
         (_task(lambda t: t.update(name="../../etc")), "tasks.0.name"),
     ],
 )
@@ -116,7 +121,7 @@ def test_a_manifest_that_breaks_the_contract_is_refused_with_its_field(
     assert str(refused.value).startswith("spoiled/manifest.json: ") and cause in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"null", b"[" * 100_000])
 def test_a_manifest_that_is_no_json_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"spoiled/manifest\.json: "):
@@ -145,6 +150,20 @@ def test_a_sample_without_the_output_of_a_task_is_refused(folder: Path) -> None:
     replace_file(folder, "sample.npz", (folder / "changed.npz").read_bytes())
     with pytest.raises(BundleError, match=r"sample\.npz: cell_type missing"):
         check_bundle(load_bundle(folder))
+
+
+def test_a_sample_that_is_no_archive_of_arrays_or_a_bomb_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = (folder / "sample.npz").read_bytes()
+    replace_file(folder, "sample.npz", b"no archive")
+    with pytest.raises(BundleError, match=r"sample\.npz: not a readable"):
+        check_bundle(load_bundle(folder))
+    replace_file(folder, "sample.npz", good)
+    bundle = load_bundle(folder)
+    monkeypatch.setattr(bundle_module, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(BundleError, match=r"sample\.npz: unpacks to \d+ bytes"):
+        check_bundle(bundle)
 
 
 @pytest.mark.parametrize(("field", "change_of"), [("counts", lambda a: a[:, :-1]), ("mask", lambda a: ~a)])

@@ -12,12 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream import population as population_module
+from nuclr_stream import queries
 from nuclr_stream.binning import WindowRules, WindowSpec
-from nuclr_stream.errors import RecordingError
+from nuclr_stream.config import Settings
+from nuclr_stream.errors import RecordingError, WireError
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.population import MAX_MASKS, Population
+from nuclr_stream.publisher import Publisher
 from nuclr_stream.recording import Recording, recorded_windows
-from nuclr_stream.wire import MAX_UNITS, MaskInterval, SpikeBatch, UnitAction
+from nuclr_stream.streams import Streams
+from nuclr_stream.wire import (
+    MAX_UNITS,
+    DaemonState,
+    EmbeddingsRequest,
+    ErrorReply,
+    MaskInterval,
+    SnapshotRequest,
+    SpikeBatch,
+    UnitAction,
+)
 from tests.nuclr_stream.streams import Source, random_recording
 
 SPEC = WindowSpec(Fraction(50), bins_per_patch=50, patches=10, hop_bins=50)
@@ -267,3 +280,49 @@ def test_masks_travel_just_before_the_spikes_that_they_mask():
     ]
     assert order[:3] == [(500, True), (0, False), (1000, False)]
     assert order[3:5] == [(2_500, True), (2_000, False)]
+
+
+def test_windows_of_an_epoch_that_is_over_are_no_skipped_steps_of_the_next():
+    target, source = population(), Source()
+    (old,) = windows(target, source.units(), *seconds(0, 10, source))
+    newer = Source(epoch=2)
+    first, second = windows(target, newer.units(), *seconds(0, 11, newer))
+    taken = first.superseding(old)
+    assert taken.skipped_steps == 0
+    assert taken.operations == old.operations + first.operations
+    assert second.superseding(taken).skipped_steps == 1
+
+
+def test_what_was_known_before_a_new_epoch_is_not_said_to_be_so_now(tiny_model):
+    streams = Streams(tiny_model, Settings(), instance=1)
+    daemon = DaemonState(instance=1, uptime_s=0.0, provider="cpu", bundle="tiny", streams=())
+
+    def take(message):
+        stream = streams.of(message, 0)
+        for window in stream.take(message, 0):
+            stream.published(stream.labeler.label(window), 0)
+
+    def snapshot_kinds():
+        return [type(m).__name__ for m in queries.snapshot(SnapshotRequest(request_id=1), streams, daemon).messages]
+
+    source = Source()
+    for message in (source.units(), *seconds(0, 10, source)):
+        take(message)
+    assert snapshot_kinds() == ["DaemonState", "StreamState", "Predictions"]
+    take(Source(epoch=2).units())
+    assert snapshot_kinds() == ["DaemonState", "StreamState"]
+    answer = queries.embeddings(EmbeddingsRequest(request_id=1, stream="probeA"), streams.get("probeA"))
+    assert isinstance(answer, ErrorReply)
+    assert answer.reason == "warming_up"
+
+
+def test_a_batch_that_could_not_be_said_may_be_said_again():
+    with Publisher("tcp://127.0.0.1:9", stream="rig", sample_rate=30_000, connect_s=0.0) as rig:
+        rig.skip(1000)
+        with pytest.raises(WireError):
+            rig.spikes(np.zeros(70_000), np.zeros(70_000), stop=2000)
+        with pytest.raises(WireError):
+            rig.heartbeat(500)
+        assert rig.watermark == 1000
+        rig.heartbeat(1500)
+        assert rig.watermark == 1500

@@ -2,12 +2,13 @@
 
 import csv
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nuclr_stream.bundle import load_bundle
-from nuclr_stream.errors import RecordingError
+from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model
 from nuclr_stream.label import label_recording, write_labels
 from nuclr_stream.labeler import Labeler
@@ -75,6 +76,30 @@ def test_a_recording_shorter_than_a_window_gives_final_rows_with_the_reason(mode
 def test_a_small_population_says_so(model):
     rows = list(label_recording(random_recording(1, units=6, seconds=12), model))
     assert {(r["abstained"], r["reason"]) for r in rows} == {(1, "population below minimum")}
+
+
+def test_a_recording_with_more_units_than_the_bundle_takes_is_refused(model):
+    with pytest.raises(RecordingError, match=r"257 units; bundle tiny-.* takes at most 256"):
+        next(label_recording(random_recording(1, units=257, seconds=2), model))
+
+
+def test_a_file_that_cannot_be_written_is_named(model, tmp_path):
+    with pytest.raises(NuclrStreamError, match=r"--out .*nowhere.*No such file"):
+        write_labels([random_recording(1, seconds=2)], model, tmp_path / "nowhere" / "o.csv")
+
+
+@pytest.mark.parametrize("values", [np.array(["1"] * 12), np.zeros((12, 2))])
+def test_a_place_that_is_no_number_is_refused_by_name(values):
+    recording = replace(random_recording(1, units=12, seconds=2), units={"shank": values})
+    with pytest.raises(RecordingError, match="unit_shank"):
+        next(recording_messages(recording, stream="r", block_samples=1000))
+
+
+def test_a_place_that_is_unknown_stays_unknown():
+    units = {"channel": np.array([3.0, np.nan, np.inf]), "depth_um": np.array([1.0, np.nan, np.inf])}
+    table = next(recording_messages(replace(random_recording(1, units=3), units=units), stream="r", block_samples=1000))
+    assert table.channel.tolist() == [3, -1, -1]
+    assert table.depth_um == pytest.approx([1.0, np.nan, np.nan], nan_ok=True)
 
 
 def test_an_interval_must_be_positive(model):

@@ -116,6 +116,16 @@ def test_below_eleven_active_units_predictions_are_out_of_distribution_and_absta
     assert all(task.abstained.all() for task in done.predictions.tasks)
 
 
+def test_a_refused_window_does_not_make_a_small_population_a_large_one(model):
+    source, messages = busy_source(10, units=10)
+    labeler = Labeler(model, stream="probeA")
+    play(labeler, *messages)
+    (masked,) = play(labeler, source.mask(10_200, 10_300), source.busy(10_000, 11_000, units=10))
+    assert masked.predictions.reasons == ("mask", "population_below_minimum")
+    assert (masked.predictions.flags & UnitFlag.OUT_OF_DISTRIBUTION).all()
+    assert all(task.abstained.all() for task in masked.predictions.tasks)
+
+
 def test_a_refused_window_adds_nothing_and_says_why(model):
     source, messages = busy_source(10)
     labeler = Labeler(model, stream="probeA")
@@ -177,6 +187,25 @@ def test_what_is_not_finite_is_never_published(model, monkeypatch):
     assert done.predictions.reasons == ("nonfinite",)
     assert done.predictions.windows.tolist() == [0] * 12
     assert np.isfinite(done.mean).all()
+
+
+def test_a_readout_that_is_not_finite_says_nothing_but_the_prior(model, monkeypatch):
+    _, messages = busy_source(10)
+    labeler = Labeler(model, stream="probeA")
+    readout = labeler.model.readout
+
+    def broken(task, *arguments):
+        if task == "cell_type":
+            raise NonFiniteError("readout_cell_type.onnx")
+        return readout(task, *arguments)
+
+    monkeypatch.setattr(labeler.model, "readout", broken)
+    (done,) = play(labeler, *messages)
+    assert done.predictions.reasons == ("nonfinite",)
+    cell_type, region = done.predictions.tasks
+    assert cell_type.probabilities == pytest.approx(np.full((12, 4), 0.25))
+    assert cell_type.abstained.all()
+    assert not region.abstained.all()
 
 
 def test_the_hop_must_be_a_whole_number_of_bins(model):

@@ -52,10 +52,19 @@ def test_a_record_torn_at_any_byte_is_read_up_to_there_and_carried_on(path: Path
         assert list(read_records(path)) == [*(event(k) for k in range(kept)), event(9)]
 
 
-def test_hostile_lengths_end_the_reading(path: Path) -> None:
-    for tail in (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x01\0\0\0\xff\xff\xff\xff"):
-        path.write_bytes(path.read_bytes() + tail)
-        assert len(list(read_records(path))) == 3
+def test_a_damaged_record_is_read_up_to_there_refused_by_name_and_never_cut(path: Path) -> None:
+    whole = path.read_bytes()
+    size = (len(whole) - len(MAGIC)) // 3
+    for bad in (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x01\0\0\0\xff\xff\xff\xff"):
+        damaged = whole[: len(MAGIC) + size] + bad + whole[len(MAGIC) + size + len(bad) :]
+        path.write_bytes(damaged)
+        messages = read_records(path)
+        assert next(messages) == event(0)
+        with pytest.raises(NuclrStreamError, match=rf"kept\.rec: damaged at byte {len(MAGIC) + size}"):
+            next(messages)
+        with pytest.raises(NuclrStreamError, match="damaged"):
+            RecordWriter(path)
+        assert path.read_bytes() == damaged
     path.write_bytes(MAGIC + b"\x01\0\0\0\x01\0\0\0x")
     with pytest.raises(WireError):
         list(read_records(path))
