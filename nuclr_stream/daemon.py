@@ -285,6 +285,8 @@ class Daemon:
         """Publish every state, and pin up what the HTTP thread shows."""
         self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
         self._greeted_ns, self._greet = now_ns, False
+        for stream in self._streams:
+            stream.listen(now_ns)
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),

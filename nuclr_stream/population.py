@@ -38,6 +38,8 @@ MAX_BLOCK_S = 60
 """Longest stretch that one message may complete: it bounds the rolling counts."""
 MAX_JUMP_S = 86_400
 """A message that begins later than this after the watermark is refused: a wrong clock, not a gap."""
+MAX_LOST = 2**20
+"""A message number that jumps further is refused, or everything after it would be taken for a repetition."""
 MAX_PENDING_OPERATIONS = 65_536
 MAX_MASKS = 4_096
 MAX_STRETCHES = 65_536
@@ -133,6 +135,8 @@ class Population:
             return "rejected_rate"
         if message.epoch == self.epoch and self.ended:
             return "rejected_after_end"
+        if message.epoch == self.epoch and message.seq - self._sequence.next > MAX_LOST:
+            return "rejected_jump"
         if message.epoch == self.epoch and (rate != self.grid_rate or message.origin != self.grid.origin):
             return "rejected_grid_changed"
         if isinstance(message, Timed):
@@ -208,6 +212,8 @@ class Population:
             self._next_end = first_window_end(self._first_bin, self.spec)
         if start <= self.watermark:
             return False
+        if isinstance(message, Heartbeat) and message.start == message.stop:
+            return False  # a sign of life says nothing about the samples before it
         self.counters["samples_missing"] += start - self.watermark
         self.watermark = start
         return self._due()
@@ -289,7 +295,9 @@ class Population:
                 self._apply_spikes(message)
             elif isinstance(message, TraceBatch):
                 self._apply_traces(message)
-            self._observe(*_stretch(message))
+            start, stop = _stretch(message)
+            if start < stop:
+                self._observe(start, stop)
 
     def _apply_table(self, table: UnitTable) -> None:
         now = None if self.watermark is None else int(self.grid.bin_from(self.watermark))

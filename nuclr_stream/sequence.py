@@ -10,23 +10,23 @@ class SequenceCheck:
     """Follows one counter that begins at `first` and goes up by one a message.
 
     `gap` counts numbers that were jumped over, `reordered` those of them that came later after all: what was lost for
-    good is the difference.
+    good is the difference. `next` is the number that is expected.
     """
 
     def __init__(self, first: int) -> None:
-        self._next = first
+        self.next = first
         self._missing: dict[int, None] = {}
         self.gap = 0
         self.reordered = 0
 
     def admit(self, seq: int) -> bool:
         """Note that message `seq` arrived; False when it had been seen before."""
-        if seq >= self._next:
-            self.gap += seq - self._next
-            self._missing |= dict.fromkeys(range(max(self._next, seq - MAX_REMEMBERED), seq))
+        if seq >= self.next:
+            self.gap += seq - self.next
+            self._missing |= dict.fromkeys(range(max(self.next, seq - MAX_REMEMBERED), seq))
             while len(self._missing) > MAX_REMEMBERED:
                 self._missing.pop(next(iter(self._missing)))
-            self._next = seq + 1
+            self.next = seq + 1
             return True
         if seq in self._missing:
             del self._missing[seq]

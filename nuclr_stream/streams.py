@@ -13,6 +13,8 @@ from nuclr_stream.metrics import StreamFigures
 from nuclr_stream.population import Window
 from nuclr_stream.wire import Event, Input, Predictions, StreamState, StreamStatus
 
+SILENT_NS = 2 * 10**9
+"""A source that sent nothing, not even a heartbeat, for so long makes its stream degraded."""
 IDLE_NS = 60 * 10**9
 """A stream that was silent for so long gives its place to a new one when all places are taken."""
 
@@ -35,6 +37,7 @@ class Stream:
         self.name = labeler.stream
         self.latest: Labelled | None = None
         self.heard_ns = 0
+        self.silent = False
         self.in_work = 0
         self._instance = instance
         self._seq = 0
@@ -44,6 +47,7 @@ class Stream:
     def take(self, message: Input, now_ns: int) -> Iterator[Window]:
         """Push one message and yield the windows that it closes, oldest first; all of them are to be taken."""
         self.heard_ns = now_ns
+        self.silent = False
         self.labeler.push(message)
         while (window := self.labeler.cut(now_ns)) is not None:
             yield window
@@ -89,9 +93,16 @@ class Stream:
         """What is worth telling at once when it changes: epoch, state, reasons and the number of units."""
         population, said = self.labeler.population, self._said
         status: StreamStatus = "warming_up" if said is None else said.state
+        reasons = said.reasons if said else ()
         if population.ended and not self.in_work:
             status = "ended"
-        return population.epoch or 0, status, said.reasons if said else (), len(population.units.index)
+        elif self.silent:
+            status, reasons = "degraded", (*reasons, "source_silent")
+        return population.epoch or 0, status, reasons, len(population.units.index)
+
+    def listen(self, now_ns: int) -> None:
+        """Note whether the source still speaks: predictions of one that does not are of the past."""
+        self.silent = now_ns - self.heard_ns > SILENT_NS and not self.in_work
 
     @property
     def state(self) -> StreamState:

@@ -326,3 +326,30 @@ def test_a_batch_that_could_not_be_said_may_be_said_again():
         assert rig.watermark == 1000
         rig.heartbeat(1500)
         assert rig.watermark == 1500
+
+
+def test_a_source_that_fell_silent_makes_its_stream_degraded_until_it_speaks_again(tiny_model):
+    streams = Streams(tiny_model, Settings(), instance=1)
+    source = Source()
+    first = source.units()
+    stream = streams.of(first, 0)
+    list(stream.take(first, 0))
+    stream.listen(1_900_000_000)
+    assert stream.state.state == "warming_up"
+    stream.listen(2_100_000_000)
+    assert (stream.state.state, stream.state.reasons) == ("degraded", ("source_silent",))
+    list(stream.take(source.heartbeat(0, 0), 2_200_000_000))
+    assert stream.state.state == "warming_up"
+    list(stream.take(source.end(0), 2_300_000_000))
+    stream.listen(9_000_000_000)
+    assert stream.state.state == "ended", "a stream that ended has nothing more to say"
+
+
+def test_a_source_that_waits_for_the_model_is_not_called_silent(tiny_model):
+    streams = Streams(tiny_model, Settings(), instance=1)
+    first = Source().units()
+    stream = streams.of(first, 0)
+    list(stream.take(first, 0))
+    stream.in_work = 1
+    stream.listen(5_000_000_000)
+    assert stream.state.reasons == ()

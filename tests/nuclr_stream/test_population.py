@@ -352,3 +352,19 @@ def test_ten_hours_of_messages_take_no_more_memory_than_ten_minutes():
         widths.add(target._counts._counts.shape[1])
     assert max(widths) <= 2000
     assert len(target._covered) == 1
+
+
+def test_a_sign_of_life_ahead_of_the_data_is_no_gap():
+    target, source, _ = running()
+    (window,) = windows(target, source.heartbeat(10_900, 10_900), source.busy(10_000, 11_000))
+    assert window.missing == 0
+    assert target.counters["samples_missing"] == 0
+
+
+def test_a_message_number_that_jumps_absurdly_is_refused_and_mutes_nothing():
+    target, source, _ = running()
+    source.seq = 2**40
+    assert not windows(target, source.busy(10_000, 11_000))
+    assert target.counters["rejected_jump"] == 1
+    source.seq = 10
+    assert len(windows(target, source.busy(10_000, 11_000))) == 1
