@@ -107,6 +107,22 @@ class Publisher:
         self._send_table()
         return index
 
+    def merge(self, unit_id: str, into: str) -> bool:
+        """Say that `unit_id` is the same cell as `into`: counts and evidence of both are added up.
+
+        Its index stays valid for spikes that still carry it. Returns whether it was sent; a merge that was not ends as a
+        retirement. Raises ConfigError for a unit that is not in the table.
+        """
+        return self._change(UnitAction.MERGE, unit_id, into=into)
+
+    def rename(self, unit_id: str, new_id: str) -> bool:
+        """Give a unit another id; index and evidence stay. Returns whether it was sent. Raises ConfigError."""
+        return self._change(UnitAction.RENAME, unit_id, new_id=new_id)
+
+    def reset(self, unit_id: str) -> bool:
+        """Begin a unit's evidence anew: its probe moved, say. Returns whether it was sent. Raises ConfigError."""
+        return self._change(UnitAction.RESET, unit_id)
+
     def spikes(self, samples: npt.ArrayLike, units: npt.ArrayLike, *, stop: int) -> bool:
         """Send all spikes up to sample `stop` (exclusive): `samples` (N,) and unit indices (N,), in any order.
 
@@ -155,6 +171,38 @@ class Publisher:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _change(self, action: UnitAction, unit_id: str, *, into: str = "", new_id: str = "") -> bool:
+        """Send one row of change, and keep the table as it is after it."""
+        for known in (unit_id, into) if into else (unit_id,):
+            if known not in self._index_of:
+                raise ConfigError(f"stream {self.stream!r}: no unit {known!r} in its table; declare it with units()")
+        if new_id in self._index_of or into == unit_id:
+            raise ConfigError(f"stream {self.stream!r}: {new_id or into!r} is taken; name another unit")
+        assert self._table is not None
+        row = self._table["unit_ids"].index(unit_id)
+        columns = {name: value for name, value in self._table.items() if isinstance(value, np.ndarray)}
+        self._table["version"] += 1
+        sent = self._send(
+            UnitTable,
+            **{name: column[row : row + 1] for name, column in columns.items()},
+            version=self._table["version"],
+            full=False,
+            sample=self.watermark,
+            action=np.array([action], dtype=np.uint8),
+            into=np.array([self._index_of.get(into, 0)], dtype=np.uint32),
+            unit_ids=(new_id,),
+            waveforms=np.zeros((1, 0), dtype=np.float32),
+        )
+        ids = list(self._table["unit_ids"])
+        if action == UnitAction.MERGE:
+            del ids[row], self._index_of[unit_id]
+            self._table |= {name: np.delete(column, row) for name, column in columns.items()}
+        elif action == UnitAction.RENAME:
+            ids[row] = new_id
+            self._index_of[new_id] = self._index_of.pop(unit_id)
+        self._table["unit_ids"] = tuple(ids)
+        return sent
 
     def _renew_table(self) -> None:
         if self._table is not None and time.monotonic() - self._table_at >= TABLE_EVERY_S:

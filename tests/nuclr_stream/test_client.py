@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
 from nuclr_stream.inference import Model
 from nuclr_stream.recording import Recording
+from nuclr_stream.units import Units
 from tests.nuclr_stream.conftest import running, until, where
 
 RunDaemon = Callable[..., Daemon]
@@ -96,6 +98,35 @@ def test_units_keep_their_index_and_never_take_over_another_ones() -> None:
         tables = [take() for _ in range(3)]
     assert [table.version for table in tables] == [0, 1, 2]
     assert [table.continues for table in tables] == [True, False, False]
+
+
+def test_merging_renaming_and_resetting_reach_the_daemon_and_the_next_whole_table_agrees() -> None:
+    with inbox() as (endpoint, take), Publisher(endpoint, stream="rig", sample_rate=30_000) as rig:
+        rig.units(["a", "b", "c"])
+        assert rig.merge("b", "a") and rig.rename("c", "z") and rig.reset("a")
+        assert rig.units(["a", "z"]).tolist() == [0, 2], "indices stay"
+        messages = [take() for _ in range(5)]
+    units, operations = Units(10), []
+    for message in messages:
+        operations += units.apply(message, np.zeros(len(message.index), dtype=np.int64), None, Counter())
+    assert [(op.kind, op.source, op.target) for op in operations if op.kind != "keep"] == [
+        ("merge", 1, 0),
+        ("forget", 0, -1),
+    ]
+    assert (units.ids, units.version) == (("a", "z"), 4)
+    assert units.rows(np.array([0, 1, 2])).tolist() == [0, 0, 1], "spikes of b are now a's"
+
+
+def test_changes_of_units_that_are_not_there_are_refused_by_name() -> None:
+    with inbox() as (endpoint, _), Publisher(endpoint, stream="rig", sample_rate=30_000) as rig:
+        rig.units(["a", "b"])
+        for wrong in (lambda: rig.merge("x", "a"), lambda: rig.merge("a", "x"), lambda: rig.reset("x")):
+            with pytest.raises(ConfigError, match="no unit 'x'"):
+                wrong()
+        with pytest.raises(ConfigError, match="'b' is taken"):
+            rig.rename("a", "b")
+        with pytest.raises(ConfigError, match="'a' is taken"):
+            rig.merge("a", "a")
 
 
 def test_the_table_is_sent_again_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
