@@ -25,6 +25,8 @@ from nuclr_stream.publisher import Publisher
 
 __all__ = ["Publisher", "Query", "QueryError", "Subscription", "subscribe"]
 
+JOIN_AGAIN_S = 10.0
+"""Where no snapshot is to be had, a subscription lives on what it hears, and asks again after so long."""
 GONE_AFTER_S = 1.0
 """A daemon speaks at least every half second; one that was silent for so long is gone."""
 
@@ -63,6 +65,7 @@ class Subscription:
         self._last_seq: dict[str, int] = {}
         self._pending: deque[wire.Output] = deque()
         self._joined = False
+        self._join_from = 0.0
         self._heard = time.monotonic()
         self._socket = connect(zmq.SUB, results, "results endpoint", max_bytes=wire.MAX_REPLY_BYTES)
         topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState)]
@@ -106,7 +109,7 @@ class Subscription:
 
     def _gone(self, how: str) -> None:
         self._heard = time.monotonic()
-        self._joined = False
+        self._joined, self._join_from = False, 0.0
         raise DaemonGoneError(f"the daemon at {self._results} is gone: {how}; iterate on to wait for it")
 
     def _hear(self) -> None:
@@ -120,7 +123,8 @@ class Subscription:
             return
         assert isinstance(message, wire.Output)  # its topic says so
         self._heard = time.monotonic()
-        if not self._joined or getattr(message, "instance", self._instance) != self._instance:
+        behind = not self._joined or getattr(message, "instance", self._instance) != self._instance
+        if behind and self._heard >= self._join_from:
             self._join()
         self._keep(message)
 
@@ -129,7 +133,8 @@ class Subscription:
         try:
             with Query(self._query_endpoint, timeout_s=GONE_AFTER_S) as query:
                 snapshot = query.snapshot(self.stream)
-        except DaemonGoneError:
+        except (DaemonGoneError, QueryError, WireError):  # live predictions are worth more than those from before
+            self._join_from = time.monotonic() + JOIN_AGAIN_S
             return
         self._joined = True
         for message in snapshot.messages:

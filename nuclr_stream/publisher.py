@@ -110,8 +110,8 @@ class Publisher:
     def merge(self, unit_id: str, into: str) -> bool:
         """Say that `unit_id` is the same cell as `into`: counts and evidence of both are added up.
 
-        Its index stays valid for spikes that still carry it. Returns whether it was sent; a merge that was not ends as a
-        retirement. Raises ConfigError for a unit that is not in the table.
+        Its index stays valid for spikes that still carry it. Returns whether it was sent; a merge that was not ends as
+        a retirement. Raises ConfigError for a unit that is not in the table.
         """
         return self._change(UnitAction.MERGE, unit_id, into=into)
 

@@ -328,8 +328,13 @@ def test_a_daemon_that_gives_no_snapshot_is_followed_all_the_same(monkeypatch: p
         with Subscription("rig", results=daemon.where["results"], query=NOWHERE) as predictions:
             while daemon.results.recv()[1:] != b"daemon/":
                 pass
-            daemon.publish(prediction(1), prediction(2))
-            assert [next(predictions).seq for _ in range(2)] == [1, 2]
+            asked = []
+            monkeypatch.setattr(
+                Query, "snapshot", lambda *_: asked.append(1) or (_ for _ in ()).throw(DaemonGoneError())
+            )
+            daemon.publish(*(prediction(seq) for seq in range(1, 31)))
+            assert [next(predictions).seq for _ in range(30)] == list(range(1, 31))
+            assert len(asked) == 1, "asking for each message again would cost a time-out each"
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------
