@@ -80,18 +80,21 @@ def write_labels(
         file = temporary.open("w", newline="", encoding="utf-8")
     except OSError as error:
         raise NuclrStreamError(f"--out {out}: {error.strerror}; choose another file") from error
-    with file:
-        writer = csv.DictWriter(file, [*head, *(f"p_{c}" for c in classes), "reason"], restval="")
-        writer.writeheader()
-        for recording in recordings:
+    try:
+        with file:
+            writer = csv.DictWriter(file, [*head, *(f"p_{c}" for c in classes), "reason"], restval="")
+            writer.writeheader()
+            for recording in recordings:
 
-            def tell(seconds: float, recording: Recording = recording) -> None:
-                on_window(recording, seconds)
+                def tell(seconds: float, recording: Recording = recording) -> None:
+                    on_window(recording, seconds)
 
-            for row in label_recording(recording, model, hop_s=hop_s, every_s=every_s, on_window=tell):
-                writer.writerow(row)
-                rows += 1
-    temporary.replace(out)
+                for row in label_recording(recording, model, hop_s=hop_s, every_s=every_s, on_window=tell):
+                    writer.writerow(row)
+                    rows += 1
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
     return rows
 
 

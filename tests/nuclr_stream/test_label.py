@@ -131,3 +131,12 @@ def test_a_block_with_too_many_spikes_for_one_message_is_cut_in_time():
     assert len(recording.spike_samples) > MAX_SPIKES
     assert max(len(b.samples) for b in batches) <= MAX_SPIKES
     assert sum(len(b.samples) for b in batches) == len(recording.spike_samples)
+
+
+def test_labelling_that_fails_leaves_neither_a_file_nor_half_of_one(model, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_labels([random_recording(1, units=12, seconds=14)], model, tmp_path / "o.csv", on_window=stop)
+    assert not list(tmp_path.iterdir())
