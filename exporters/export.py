@@ -160,7 +160,12 @@ def _manifest(contents: Contents) -> Manifest:
                 hop_bins=spec.hop_bins,
                 input_kind=spec.input_kind,
             ),
-            rules=RulesPart(**asdict(contents.rules)),
+            rules=RulesPart(
+                active_units_only=contents.spec.input_kind == "spikes",
+                one_probe_one_population=True,
+                cut_masks=True,
+                **asdict(contents.rules),
+            ),
             embedding_dim=contents.encoder.config.dim,
             max_units=contents.max_units,
             parameters=sum(parameter.numel() for parameter in contents.encoder.parameters()),

@@ -48,8 +48,15 @@ class WindowPart(_Part):
 
 
 class RulesPart(_Part):
-    """Which windows and units may enter the encoder: see binning.WindowRules."""
+    """Which windows and units may enter the encoder: see binning.WindowRules.
 
+    What this version can only do in one way is written down all the same: only units that fired enter (for traces all
+    do), the units of one hardware probe are one population, a window that touches a mask interval is not embedded.
+    """
+
+    active_units_only: bool
+    one_probe_one_population: Literal[True]
+    cut_masks: Literal[True]
     min_population: int = Field(ge=1)
     max_missing: float = Field(ge=0, le=1)
     cut_silence: bool
@@ -122,10 +129,12 @@ class Manifest(_Part):
     files: dict[str, str]
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Manifest:
+    def _consistent(self) -> Manifest:
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"names of tasks repeat: {', '.join(names)}")
+        if self.rules.active_units_only != (self.window.input_kind == "spikes"):
+            raise ValueError(f"rules.active_units_only is {self.rules.active_units_only} for {self.window.input_kind}")
         return self
 
     @property
@@ -137,7 +146,7 @@ class Manifest(_Part):
     @property
     def window_rules(self) -> WindowRules:
         """The membership rules as binning.py takes them."""
-        return WindowRules(**self.rules.model_dump())
+        return WindowRules(**self.rules.model_dump(include={"min_population", "max_missing", "cut_silence"}))
 
 
 @dataclass(frozen=True)
