@@ -74,6 +74,17 @@ class Recording:
         """Spikes of every unit (U,) in the whole recording."""
         return np.bincount(self.spike_units, minlength=len(self.unit_ids)).astype(np.int64)
 
+    def counts(self, grid: Grid) -> Float32Array:
+        """Spike counts (U, bins) in every whole bin of `grid` from sample 0 on."""
+        return count(
+            self.spike_samples,
+            self.spike_units,
+            units=len(self.unit_ids),
+            grid=grid,
+            first_bin=0,
+            bins=grid.complete_bins(self.num_samples),
+        )
+
     def save(self, path: Path) -> None:
         """Write the recording as .npz; the file appears whole or not at all."""
         columns = {f"unit_{name}": values for name, values in self.units.items()}
@@ -137,15 +148,8 @@ class RecordedWindow:
 def recorded_windows(recording: Recording, spec: WindowSpec, rules: WindowRules) -> Iterator[RecordedWindow]:
     """Yield every whole window of a recording in order, as the daemon cuts them: ends on multiples of the hop."""
     grid = Grid(recording.sample_rate, spec.bins_per_second)
-    total = grid.complete_bins(recording.num_samples)
-    counts = count(
-        recording.spike_samples,
-        recording.spike_units,
-        units=len(recording.unit_ids),
-        grid=grid,
-        first_bin=0,
-        bins=total,
-    )
+    counts = recording.counts(grid)
+    total = counts.shape[1]
     history = silence_bins(spec)
     gaps = Stretches()
     for gap_start, gap_stop in recording.gap_samples.tolist():

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Grid, Int64Array, WindowSpec, active_units, count
+from nuclr_stream.binning import BoolArray, Float32Array, Grid, Int64Array, WindowSpec, active_units
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recording import Recording
 from offline_training.config import TrainConfig
@@ -54,15 +54,8 @@ def bin_recording(recording: Recording, config: TrainConfig) -> BinnedRecording:
     """
     spec = config.window.spec
     grid = Grid(recording.sample_rate, spec.bins_per_second)
-    bins = grid.complete_bins(recording.num_samples)
-    counts = count(
-        recording.spike_samples,
-        recording.spike_units,
-        units=len(recording.unit_ids),
-        grid=grid,
-        first_bin=0,
-        bins=bins,
-    )
+    counts = recording.counts(grid)
+    bins = counts.shape[1]
     usable = np.ones(bins, dtype=bool)
     usable[max(0, bins - int(config.training.drop_last_s * spec.bins_per_second)) :] = False
     for start, stop in np.concatenate([recording.mask_samples, recording.gap_samples]):

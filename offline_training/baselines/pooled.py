@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Grid, count
+from nuclr_stream.binning import Float32Array, Grid
 from nuclr_stream.recording import Recording
 from offline_training.examples import UnitFeatures
 
@@ -32,11 +32,7 @@ class Pooled:
     @classmethod
     def of(cls, source: UnitFeatures, recording: Recording) -> Pooled:
         """Pool the features of the units of `recording`."""
-        grid = Grid(recording.sample_rate, Fraction(1))
-        seconds = grid.complete_bins(recording.num_samples)
-        units = len(recording.unit_ids)
-        spikes = recording.spike_samples, recording.spike_units
-        return cls(source, count(*spikes, units=units, grid=grid, first_bin=0, bins=seconds))
+        return cls(source, recording.counts(Grid(recording.sample_rate, Fraction(1))))
 
     @property
     def recording_id(self) -> str:
