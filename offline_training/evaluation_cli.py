@@ -61,7 +61,7 @@ def evaluate_simulated(
     recordings: Annotated[Path, typer.Option("--recordings", help="The recordings that its readouts were fitted on.")],
     out: Annotated[Path, typer.Option("--out", help="Result file.")] = Path("results/demo/fresh_animals.json"),
     animals: Annotated[int, typer.Option(help="How many fresh animals.")] = 10,
-    first_seed: Annotated[int, typer.Option(help="Seed of the first one.")] = 9000,
+    first_seed: Annotated[int, typer.Option(help="Seed of the first one.")] = 9700,
     units: Annotated[int, typer.Option(help="Units of each.")] = 120,
     duration_s: Annotated[float, typer.Option(help="Length of each recording in seconds.")] = 600.0,
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows, instead of the config's.")] = None,
