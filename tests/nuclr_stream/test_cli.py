@@ -98,10 +98,9 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
 
 
 def test_the_second_signal_ends_it_at_once() -> None:
-    code = (
-        "import signal; from nuclr_stream.cli import _end_on_signals as end; end(lambda: print('ending', flush=True));"
-    )
-    code += "print('ready', flush=True);\nwhile True: signal.pause()"
+    # os.write: a handler that prints may interrupt the very print of "ready", which Python refuses
+    code = "import os, signal; from nuclr_stream.cli import _end_on_signals as end\n"
+    code += "end(lambda: os.write(1, b'ending\\n')); os.write(1, b'ready\\n')\nwhile True: signal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
