@@ -96,10 +96,11 @@ class RegionDynamics:
 
 @dataclass(frozen=True)
 class Animal:
-    """Everything that all sessions of a subject share."""
+    """Everything that all sessions of a subject share; `edges_um` is where each region begins and ends, from the tip."""
 
     regions: dict[str, RegionDynamics]
     cells: tuple[Cell, ...]
+    edges_um: dict[str, tuple[float, float]]
 
 
 def draw_animal(rng: Rng, *, units: int, swallowed: int) -> Animal:
@@ -110,7 +111,7 @@ def draw_animal(rng: Rng, *, units: int, swallowed: int) -> Animal:
     order = rng.permutation(units)
     places = [places[i] for i in order] + [(REGIONS[i], "E") for i in rng.integers(0, len(REGIONS), swallowed)]
     cells = tuple(_draw_cell(rng, regions[region], cell_type, edges_um[region]) for region, cell_type in places)
-    return Animal(regions, cells)
+    return Animal(regions, cells, edges_um)
 
 
 def _draw_region(rng: Rng, name: str) -> RegionDynamics:
