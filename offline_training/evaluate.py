@@ -25,7 +25,7 @@ from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recording import Recording
 from offline_training.baselines.pooled import Pooled
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
-from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.encoder import Encoder
 from offline_training.examples import UnitFeatures, examples
@@ -67,21 +67,21 @@ def run_fold(
     """
     config = config.with_training(seed=seed)
     path = out_dir / f"fold_{fold.name}_seed{seed}.json"
-    spec = _spec(config, hop_s)
-    fingerprint = _fingerprint(config, recordings, spec)
+    spec = window_spec(config, hop_s)
+    fingerprint = fingerprint_of(config, recordings, spec)
     if path.is_file():
-        return _checked(path, fingerprint)
+        return checked(path, fingerprint)
     run_dir = runs_dir / f"fold_{fold.name}_seed{seed}"
     _pretrain_once(config, fold.training(recordings), run_dir)
     encoder, _, info = load_run(run_dir)
     sets = encoder_features(encoder, config, recordings, spec)
-    facts = _facts(config, recordings, fold, spec=spec, split=split) | {
+    facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
         "setting": setting_of(info["subjects"], fold.held_out),
         "seed": seed,
         "fingerprint": fingerprint,
         "encoder": encoder_facts(info),
     }
-    return _write(path, facts | {"tasks": _test(config, recordings, fold, sets)})
+    return write_result(path, facts | {"tasks": _test(config, recordings, fold, sets)})
 
 
 def run_baselines(
@@ -92,13 +92,13 @@ def run_baselines(
     They have no seed, and steps of a whole window.
     """
     path = out_dir / f"fold_{fold.name}_baseline.json"
-    spec = _spec(config, config.window.spec.window_s)
-    fingerprint = _fingerprint(config.with_training(seed=0), recordings, spec)
+    spec = window_spec(config, config.window.spec.window_s)
+    fingerprint = fingerprint_of(config.with_training(seed=0), recordings, spec)
     if path.is_file():
-        return _checked(path, fingerprint)
-    facts = _facts(config, recordings, fold, spec=spec, split=split)
+        return checked(path, fingerprint)
+    facts = fold_facts(config, recordings, fold, spec=spec, split=split)
     facts |= {"setting": INDUCTIVE, "seed": None, "fingerprint": fingerprint, "encoder": None}
-    return _write(path, facts | {"tasks": _test(config, recordings, fold, baseline_features(recordings, spec))})
+    return write_result(path, facts | {"tasks": _test(config, recordings, fold, baseline_features(recordings, spec))})
 
 
 def run_with_encoder(
@@ -123,16 +123,16 @@ def run_with_encoder(
             f"claim {claim!r}: the encoder of {run_dir.name} saw the activity of {', '.join(fold.held_out)}, so its "
             f"scores are {setting!r}; evaluate with the config instead, which pretrains anew for every fold"
         )
-    spec = _spec(config, hop_s)
-    facts = _facts(config, recordings, fold, spec=spec, split=split) | {
+    spec = window_spec(config, hop_s)
+    facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
         "setting": setting,
         "seed": config.training.seed,
-        "fingerprint": _fingerprint(config, recordings, spec),
+        "fingerprint": fingerprint_of(config, recordings, spec),
         "encoder": encoder_facts(info),
     }
     sets = encoder_features(encoder, config, recordings, spec)
     path = out_dir / f"fold_{fold.name}_seed{config.training.seed}.json"
-    return _write(path, facts | {"tasks": _test(config, recordings, fold, sets)})
+    return write_result(path, facts | {"tasks": _test(config, recordings, fold, sets)})
 
 
 def setting_of(encoder_subjects: Sequence[str], held_out: Sequence[str]) -> str:
@@ -201,25 +201,38 @@ def _test(
     for task, settings in config.tasks.items():
         labels = task_labels(task, settings, recordings)
         test_labels = [label for label, test in zip(labels, held_out, strict=True) if test]
-        results[task] = {
-            "classes": list(settings.names),
-            "class_subjects": class_subjects(labels, [r.subject_id for r in recordings], settings.names),
-            "recordings": _unit_blocks(recordings, labels, held_out),
-            "label": [int(v) for label in test_labels for v in label[label != UNLABELLED]],
-            "features": {},
-        }
+        results[task] = task_facts(settings, recordings, labels, held_out)
         for name, features in sets.items():
             train = [i for i in range(len(recordings)) if not held_out[i]]
             readout = fit_readout(examples([features[i] for i in train], [labels[i] for i in train]), settings.names)
             test = [source for source, chosen in zip(features, held_out, strict=True) if chosen]
-            results[task]["features"][name] = {
-                "c": readout.c,
-                "out_of_fold_f1": round(readout.out_of_fold_f1, 4),
-                "calibration": asdict(readout.calibration),
-                "calibrated_on": readout.calibrated_on,
-                "seconds": {time_name(s): predictions(readout, test, test_labels, s) for s in SECONDS},
-            }
+            results[task]["features"][name] = feature_result(readout, test, test_labels)
     return results
+
+
+def task_facts(
+    settings: TaskSettings, recordings: Sequence[Recording], labels: Sequence[Int64Array], held_out: np.ndarray
+) -> dict[str, Any]:
+    """What a result file says of a task before any prediction: its classes, and the labels of the units tested."""
+    test_labels = [label for label, test in zip(labels, held_out, strict=True) if test]
+    return {
+        "classes": list(settings.names),
+        "class_subjects": class_subjects(labels, [r.subject_id for r in recordings], settings.names),
+        "recordings": unit_blocks(recordings, labels, held_out),
+        "label": [int(v) for label in test_labels for v in label[label != UNLABELLED]],
+        "features": {},
+    }
+
+
+def feature_result(readout: Readout, test: Sequence[UnitFeatures], test_labels: Sequence[Int64Array]) -> dict[str, Any]:
+    """What a result file says of one feature set: its readout, and the predictions at every time of SECONDS."""
+    return {
+        "c": readout.c,
+        "out_of_fold_f1": round(readout.out_of_fold_f1, 4),
+        "calibration": asdict(readout.calibration),
+        "calibrated_on": readout.calibrated_on,
+        "seconds": {time_name(s): predictions(readout, test, test_labels, s) for s in SECONDS},
+    }
 
 
 def encoder_facts(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,7 +255,7 @@ def time_name(seconds: float | None) -> str:
     return "all" if seconds is None else f"{seconds:g}"
 
 
-def _unit_blocks(
+def unit_blocks(
     recordings: Sequence[Recording], labels: Sequence[Int64Array], held_out: np.ndarray
 ) -> list[dict[str, Any]]:
     """Which recording the scored units come from, block by block, in the order of all lists of a task."""
@@ -257,7 +270,8 @@ def _unit_blocks(
     ]
 
 
-def _spec(config: TrainConfig, hop_s: float | None) -> WindowSpec:
+def window_spec(config: TrainConfig, hop_s: float | None) -> WindowSpec:
+    """The window of the config, with another hop where one is given."""
     spec = config.window.spec
     return spec if hop_s is None else spec.with_hop_s(hop_s)
 
@@ -277,7 +291,8 @@ def _pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir
         raise EvaluationError(f"{run_dir}: the training was interrupted; the same command goes on with it")
 
 
-def _fingerprint(config: TrainConfig, recordings: Sequence[Recording], spec: WindowSpec) -> str:
+def fingerprint_of(config: TrainConfig, recordings: Sequence[Recording], spec: WindowSpec) -> str:
+    """What a result depends on, as 16 hexadecimal digits: settings, recordings, hop."""
     content = [
         config.model_dump(mode="json", exclude_none=True),
         [recording.recording_id for recording in recordings],
@@ -286,9 +301,10 @@ def _fingerprint(config: TrainConfig, recordings: Sequence[Recording], spec: Win
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _facts(
+def fold_facts(
     config: TrainConfig, recordings: Sequence[Recording], fold: Fold, *, spec: WindowSpec, split: Split
 ) -> dict[str, Any]:
+    """What every result file says of its fold: names, animals, recordings, windows, versions."""
     return {
         "name": config.name,
         "kind": config.kind,
@@ -304,13 +320,15 @@ def _facts(
     }
 
 
-def _checked(path: Path, fingerprint: str) -> Path:
+def checked(path: Path, fingerprint: str) -> Path:
+    """The path of a result that is there already. Raises EvaluationError when it has another fingerprint."""
     if json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
         raise EvaluationError(f"{path}: comes from other settings or recordings; remove it or name another directory")
     return path
 
 
-def _write(path: Path, result: dict[str, Any]) -> Path:
+def write_result(path: Path, result: dict[str, Any]) -> Path:
+    """Write a result file; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
