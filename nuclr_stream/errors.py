@@ -27,6 +27,10 @@ class NonFiniteError(NuclrStreamError):
     """A graph returned NaN or infinity."""
 
 
+class PlacementError(NuclrStreamError):
+    """A transition matrix or a planned trajectory cannot be used."""
+
+
 class EndpointError(NuclrStreamError):
     """A socket cannot be bound, or is refused for safety."""
 
