@@ -97,7 +97,8 @@ class TrainingSettings(_Section):
 
     `unit_keep` is the range from which each view draws the share of units it keeps. `max_units_per_view` then leaves at
     most so many units in a pair, drawn at random: it makes a step affordable on a CPU. `drop_last_s` ignores the end of
-    every recording. A step sees `batch_windows` pairs of windows.
+    every recording. A step sees `batch_windows` pairs of windows, of all processes together. `loader_workers` processes
+    sample ahead of every training process (none: it samples itself). `compile` hands the encoder to torch.compile.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -114,6 +115,8 @@ class TrainingSettings(_Section):
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = Field(default=1, ge=1)
+    loader_workers: int | None = Field(default=None, ge=1)
+    compile: Literal["encoder"] | None = None
     checkpoint_every_s: float = Field(default=300.0, gt=0)
     drop_last_s: float = Field(default=0.0, ge=0)
 
@@ -125,6 +128,15 @@ class TrainingSettings(_Section):
         if not 0 < low <= high <= 1:
             raise ValueError(f"unit_keep = [{low}, {high}]: must be an ascending range within (0, 1]")
         return self
+
+
+class SelectionSettings(_Section):
+    """Which checkpoint counts: the one with the best macro-F1, over all tasks, on `subjects`, which the encoder is not
+    trained on. Scored every `every_steps`, by default once an epoch. Labels choose then, as the NuCLR authors' do."""
+
+    by: Literal["validation_macro_f1"] = "validation_macro_f1"
+    subjects: tuple[str, ...] = Field(min_length=1)
+    every_steps: int | None = Field(default=None, ge=1)
 
 
 class TaskSettings(_Section):
@@ -156,7 +168,8 @@ class TaskSettings(_Section):
 
 
 class TrainConfig(_Section):
-    """Everything about one training. `kind` says in words what the recordings are, for cards and results."""
+    """Everything about one training. `kind` says in words what the recordings are, for cards and results. Without
+    `selection` the last checkpoint counts."""
 
     name: str
     kind: str = ""
@@ -165,7 +178,14 @@ class TrainConfig(_Section):
     encoder: EncoderSettings = EncoderSettings()
     loss: LossSettings = LossSettings()
     training: TrainingSettings
+    selection: SelectionSettings | None = None
     tasks: dict[str, TaskSettings] = {}
+
+    @model_validator(mode="after")
+    def _selection_has_labels(self) -> TrainConfig:
+        if self.selection and not self.tasks:
+            raise ValueError("selection: validation_macro_f1 needs tasks; name some, or leave selection out")
+        return self
 
     @model_validator(mode="after")
     def _views_hold_a_population(self) -> TrainConfig:

@@ -16,11 +16,13 @@ WithinView = Literal["scaled", "published", "none"]
 
 class LossTerms(NamedTuple):
     """total = numerator + denominator; the numerator pulls the two views of a unit together, the denominator pushes
-    units apart. For VICReg: the invariance term, and the variance and covariance terms."""
+    units apart. For VICReg: the invariance term, and the variance and covariance terms. `weight`: the matched units
+    that the terms are means over, with which means over parts of a batch add up to that of the whole batch."""
 
     total: Tensor
     numerator: Tensor
     denominator: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ContrastiveLoss(nn.Module):
         forth = self._spread(across, x1, present1, present2)
         back = self._spread(across.transpose(1, 2), x2, present2, present1)
         denominator = _mean_where((forth + back) / 2, matched)
-        return LossTerms(numerator + denominator, numerator, denominator)
+        return LossTerms(numerator + denominator, numerator, denominator, matched.sum())
 
     def _spread(self, across: Tensor, own: Tensor, present_own: Tensor, present_other: Tensor) -> Tensor:
         """log of the mean over negatives, (N, U). All columns count in the mean, the masked positive and self too."""
@@ -110,7 +112,7 @@ class VicregLoss(nn.Module):
             invariance = self.INVARIANCE * functional.mse_loss(x1, x2)
             variance = self.VARIANCE * (_variance_hinge(x1) + _variance_hinge(x2)) / 2
             spread = variance + self.COVARIANCE * (_covariance(x1) + _covariance(x2))
-        return LossTerms(invariance + spread, invariance, spread)
+        return LossTerms(invariance + spread, invariance, spread, matched.sum())
 
 
 def build_loss(dim: int, config: LossConfig) -> nn.Module:

@@ -7,7 +7,6 @@ of the units, then the membership rules of `nuclr_stream.binning` apply. Shapes:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,18 +19,21 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.recording import Recording
 from offline_training.config import TrainConfig
 
+Counts = npt.NDArray[np.uint8] | Float32Array
+
 BATCHES_SORTED_TOGETHER = 8
 """Pairs are ordered by population size within so many batches: less padding, still mixed recordings."""
 
 
 class Views(NamedTuple):
-    """A batch of pairs: counts (N, U, T) float32 and presence (N, U) bool of both views, in one unit order.
+    """A batch of pairs: counts (N, U, T) and presence (N, U) bool of both views, in one unit order.
 
+    Counts are small integers where all fit, a quarter of what float32 takes on the way to a device, else float32.
     `units` (N, U) are rows of the unit table of recording `recordings` (N,), -1 at padding; `starts` (N, 2) first bins.
     """
 
-    counts1: Float32Array
-    counts2: Float32Array
+    counts1: Counts
+    counts2: Counts
     present1: BoolArray
     present2: BoolArray
     units: Int64Array
@@ -43,7 +45,7 @@ class Views(NamedTuple):
 class BinnedRecording:
     """Counts of a whole recording (U, all bins), as small integers where they fit, and its usable bins (M, 2)."""
 
-    counts: npt.NDArray[np.uint8] | Float32Array
+    counts: Counts
     intervals: Int64Array
 
 
@@ -88,11 +90,16 @@ def _runs(usable: BoolArray) -> Int64Array:
 class ViewSampler:
     """Batches of view pairs of many recordings: `batch(epoch, index)` is a pure function of them and the config's seed.
 
-    Raises ConfigError when no recording has a usable interval of two windows and enough units.
+    Of several processes each draws every `processes`-th pair of a batch, from its `rank` on: what they draw is disjoint
+    and together what a lone process would have drawn. Raises ConfigError when no recording has a usable interval of two
+    windows and enough units.
     """
 
-    def __init__(self, recordings: Sequence[Recording], config: TrainConfig) -> None:
+    def __init__(
+        self, recordings: Sequence[Recording], config: TrainConfig, *, rank: int = 0, processes: int = 1
+    ) -> None:
         self.config = config
+        self.rank, self.processes = rank, processes
         self.spec = config.window.spec
         self.binned = [bin_recording(recording, config) for recording in recordings]
         enough = [len(binned.counts) >= config.rules.min_population for binned in self.binned]
@@ -103,7 +110,7 @@ class ViewSampler:
                 f"of two windows ({2 * self.spec.window_s:g} s); give longer recordings or a shorter window"
             )
         self.intervals = np.array(rows, dtype=np.int64)  # (M, 3) recording, first bin, end bin
-        self._order_of_epoch = functools.lru_cache(maxsize=1)(self.order)
+        self._ordered: tuple[int, Int64Array] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -134,9 +141,13 @@ class ViewSampler:
         return rng.permutation(ordered.reshape(whole, size, 2))
 
     def batch(self, epoch: int, index: int) -> Views | None:
-        """Batch `index` of an epoch, padded; pairs with too few active units are left out, None when all are."""
+        """This process's part of batch `index` of an epoch, padded; pairs with too few active units are left out, None
+        when all are."""
+        if self._ordered is None or self._ordered[0] != epoch:
+            self._ordered = (epoch, self.order(epoch))
         pairs = []
-        for position, (interval, start) in enumerate(self._order_of_epoch(epoch)[index]):
+        for position in range(self.rank, self.config.training.batch_windows, self.processes):
+            interval, start = self._ordered[1][index, position]
             rng = np.random.default_rng([self.config.training.seed, epoch, 2, index, position])
             pair = self._pair(rng, int(interval), int(start))
             if pair is not None:
@@ -168,8 +179,8 @@ class ViewSampler:
 
 
 class _Pair(NamedTuple):
-    window1: npt.NDArray[np.uint8] | Float32Array
-    window2: npt.NDArray[np.uint8] | Float32Array
+    window1: Counts
+    window2: Counts
     present1: BoolArray
     present2: BoolArray
     units: Int64Array
@@ -179,9 +190,10 @@ class _Pair(NamedTuple):
 
 def _pad(pairs: list[_Pair], bins: int) -> Views:
     shape = (len(pairs), max(len(pair.units) for pair in pairs))
+    kind = np.result_type(*(pair.window1 for pair in pairs))
     views = Views(
-        counts1=np.zeros((*shape, bins), dtype=np.float32),
-        counts2=np.zeros((*shape, bins), dtype=np.float32),
+        counts1=np.zeros((*shape, bins), dtype=kind),
+        counts2=np.zeros((*shape, bins), dtype=kind),
         present1=np.zeros(shape, dtype=bool),
         present2=np.zeros(shape, dtype=bool),
         units=np.full(shape, -1, dtype=np.int64),

@@ -15,8 +15,10 @@ from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.recording import Recording
 from offline_training import pretrain as module
 from offline_training.config import TrainConfig
-from offline_training.pretrain import RunError, build_optimiser, learning_rate, load_run, new_training, pretrain
+from offline_training.pretrain import pretrain
 from offline_training.progress import TrainingProgress
+from offline_training.runs import RunError, load_run
+from offline_training.steps import build_optimiser, learning_rate, new_training
 from offline_training.views import Views, ViewSampler
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
