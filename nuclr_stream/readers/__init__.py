@@ -1,0 +1,8 @@
+"""Readers of recordings on disk: .npz, NWB, Kilosort/phy folders and torch_brain HDF5, told apart by their content.
+
+`open_recordings` gives one Recording per hardware probe, whatever the file. Nothing is unpickled or executed.
+"""
+
+from nuclr_stream.readers.finding import Source, find_sources, open_one, open_recordings
+
+__all__ = ["Source", "find_sources", "open_one", "open_recordings"]
