@@ -23,6 +23,7 @@ import torch
 from nuclr_stream.binning import Int64Array, WindowSpec
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recording import Recording
+from offline_training.arms import Arm
 from offline_training.baselines.pooled import Pooled
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
@@ -30,16 +31,17 @@ from offline_training.embed import embed_recording, through_torch
 from offline_training.encoder import Encoder
 from offline_training.examples import UnitFeatures, examples
 from offline_training.labels import class_subjects, task_labels
+from offline_training.predictions import SECONDS, Places, places, predictions, time_name
 from offline_training.pretrain import load_run, pretrain
 from offline_training.readout import Readout, fit_readout
-from offline_training.scores import NO_PREDICTION
-from offline_training.splits import Fold, Split
-
-SECONDS: tuple[float | None, ...] = (10.0, 60.0, 300.0, None)
-"""Times observed at which predictions are kept; None: the whole recording."""
+from offline_training.splits import Fold, Split, UnitFold
 
 INDUCTIVE = "inductive zero-shot"
 TRANSDUCTIVE = "transductive zero-shot"
+SAME_POPULATIONS = "transductive"
+
+FORMAT = 2
+"""Version of the result files; 2 keeps the probabilities of all classes. Others are refused, not misread."""
 
 FeatureSets = dict[str, list[UnitFeatures]]
 
@@ -58,30 +60,39 @@ def run_fold(
     runs_dir: Path,
     hop_s: float | None = None,
     split: Split,
+    arm: Arm | None = None,
 ) -> Path:
     """Pretrain, fit and test one fold with one seed; returns its result file, at once when it is there already.
 
     The encoder's run is kept in runs_dir/fold_<animals>_seed<k> and resumed when it was interrupted. `hop_s` is the
-    step between windows of the evaluation, that of the config if not given. Raises EvaluationError when what is there
-    comes from other settings or recordings.
+    step between windows of the evaluation, that of the config if not given. `arm` pretrains otherwise, and gives one
+    feature of its own, embedding_<arm>. Raises EvaluationError when what is there comes from other settings or
+    recordings.
     """
-    config = config.with_training(seed=seed)
-    path = out_dir / f"fold_{fold.name}_seed{seed}.json"
+    config = (arm.config if arm else config).with_training(seed=seed)
+    pretrained_on = fold.training(recordings)
+    name = f"fold_{fold.name}_seed{seed}"
+    if arm:
+        pretrained_on = arm.recordings(pretrained_on, seed)
+        name = f"fold_{fold.name}_{arm.name}_seed{seed}"
+    path = out_dir / f"{name}.json"
     spec = window_spec(config, hop_s)
     fingerprint = fingerprint_of(config, recordings, spec)
     if path.is_file():
         return checked(path, fingerprint)
-    run_dir = runs_dir / f"fold_{fold.name}_seed{seed}"
-    _pretrain_once(config, fold.training(recordings), run_dir)
+    run_dir = runs_dir / name
+    _pretrain_once(config, pretrained_on, run_dir)
     encoder, _, info = load_run(run_dir)
     sets = encoder_features(encoder, config, recordings, spec)
+    if arm:
+        sets = {f"embedding_{arm.name}": sets["embedding"]}
     facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
-        "setting": setting_of(info["subjects"], fold.held_out),
+        "setting": setting_of(info["subjects"], fold),
         "seed": seed,
         "fingerprint": fingerprint,
         "encoder": encoder_facts(info),
     }
-    return write_result(path, facts | {"tasks": _test(config, recordings, fold, sets)})
+    return write_result(path, facts | {"tasks": score_fold(config, recordings, fold, sets)})
 
 
 def run_baselines(
@@ -97,47 +108,60 @@ def run_baselines(
     if path.is_file():
         return checked(path, fingerprint)
     facts = fold_facts(config, recordings, fold, spec=spec, split=split)
-    facts |= {"setting": INDUCTIVE, "seed": None, "fingerprint": fingerprint, "encoder": None}
-    return write_result(path, facts | {"tasks": _test(config, recordings, fold, baseline_features(recordings, spec))})
+    setting = SAME_POPULATIONS if isinstance(fold, UnitFold) else INDUCTIVE
+    facts |= {"setting": setting, "seed": None, "fingerprint": fingerprint, "encoder": None}
+    return write_result(
+        path, facts | {"tasks": score_fold(config, recordings, fold, baseline_features(recordings, spec))}
+    )
 
 
 def run_with_encoder(
     run_dir: Path,
     recordings: Sequence[Recording],
-    fold: Fold,
+    folds: Sequence[Fold],
     *,
     out_dir: Path,
     hop_s: float | None = None,
     split: Split,
     claim: str | None = None,
-) -> Path:
-    """Test a ready run: only the readouts are fitted anew, on the animals that are not held out.
+) -> list[Path]:
+    """Test a ready run: only the readouts are fitted anew, on what is not held out. Returns one file per fold.
 
-    Where the encoder saw the activity of a held-out animal, the setting is "transductive zero-shot", and a `claim` of
-    anything else raises EvaluationError.
+    Where the encoder saw the activity of a held-out animal, the setting is "transductive zero-shot", with units of the
+    same populations in the readouts "transductive"; a `claim` of anything else raises EvaluationError.
     """
     encoder, config, info = load_run(run_dir)
-    setting = setting_of(info["subjects"], fold.held_out)
-    if claim is not None and not setting.startswith(claim):
-        raise EvaluationError(
-            f"claim {claim!r}: the encoder of {run_dir.name} saw the activity of {', '.join(fold.held_out)}, so its "
-            f"scores are {setting!r}; evaluate with the config instead, which pretrains anew for every fold"
-        )
+    settings = [setting_of(info["subjects"], fold) for fold in folds]
+    for fold, setting in zip(folds, settings, strict=True):
+        if claim is not None and not setting.startswith(claim):
+            raise EvaluationError(
+                f"claim {claim!r}: the encoder of {run_dir.name} saw the activity of {_seen(info['subjects'], fold)}, "
+                f"so its scores are {setting!r}; evaluate with the config instead, which pretrains anew for every fold"
+            )
     spec = window_spec(config, hop_s)
-    facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
-        "setting": setting,
-        "seed": config.training.seed,
-        "fingerprint": fingerprint_of(config, recordings, spec),
-        "encoder": encoder_facts(info),
-    }
     sets = encoder_features(encoder, config, recordings, spec)
-    path = out_dir / f"fold_{fold.name}_seed{config.training.seed}.json"
-    return write_result(path, facts | {"tasks": _test(config, recordings, fold, sets)})
+    paths = []
+    for fold, setting in zip(folds, settings, strict=True):
+        facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
+            "setting": setting,
+            "seed": config.training.seed,
+            "fingerprint": fingerprint_of(config, recordings, spec),
+            "encoder": encoder_facts(info),
+        }
+        path = out_dir / f"fold_{fold.name}_seed{config.training.seed}.json"
+        paths.append(write_result(path, facts | {"tasks": score_fold(config, recordings, fold, sets)}))
+    return paths
 
 
-def setting_of(encoder_subjects: Sequence[str], held_out: Sequence[str]) -> str:
-    """What scores on `held_out` animals may be called, given whose activity the encoder was trained on."""
-    return TRANSDUCTIVE if set(encoder_subjects) & set(held_out) else INDUCTIVE
+def setting_of(encoder_subjects: Sequence[str], fold: Fold) -> str:
+    """What scores on a fold may be called, given whose activity the encoder was trained on."""
+    if isinstance(fold, UnitFold):
+        return SAME_POPULATIONS
+    return TRANSDUCTIVE if set(encoder_subjects) & set(fold.held_out) else INDUCTIVE
+
+
+def _seen(encoder_subjects: Sequence[str], fold: Fold) -> str:
+    return ", ".join(sorted(set(encoder_subjects) & set(fold.held_out))) or "the tested units"
 
 
 def encoder_features(
@@ -167,71 +191,64 @@ def _pooled(features: Sequence[UnitFeatures], recordings: Sequence[Recording]) -
     return [Pooled.of(source, recording) for source, recording in zip(features, recordings, strict=True)]
 
 
-def predictions(
-    readout: Readout, features: Sequence[UnitFeatures], labels: Sequence[Int64Array], seconds: float | None
-) -> dict[str, list[Any]]:
-    """Top-1 class, its probability, evidence n and abstention of every labelled unit after so many seconds.
-
-    The units of all recordings follow one another. A unit that no window shows has prediction NO_PREDICTION.
-    """
-    top, probability, evidence, abstained = [], [], [], []
-    for source, label in zip(features, labels, strict=True):
-        last = len(source.end_s) if seconds is None else int(np.searchsorted(source.end_s, seconds, side="right"))
-        scored = label != UNLABELLED
-        if not last:
-            top += [NO_PREDICTION] * int(scored.sum())
-            probability += [0.0] * int(scored.sum())
-            evidence += [0.0] * int(scored.sum())
-            abstained += [1] * int(scored.sum())
-            continue
-        values, n = source.between(0, last)
-        p = readout.probabilities(values[scored], n[scored])
-        top += np.where(n[scored] > 0, p.argmax(axis=1), NO_PREDICTION).tolist()
-        probability += [round(float(v), 4) for v in p.max(axis=1)]
-        evidence += [round(float(v), 1) for v in n[scored]]
-        abstained += readout.calibration.abstains(p, n[scored]).astype(int).tolist()
-    return {"prediction": top, "probability": probability, "n": evidence, "abstained": abstained}
-
-
-def _test(
+def score_fold(
     config: TrainConfig, recordings: Sequence[Recording], fold: Fold, sets: Mapping[str, list[UnitFeatures]]
 ) -> dict[str, Any]:
-    held_out = np.array([recording.subject_id in fold.held_out for recording in recordings])
+    """Fit a readout per task and feature set on what the fold trains on, and say what it predicts for the rest.
+
+    Returns the `tasks` of a result file.
+    """
+    train = [i for i, recording in enumerate(recordings) if fold.trains_on(recording).any()]
+    tested = np.array([fold.tests_on(recording).any() for recording in recordings])
+    test = np.flatnonzero(tested)
+    where = [places(recordings[i], fold.tests_on(recordings[i])) for i in test]
     results: dict[str, Any] = {}
     for task, settings in config.tasks.items():
         labels = task_labels(task, settings, recordings)
-        test_labels = [label for label, test in zip(labels, held_out, strict=True) if test]
-        results[task] = task_facts(settings, recordings, labels, held_out)
+        known = [np.where(fold.trains_on(recordings[i]), labels[i], UNLABELLED) for i in train]
+        asked = [np.where(fold.tests_on(r), label, UNLABELLED) for r, label in zip(recordings, labels, strict=True)]
+        results[task] = task_facts(settings, recordings, asked, tested)
+        results[task]["class_subjects"] = class_subjects(labels, [r.subject_id for r in recordings], settings.names)
         for name, features in sets.items():
-            train = [i for i in range(len(recordings)) if not held_out[i]]
-            readout = fit_readout(examples([features[i] for i in train], [labels[i] for i in train]), settings.names)
-            test = [source for source, chosen in zip(features, held_out, strict=True) if chosen]
-            results[task]["features"][name] = feature_result(readout, test, test_labels)
+            readout = fit_readout(examples([features[i] for i in train], known), settings.names)
+            results[task]["features"][name] = feature_result(
+                readout, [features[i] for i in test], [asked[i] for i in test], where=where
+            )
     return results
 
 
 def task_facts(
-    settings: TaskSettings, recordings: Sequence[Recording], labels: Sequence[Int64Array], held_out: np.ndarray
+    settings: TaskSettings, recordings: Sequence[Recording], labels: Sequence[Int64Array], tested: np.ndarray
 ) -> dict[str, Any]:
-    """What a result file says of a task before any prediction: its classes, and the labels of the units tested."""
-    test_labels = [label for label, test in zip(labels, held_out, strict=True) if test]
+    """What a result file says of a task before any prediction: its classes, and the labels of the units of the
+    recordings that are `tested` (R,)."""
     return {
         "classes": list(settings.names),
         "class_subjects": class_subjects(labels, [r.subject_id for r in recordings], settings.names),
-        "recordings": unit_blocks(recordings, labels, held_out),
-        "label": [int(v) for label in test_labels for v in label[label != UNLABELLED]],
+        "recordings": unit_blocks(recordings, labels, tested),
+        "label": [int(v) for label, one in zip(labels, tested, strict=True) if one for v in label[label != UNLABELLED]],
         "features": {},
     }
 
 
-def feature_result(readout: Readout, test: Sequence[UnitFeatures], test_labels: Sequence[Int64Array]) -> dict[str, Any]:
-    """What a result file says of one feature set: its readout, and the predictions at every time of SECONDS."""
+def feature_result(
+    readout: Readout,
+    test: Sequence[UnitFeatures],
+    test_labels: Sequence[Int64Array],
+    *,
+    where: Sequence[Places | None] = (),
+) -> dict[str, Any]:
+    """What a result file says of one feature set: its readout, and the predictions at every time of SECONDS.
+
+    With the `places` of the units of every tested recording, multi-unit predictions too.
+    """
     return {
         "c": readout.c,
+        "grouped_by": readout.grouped_by,
         "out_of_fold_f1": round(readout.out_of_fold_f1, 4),
         "calibration": asdict(readout.calibration),
         "calibrated_on": readout.calibrated_on,
-        "seconds": {time_name(s): predictions(readout, test, test_labels, s) for s in SECONDS},
+        "seconds": {time_name(s): predictions(readout, test, test_labels, s, where=where) for s in SECONDS},
     }
 
 
@@ -250,23 +267,19 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def time_name(seconds: float | None) -> str:
-    """How a time observed is written in results: "10", "60", "300" or "all"."""
-    return "all" if seconds is None else f"{seconds:g}"
-
-
 def unit_blocks(
-    recordings: Sequence[Recording], labels: Sequence[Int64Array], held_out: np.ndarray
+    recordings: Sequence[Recording], labels: Sequence[Int64Array], tested: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Which recording the scored units come from, block by block, in the order of all lists of a task."""
+    """Which of the tested recordings the labelled units come from, block by block, in the order of all lists of a
+    task."""
     return [
         {
             "recording_id": recording.recording_id,
             "subject_id": recording.subject_id,
             "units": int((label != UNLABELLED).sum()),
         }
-        for recording, label, test in zip(recordings, labels, held_out, strict=True)
-        if test
+        for recording, label, one in zip(recordings, labels, tested, strict=True)
+        if one
     ]
 
 
@@ -292,9 +305,10 @@ def _pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir
 
 
 def fingerprint_of(config: TrainConfig, recordings: Sequence[Recording], spec: WindowSpec) -> str:
-    """What a result depends on, as 16 hexadecimal digits: settings, recordings, hop."""
+    """What a result depends on, as 16 hexadecimal digits: settings that are not the defaults, recordings, hop."""
     content = [
-        config.model_dump(mode="json", exclude_none=True),
+        FORMAT,
+        config.model_dump(mode="json", exclude_defaults=True),
         [recording.recording_id for recording in recordings],
         spec.hop_bins,
     ]
@@ -306,10 +320,12 @@ def fold_facts(
 ) -> dict[str, Any]:
     """What every result file says of its fold: names, animals, recordings, windows, versions."""
     return {
+        "format": FORMAT,
         "name": config.name,
         "kind": config.kind,
         "split": split.name,
-        "folds": [list(each.held_out) for each in split.folds],
+        "folds": [each.name for each in split.folds],
+        "fold": fold.name,
         "held_out": list(fold.held_out),
         "train_subjects": sorted({recording.subject_id for recording in fold.training(recordings)}),
         "train_recordings": [recording.recording_id for recording in fold.training(recordings)],
@@ -323,7 +339,9 @@ def fold_facts(
 def checked(path: Path, fingerprint: str) -> Path:
     """The path of a result that is there already. Raises EvaluationError when it has another fingerprint."""
     if json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
-        raise EvaluationError(f"{path}: comes from other settings or recordings; remove it or name another directory")
+        raise EvaluationError(
+            f"{path}: comes from other settings, recordings or versions; remove it or name another directory"
+        )
     return path
 
 
@@ -331,6 +349,6 @@ def write_result(path: Path, result: dict[str, Any]) -> Path:
     """Write a result file; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(result, separators=(",", ":")) + "\n", encoding="utf-8")
     temporary.replace(path)
     return path

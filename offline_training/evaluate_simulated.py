@@ -18,9 +18,10 @@ from nuclr_stream.recording import Recording
 from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
-from offline_training.evaluate import EvaluationError, encoder_facts, library_versions, predictions, time_name
+from offline_training.evaluate import EvaluationError, encoder_facts, library_versions
 from offline_training.examples import UnitFeatures, examples
 from offline_training.labels import task_labels
+from offline_training.predictions import predictions, time_name
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, load_readouts
 from offline_training.scores import balanced_accuracy, macro_f1

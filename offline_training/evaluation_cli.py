@@ -14,7 +14,9 @@ SEEDS = Annotated[str, typer.Option(help="Seeds of the pretraining, separated by
 def evaluate(
     config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="Settings to pretrain with, or a ready run.")],
     recordings: Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")],
-    split: Annotated[str, typer.Option(help="leave-one-subject-out, or held-out=ID,ID.")] = "leave-one-subject-out",
+    split: Annotated[
+        str, typer.Option(help="leave-one-subject-out, held-out=ID,ID, or a .json file.")
+    ] = "leave-one-subject-out",
     out: Annotated[Path, typer.Option("--out", help="Folder for the result files.")] = Path("results/evaluation"),
     runs: Annotated[Path, typer.Option("--runs", help="Folder for the encoders of the folds.")] = Path("runs/folds"),
     seeds: SEEDS = "0",
@@ -39,14 +41,13 @@ def evaluate(
     settings = load_run(config)[1] if ready else TrainConfig.load(config)
     loaded = load_folder(recordings)
     parsed = parse_split(split, settings, loaded)
-    for each in [parsed.fold(fold)] if fold else parsed.folds:
+    folds = [parsed.fold(fold)] if fold else parsed.folds
+    for each in folds:
         typer.echo(f"{run_baselines(settings, loaded, each, out_dir=out, split=parsed)}", err=True)
-        if baselines:
-            continue
-        if ready:
-            done = run_with_encoder(config, loaded, each, out_dir=out, hop_s=hop_s, split=parsed, claim=claim)
+    if ready and not baselines:
+        for done in run_with_encoder(config, loaded, folds, out_dir=out, hop_s=hop_s, split=parsed, claim=claim):
             typer.echo(f"{done}", err=True)
-            continue
+    for each in () if ready or baselines else folds:
         for seed in (int(s) for s in seeds.split(",")):
             done = run_fold(settings, loaded, each, seed=seed, out_dir=out, runs_dir=runs, hop_s=hop_s, split=parsed)
             typer.echo(f"{done}", err=True)

@@ -71,11 +71,22 @@ def fit_linear(examples: Examples, classes: int, *, c: float) -> Linear:
 
 
 def out_of_fold(examples: Examples, classes: int, *, c: float) -> OutOfFold:
-    """Logits of every example from a readout that saw nothing of its animal (of its recording, with one animal only).
+    """Logits of every example from a readout that saw nothing of its animal.
 
-    Examples whose class the other folds do not hold are left out: no readout could know it.
+    Where no class has units in two animals, of its recording: neurons that return on other days then flatter it, and
+    `grouped_by` says so. Examples whose class the other folds do not hold are left out: no readout could know it.
     """
-    grouped_by: Group = "subject" if len(np.unique(examples.subject)) > 1 else "recording"
+    ways: tuple[Group, ...] = ("subject", "recording") if len(np.unique(examples.subject)) > 1 else ("recording",)
+    for grouped_by in ways:
+        logits = _held_out_logits(examples, classes, c=c, grouped_by=grouped_by)
+        done = ~np.isnan(logits[:, 0])
+        if done.any():
+            return OutOfFold(examples.where(done), logits[done], grouped_by)
+    raise ReadoutError("cross-validation is impossible: no class has units in two animals or in two recordings")
+
+
+def _held_out_logits(examples: Examples, classes: int, *, c: float, grouped_by: Group) -> Float32Array:
+    """Logits (R, C), NaN where no fold could give any."""
     logits = np.full((len(examples.label), classes), np.nan, dtype=np.float32)
     for train, test in _folds(examples, grouped_by):
         known = np.unique(examples.label[train])
@@ -85,12 +96,7 @@ def out_of_fold(examples: Examples, classes: int, *, c: float) -> OutOfFold:
         logits[test] = fit_linear(examples.where(_chosen(train, len(logits))), classes, c=c).logits(
             examples.features[test]
         )
-    done = ~np.isnan(logits[:, 0])
-    if not done.any():
-        raise ReadoutError(
-            "cross-validation is impossible: no class has units in two animals (or two recordings of one animal)"
-        )
-    return OutOfFold(examples.where(done), logits[done], grouped_by)
+    return logits
 
 
 def _folds(examples: Examples, grouped_by: str) -> Iterator[tuple[Int64Array, Int64Array]]:

@@ -15,9 +15,10 @@ from nuclr_stream.recording import Recording
 from offline_training import evaluate as evaluation
 from offline_training.combine import combine
 from offline_training.config import TrainConfig
-from offline_training.evaluate import EvaluationError, predictions, run_baselines, run_fold, run_with_encoder
+from offline_training.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder
 from offline_training.evaluate_simulated import evaluate_simulated
 from offline_training.examples import Examples
+from offline_training.predictions import predictions
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, fit_readouts
 from offline_training.regression import Linear
@@ -98,7 +99,7 @@ def test_named_animals_are_one_fold(recordings: list[Recording]):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("by-unit", "must be leave-one-subject-out or held-out=ID,ID"),
+        ("by-unit", "must be leave-one-subject-out, held-out=ID,ID or a .json file"),
         ("held-out=T1", "T1 cannot be held out; choose some of sim_000001, sim_000002, sim_000003"),
         ("held-out=sim_000001,sim_000002,sim_000003", "every animal cannot be held out"),
     ],
@@ -199,11 +200,11 @@ def test_a_run_that_saw_the_animals_is_transductive(
     run = folds / "runs" / "fold_sim_000001_seed0"
     place = {"out_dir": tmp_path, "hop_s": 2.0, "split": split}
     with pytest.raises(EvaluationError, match=r"'inductive'.*saw the activity of sim_000002.*'transductive zero-shot'"):
-        run_with_encoder(run, recordings, split.folds[1], claim="inductive", **place)
+        run_with_encoder(run, recordings, split.folds[1:2], claim="inductive", **place)
     assert not list(tmp_path.iterdir())
-    seen = json.loads(run_with_encoder(run, recordings, split.folds[1], **place).read_text())
+    seen = json.loads(run_with_encoder(run, recordings, split.folds[1:2], **place)[0].read_text())
     assert seen["setting"] == "transductive zero-shot"
-    unseen = json.loads(run_with_encoder(run, recordings, split.folds[0], claim="inductive", **place).read_text())
+    unseen = json.loads(run_with_encoder(run, recordings, split.folds[:1], claim="inductive", **place)[0].read_text())
     assert unseen["setting"] == "inductive zero-shot"
 
 
@@ -254,8 +255,16 @@ def fold_file(folder: Path, subject: str, *, seed: int | None, label: list[int],
     seconds = {"all": columns | {"abstained": [int(p == NO_PREDICTION) for p in prediction]}}
     feature = {"c": 1.0, "seconds": seconds}
     result = {
-        **{"name": "made", "kind": "", "split": "leave-one-subject-out", "folds": [["A"], ["B"], ["C"]]},
-        **{"held_out": [subject], "setting": "inductive zero-shot", "seed": seed, "hop_s": 1.0, "versions": {}},
+        **{"name": "made", "kind": "", "split": "leave-one-subject-out", "folds": ["A", "B", "C"]},
+        **{
+            "format": 2,
+            "fold": subject,
+            "held_out": [subject],
+            "setting": "inductive zero-shot",
+            "seed": seed,
+            "hop_s": 1.0,
+            "versions": {},
+        },
         "encoder": None,
         "tasks": {
             "region": {
@@ -293,7 +302,7 @@ def test_a_seed_counts_when_all_its_folds_are_there(tmp_path: Path):
     three_folds(tmp_path)
     fold_file(tmp_path, "A", seed=1, label=[0, 0, 0], prediction=[0, 0, 0])
     summary = combine(tmp_path)
-    assert (summary["seeds"], summary["incomplete_seeds"]) == ([0], ["1"])
+    assert (summary["seeds"], summary["incomplete"]) == ([0], ["embedding, seed 1"])
     for path in tmp_path.glob("fold_B*"):
         path.unlink()
     with pytest.raises(EvaluationError, match="no seed has all of its folds"):
