@@ -10,13 +10,15 @@ so bin = (sample - origin) * bins_per_second * denominator // numerator never dr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from nuclr_stream.normaliser import Normalisation
 
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
@@ -49,7 +51,8 @@ def rational(value: Fraction | int | float | str) -> Fraction:
 class WindowSpec:
     """How a window is cut: `patches` patches of `bins_per_patch` bins, `hop_bins` bins from one window to the next.
 
-    For traces one bin is one frame and `bins_per_second` the frame rate.
+    For traces one bin is one frame and `bins_per_second` the frame rate; `normaliser` says what they are divided by,
+    None for traces that are used as they come.
     """
 
     bins_per_second: Fraction
@@ -57,10 +60,13 @@ class WindowSpec:
     patches: int
     hop_bins: int
     input_kind: InputKind = "spikes"
+    normaliser: Normalisation | None = None
 
     def __post_init__(self) -> None:
         if min(float(self.bins_per_second), self.bins_per_patch, self.patches, self.hop_bins) <= 0:
             raise ValueError(f"every length of a window must be positive, got {self}")
+        if self.normaliser is not None and self.input_kind != "traces":
+            raise ValueError("only traces are normalised: leave normaliser out, or set input_kind to traces")
 
     @property
     def bins(self) -> int:
@@ -82,7 +88,7 @@ class WindowSpec:
         hop = rational(hop_s) * self.bins_per_second
         if hop.denominator != 1:
             raise ValueError(f"hop of {hop_s} s is {float(hop):g} bins; it must be a whole number of bins")
-        return WindowSpec(self.bins_per_second, self.bins_per_patch, self.patches, int(hop), self.input_kind)
+        return replace(self, hop_bins=int(hop))
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,23 @@ class Grid:
     def complete_bins(self, watermark: int) -> int:
         """Return the end (exclusive) of the bins that lie wholly before sample `watermark`."""
         return (watermark - self.origin) * self._ratio.numerator // self._ratio.denominator
+
+
+MAX_FRAME_RATE_ERROR = 0.01
+"""How far the frame rate of traces may be from the one that the encoder was trained at, as a fraction of it."""
+
+
+def rate_fits(sample_rate: Fraction, spec: WindowSpec) -> bool:
+    """Return whether windows can be cut on a clock of `sample_rate`: fast enough for spikes, about equal for traces."""
+    if spec.input_kind == "traces":
+        return abs(float(sample_rate / spec.bins_per_second) - 1) <= MAX_FRAME_RATE_ERROR
+    return sample_rate >= spec.bins_per_second
+
+
+def grid_of(sample_rate: Fraction, spec: WindowSpec, origin: int = 0) -> Grid:
+    """Return the grid of bins on a device's clock; for traces every frame is one bin, whatever its exact rate."""
+    clock = spec.bins_per_second if spec.input_kind == "traces" else sample_rate
+    return Grid(clock, spec.bins_per_second, origin)
 
 
 def count_into(counts: Float32Array, rows: npt.NDArray[np.integer], bins: npt.NDArray[np.integer]) -> None:

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclr_stream.binning import Grid, rational
+from nuclr_stream.binning import grid_of, rational
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
-from nuclr_stream.recording import Recording
+from nuclr_stream.recording import Recorded, Recording, require_fit
+from nuclr_stream.traces import TraceRecording
 from nuclr_stream.wire import Predictions, TaskPredictions
 
 Row = dict[str, str | int | float]
 
 
 def label_recording(
-    recording: Recording,
+    recording: Recording | TraceRecording,
     model: Model,
     *,
     hop_s: float | None = None,
@@ -34,6 +35,7 @@ def label_recording(
     not), probability, abstained, windows, reason and a p_<class> per class of the task. Rows before the first window
     have windows 0 and the prior as probabilities. `on_window` is told the time of every window as it is done.
     """
+    require_fit(recording, model.manifest.spec)
     most = model.manifest.max_units
     if len(recording.unit_ids) > most:
         raise RecordingError(
@@ -60,13 +62,13 @@ def label_recording(
 
 
 def write_labels(
-    recordings: Sequence[Recording],
+    recordings: Sequence[Recording | TraceRecording],
     model: Model,
     out: Path,
     *,
     hop_s: float | None = None,
     every_s: float | None = None,
-    on_window: Callable[[Recording, float], None] = lambda _recording, _seconds: None,
+    on_window: Callable[[Recorded, float], None] = lambda _recording, _seconds: None,
 ) -> int:
     """Write the rows of all recordings to `out` as CSV and return how many; the file appears whole or not at all.
 
@@ -86,7 +88,7 @@ def write_labels(
             writer.writeheader()
             for recording in recordings:
 
-                def tell(seconds: float, recording: Recording = recording) -> None:
+                def tell(seconds: float, recording: Recorded = recording) -> None:
                     on_window(recording, seconds)
 
                 for row in label_recording(recording, model, hop_s=hop_s, every_s=every_s, on_window=tell):
@@ -98,7 +100,7 @@ def write_labels(
     return rows
 
 
-def _times(recording: Recording, every_s: float | None) -> Iterator[Fraction]:
+def _times(recording: Recorded, every_s: float | None) -> Iterator[Fraction]:
     """Yield the multiples of `every_s` up to the end of the recording, exactly."""
     if every_s is None:
         return
@@ -111,7 +113,7 @@ def _times(recording: Recording, every_s: float | None) -> Iterator[Fraction]:
 
 
 def _rows(
-    recording: Recording, model: Model, predictions: Predictions | None, time_s: float, *, final: int
+    recording: Recorded, model: Model, predictions: Predictions | None, time_s: float, *, final: int
 ) -> Iterator[Row]:
     common: Row = {"recording_id": recording.recording_id, "time_s": time_s, "final": final}
     tasks = _before_any_window(recording, model) if predictions is None else predictions.tasks
@@ -134,7 +136,7 @@ def _rows(
             }
 
 
-def _before_any_window(recording: Recording, model: Model) -> list[TaskPredictions]:
+def _before_any_window(recording: Recorded, model: Model) -> list[TaskPredictions]:
     units = len(recording.unit_ids)
     parts = [model.task(name) for name in model.task_names]
     return [
@@ -148,10 +150,10 @@ def _before_any_window(recording: Recording, model: Model) -> list[TaskPredictio
     ]
 
 
-def _reason(recording: Recording, model: Model, windows: int, outside: bool, abstained: bool) -> str:
+def _reason(recording: Recorded, model: Model, windows: int, outside: bool, abstained: bool) -> str:
     """Say why a prediction is abstained from, or that nothing is wrong (empty)."""
     spec = model.manifest.spec
-    if Grid(recording.sample_rate, spec.bins_per_second).complete_bins(recording.num_samples) < spec.bins:
+    if grid_of(recording.sample_rate, spec).complete_bins(recording.num_samples) < spec.bins:
         return f"recording of {recording.duration_s:g} s is shorter than a window of {spec.window_s:g} s"
     if not windows:
         return "no window yet"

@@ -15,8 +15,9 @@ from nuclr_stream.binning import Float32Array
 from nuclr_stream.errors import NonFiniteError
 from nuclr_stream.evidence import Evidence, evidence_n
 from nuclr_stream.inference import Model
-from nuclr_stream.population import Population, Window
+from nuclr_stream.population import Population
 from nuclr_stream.units import Operation
+from nuclr_stream.window import Window
 from nuclr_stream.wire import Input, Predictions, StreamStatus, TaskPredictions, UnitFlag
 
 MAX_UNITS = 4_096

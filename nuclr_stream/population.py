@@ -8,7 +8,6 @@ windows at any speed.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import TypeAlias
@@ -19,19 +18,21 @@ from nuclr_stream.binning import (
     MAX_SAMPLE,
     BoolArray,
     Float32Array,
-    Grid,
-    Int64Array,
     WindowRules,
     WindowSpec,
     active_units,
     first_window_end,
+    grid_of,
+    rate_fits,
     silence_bins,
     touches_silence,
 )
+from nuclr_stream.normaliser import RunningNormaliser
 from nuclr_stream.rolling import RollingCounts
 from nuclr_stream.sequence import SequenceCheck
 from nuclr_stream.stretches import Stretches
 from nuclr_stream.units import Operation, Units
+from nuclr_stream.window import Window
 from nuclr_stream.wire import End, Heartbeat, Input, MaskInterval, SpikeBatch, TraceBatch, UnitTable
 
 MAX_BLOCK_S = 60
@@ -46,40 +47,6 @@ MAX_STRETCHES = 65_536
 """How many pieces of observed time are kept apart; what comes in more of them stays missing."""
 
 Timed: TypeAlias = SpikeBatch | TraceBatch | Heartbeat | End
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """One window on its way to the encoder. Nothing in it is shared: it may cross to another thread.
-
-    counts (U, T) float32 of all units of the probe, by ascending `unit_index` (U,); `eligible` (U,) units exist for the
-    whole window; `active` (U,) are the eligible ones that enter the encoder. `refusal` says why it is not embedded
-    (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
-    the host's monotonic time when it was cut, as the caller gave it.
-    """
-
-    stream: str
-    epoch: int
-    step: int
-    end_bin: int
-    end_sample: int
-    sample_rate: Fraction
-    origin: int
-    closed_ns: int
-    unit_index: Int64Array
-    unit_ids: tuple[str, ...]
-    counts: Float32Array
-    eligible: BoolArray
-    active: BoolArray
-    missing: float
-    refusal: str
-    operations: tuple[Operation, ...]
-    skipped_steps: int = 0
-
-    def superseding(self, older: Window) -> Window:
-        """Return this window in the place of an older one that was never labelled: its operations are kept."""
-        skipped = self.skipped_steps + (older.skipped_steps + 1 if older.epoch == self.epoch else 0)
-        return replace(self, operations=older.operations + self.operations, skipped_steps=skipped)
 
 
 class Population:
@@ -130,8 +97,7 @@ class Population:
         if isinstance(message, SpikeBatch if traces else TraceBatch):
             return "rejected_input_kind"
         rate = message.sample_rate
-        off = abs(float(rate / self.spec.bins_per_second) - 1) > 0.01 if traces else rate < self.spec.bins_per_second
-        if off or (message.epoch != self.epoch and not Grid(rate, self.spec.bins_per_second).exact):
+        if not rate_fits(rate, self.spec) or (message.epoch != self.epoch and not grid_of(rate, self.spec).exact):
             return "rejected_rate"
         if message.epoch == self.epoch and self.ended:
             return "rejected_after_end"
@@ -157,8 +123,7 @@ class Population:
         self._inbox.clear()
         self.epoch, self.ended = message.epoch, False
         self.grid_rate = message.sample_rate
-        clock = spec.bins_per_second if spec.input_kind == "traces" else message.sample_rate
-        self.grid = Grid(clock, spec.bins_per_second, message.origin)
+        self.grid = grid_of(message.sample_rate, spec, message.origin)
         self._sequence = SequenceCheck(message.seq)
         self.units.begin_epoch()
         self._covered, self._masks = Stretches(), Stretches()
@@ -167,6 +132,7 @@ class Population:
         self._next_end: int | None = None
         self._step = 0
         self._counts = RollingCounts(4 * spec.bins)
+        self._normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
 
     # -- windows -----------------------------------------------------------------------------------------------------
 
@@ -226,11 +192,14 @@ class Population:
         counts = self._counts.read(start, end).copy()
         first, stop = self.grid.first_sample(start), self.grid.first_sample(end)
         missing = (stop - first - self._covered.inside(first, stop)) / (stop - first)
-        refusal = self.rules.refusal(
+        refusal: str = self.rules.refusal(
             missing=missing,
             masked=self._masks.inside(first, stop) > 0,
             silent=touches_silence(self._totals(start - history, end), spec, first_bin=start - history),
         )
+        if self._normaliser is not None:
+            counts, unready = self._normaliser.normalise(counts, self._observed(first, stop), end_bin=end)
+            refusal = refusal or unready
         eligible = self.units.added_bin <= start
         window = Window(
             stream=self.stream,
@@ -270,6 +239,12 @@ class Population:
         self._covered.forget_before(keep)
         self._masks.forget_before(keep)
 
+    def _observed(self, first: int, stop: int) -> BoolArray:
+        """Return which values (U, frames) of traces are real: seen, not masked, and of a unit that existed."""
+        frames = np.arange(first, stop)
+        seen = self._covered.holds(frames) & ~self._masks.holds(frames)
+        return seen & (self.units.added_bin[:, None] <= self.grid.bin_of(frames))
+
     def _totals(self, first: int, stop: int) -> Float32Array:
         """Return the spikes of the whole probe per bin of [first, stop), -1 where a bin was not wholly observed."""
         totals: Float32Array = self._counts.read(first, stop).sum(axis=0)
@@ -295,6 +270,8 @@ class Population:
                 self._apply_spikes(message)
             elif isinstance(message, TraceBatch):
                 self._apply_traces(message)
+            elif self.spec.input_kind == "traces":
+                return  # nothing follows from a sign of life: where no unit fired a trace still has values
             start, stop = _stretch(message)
             if start < stop:
                 self._observe(start, stop)
@@ -308,8 +285,9 @@ class Population:
             self._operations = [Operation.forget_all()]
             self.counters["operations_overflow"] += 1
         if before is not self.units.index:
-            merges = ((op.source, op.target) for op in operations if op.kind == "merge")
-            self._counts.rearrange(before, self.units.index, merges)
+            merges = [(op.source, op.target) for op in operations if op.kind == "merge"]
+            adds_up = self.spec.input_kind == "spikes"  # spikes of one cell do, two traces of it do not
+            self._counts.rearrange(before, self.units.index, merges if adds_up else [])
 
     def _apply_mask(self, mask: MaskInterval) -> None:
         start, stop = mask.start, mask.stop
@@ -345,16 +323,18 @@ class Population:
             self._counts.add_spikes(rows[needed], bins[needed])
 
     def _apply_traces(self, batch: TraceBatch) -> None:
-        frames = batch.values.shape[1]
-        first = int(self.grid.bin_of(batch.first_frame))
-        self.counters["frames_received"] += frames
-        self.counters["frames_late"] += min(max(self._frozen - first, 0), frames)
-        skip = max(self._frozen - first, self._oldest - first, 0)
-        rows = self.units.rows(batch.units)
+        rows, frames = self.units.rows(batch.units), np.arange(batch.start, batch.stop)
+        bins, repeated = self.grid.bin_of(frames), self._covered.holds(frames)
+        on_time = bins >= self._frozen
+        self.counters["frames_received"] += len(frames)
+        self.counters["frames_late"] += int((~on_time).sum())
+        self.counters["frames_repeated"] += int((on_time & repeated).sum())
         self.counters["traces_unknown_unit"] += int((rows < 0).sum())
-        if skip < frames and (rows >= 0).any():
-            self._reserve(first + frames)
-            self._counts.set_frames(rows[rows >= 0], first + skip, batch.values[rows >= 0, skip:])
+        self.counters["traces_absent_unit"] += len(self.units.index) - len(np.unique(rows[rows >= 0]))
+        taken = on_time & ~repeated & (bins >= self._oldest)
+        if taken.any():
+            self._reserve(int(bins[-1]) + 1)
+            self._counts.set_frames(rows[rows >= 0], bins[taken], batch.values[rows >= 0][:, taken])
 
     def _observe(self, start: int, stop: int) -> None:
         """Note that [start, stop) was seen."""
@@ -388,8 +368,6 @@ class Population:
 
 def _stretch(message: Timed) -> tuple[int, int]:
     """Return the samples [start, stop) that a message completes; for traces a sample is a frame."""
-    if isinstance(message, TraceBatch):
-        return message.first_frame, message.first_frame + message.values.shape[1]
     if isinstance(message, End):
         return message.sample, message.sample
     return message.start, message.stop

@@ -20,6 +20,7 @@ from nuclr_stream.wire import (
     Input,
     MaskInterval,
     SpikeBatch,
+    TraceBatch,
     UnitAction,
     UnitTable,
     encode,
@@ -139,6 +140,24 @@ class Publisher:
             units=np.asarray(units, dtype=np.uint32),
         )
         self.watermark = stop  # not before: what raised may be sent again
+        return sent
+
+    def traces(self, values: npt.ArrayLike, units: npt.ArrayLike) -> bool:
+        """Send the next frames of all units: `values` (U, F) such as dF/F, and unit indices (U,).
+
+        For a stream of traces `sample_rate` is the frame rate, and a sample is a frame. One minute of frames at most.
+        Returns whether it was sent. Raises WireError for more than 1 MiB at once, or a value that is not finite.
+        """
+        self._renew_table()
+        frames = np.asarray(values, dtype=np.float32)
+        sent = self._send(
+            TraceBatch,
+            first_frame=self.watermark,
+            table_version=0 if self._table is None else self._table["version"],
+            units=np.asarray(units, dtype=np.uint32),
+            values=frames,
+        )
+        self.watermark += frames.shape[1]
         return sent
 
     def mask(self, start: int, stop: int, *, cause: str = "artefact") -> bool:

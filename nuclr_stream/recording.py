@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,22 +23,73 @@ from nuclr_stream.binning import (
     BoolArray,
     Float32Array,
     Grid,
+    InputKind,
     Int64Array,
     WindowRules,
     WindowSpec,
     active_units,
     count,
     first_window_end,
+    grid_of,
+    rate_fits,
     rational,
     silence_bins,
     touches_silence,
 )
 from nuclr_stream.errors import RecordingError
+from nuclr_stream.normaliser import RunningNormaliser
 from nuclr_stream.stretches import Stretches
 
 MAX_FILE_BYTES = 4 * 2**30
 MAX_UNITS = 65536
-_NO_STRETCHES = np.empty((0, 2), dtype=np.int64)
+NO_STRETCHES = np.empty((0, 2), dtype=np.int64)
+"""No [start, stop) stretch at all (0, 2)."""
+
+
+class Recorded(Protocol):
+    """What windows are cut from and labels are given to: a Recording of spikes or a TraceRecording.
+
+    Samples are those of the device's clock; for traces a sample is a frame.
+    """
+
+    @property
+    def input_kind(self) -> InputKind:
+        """What the encoder gets of it."""
+
+    @property
+    def recording_id(self) -> str:
+        """The recording."""
+
+    @property
+    def sample_rate(self) -> Fraction:
+        """Samples per second of the device's clock."""
+
+    @property
+    def num_samples(self) -> int:
+        """Length in samples."""
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+
+    @property
+    def unit_ids(self) -> npt.NDArray[np.str_]:
+        """Ids of the units (U,)."""
+
+    @property
+    def units(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns of the unit table by name, (U, ...) each."""
+
+    @property
+    def mask_samples(self) -> Int64Array:
+        """Stretches (M, 2) [start, stop) that must not be used."""
+
+    @property
+    def gap_samples(self) -> Int64Array:
+        """Stretches (M, 2) [start, stop) that were not recorded."""
+
+    def counts(self, grid: Grid) -> Float32Array:
+        """Values (U, bins) in every whole bin of `grid` from sample 0 on, zero where nothing was recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +100,7 @@ class Recording:
     `depth_um`, `shank`, ... Bin 0 begins at sample 0. Raises RecordingError on inconsistent content.
     """
 
+    input_kind: ClassVar[InputKind] = "spikes"
     recording_id: str
     subject_id: str
     session_date: str = ""
@@ -58,8 +110,8 @@ class Recording:
     spike_units: npt.NDArray[np.int32]
     unit_ids: npt.NDArray[np.str_]
     units: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    mask_samples: Int64Array = field(default_factory=lambda: _NO_STRETCHES)
-    gap_samples: Int64Array = field(default_factory=lambda: _NO_STRETCHES)
+    mask_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
+    gap_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
 
     def __post_init__(self) -> None:
         _check(self, self.recording_id or "recording")
@@ -110,7 +162,7 @@ class Recording:
     @classmethod
     def load(cls, path: Path) -> Recording:
         """Read a .npz in the layout of this module. Raises RecordingError naming file, field, row and remedy."""
-        arrays = _read_arrays(path)
+        arrays = read_arrays(path)
         _require(arrays, path)
         try:
             return cls(
@@ -118,15 +170,13 @@ class Recording:
                 subject_id=str(arrays["subject_id"]),
                 session_date=str(arrays.get("session_date", "")),
                 sample_rate=_sample_rate(arrays, path),
-                num_samples=int(_integers(arrays["num_samples"], "num_samples", path).item()),
-                spike_samples=_integers(arrays["spike_samples"], "spike_samples", path).astype(np.int64),
+                num_samples=int(integers(arrays["num_samples"], "num_samples", path).item()),
+                spike_samples=integers(arrays["spike_samples"], "spike_samples", path).astype(np.int64),
                 spike_units=_rows(arrays["spike_units"], path),
                 unit_ids=arrays["unit_ids"].astype(np.str_),
                 units={k[5:]: v for k, v in arrays.items() if k.startswith("unit_") and k != "unit_ids"},
-                mask_samples=_integers(arrays.get("mask_samples", _NO_STRETCHES), "mask_samples", path).astype(
-                    np.int64
-                ),
-                gap_samples=_integers(arrays.get("gap_samples", _NO_STRETCHES), "gap_samples", path).astype(np.int64),
+                mask_samples=integers(arrays.get("mask_samples", NO_STRETCHES), "mask_samples", path).astype(np.int64),
+                gap_samples=integers(arrays.get("gap_samples", NO_STRETCHES), "gap_samples", path).astype(np.int64),
             )
         except RecordingError as error:
             raise RecordingError(f"{path.name}: {error}") from None
@@ -145,9 +195,13 @@ class RecordedWindow:
     refusal: str
 
 
-def recorded_windows(recording: Recording, spec: WindowSpec, rules: WindowRules) -> Iterator[RecordedWindow]:
-    """Yield every whole window of a recording in order, as the daemon cuts them: ends on multiples of the hop."""
-    grid = Grid(recording.sample_rate, spec.bins_per_second)
+def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) -> Iterator[RecordedWindow]:
+    """Yield every whole window of a recording in order, as the daemon cuts them: ends on multiples of the hop.
+
+    Raises RecordingError when the windows are those of other input (`require_fit`).
+    """
+    require_fit(recording, spec)
+    grid = grid_of(recording.sample_rate, spec)
     counts = recording.counts(grid)
     total = counts.shape[1]
     history = silence_bins(spec)
@@ -157,15 +211,33 @@ def recorded_windows(recording: Recording, spec: WindowSpec, rules: WindowRules)
     in_gap = _bins_inside(recording.gap_samples, grid, total)
     masked = _bins_inside(recording.mask_samples, grid, total)
     totals = np.concatenate([np.full(history, -1.0), np.where(in_gap, -1.0, counts.sum(axis=0))])
+    normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
     for end in range(first_window_end(0, spec), total + 1, spec.hop_bins):
         start = end - spec.bins
         window = counts[:, start:end]
-        refusal = rules.refusal(
+        refusal: str = rules.refusal(
             missing=_missing(gaps, grid, start, end),
             masked=bool(masked[start:end].any()),
             silent=touches_silence(totals[start : end + history], spec, first_bin=start - history),
         )
+        if normaliser is not None:
+            window, unready = normaliser.normalise(window, ~(in_gap | masked)[start:end], end_bin=end)
+            refusal = refusal or unready
         yield RecordedWindow(end, window, active_units(window, spec.input_kind), refusal)
+
+
+def require_fit(recording: Recorded, spec: WindowSpec) -> None:
+    """Raise RecordingError unless `recording` is of the kind and at a rate that windows of `spec` are cut from."""
+    if recording.input_kind != spec.input_kind:
+        raise RecordingError(
+            f"{recording.recording_id}: holds {recording.input_kind}, the encoder takes {spec.input_kind}; "
+            "choose a bundle or a config for them"
+        )
+    if not rate_fits(recording.sample_rate, spec):
+        raise RecordingError(
+            f"{recording.recording_id}: {float(recording.sample_rate):g} samples a second; the encoder takes "
+            f"{spec.input_kind} at {float(spec.bins_per_second):g} bins a second"
+        )
 
 
 def _bins_inside(stretches: Int64Array, grid: Grid, bins: int) -> BoolArray:
@@ -189,7 +261,8 @@ def load_folder(folder: Path) -> list[Recording]:
     return [Recording.load(path) for path in paths]
 
 
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read every array of a .npz. Raises RecordingError when it is none, or unpacks to more than MAX_FILE_BYTES."""
     if not path.is_file():
         raise RecordingError(f"{path}: no such file")
     try:
@@ -224,7 +297,8 @@ def _sample_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:
         raise RecordingError(f"{path.name}: field sample_rate_hz: {error}") from error
 
 
-def _integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
+def integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
+    """Return `values` if they are whole numbers. Raises RecordingError naming file, field and row."""
     if not np.issubdtype(values.dtype, np.integer):
         floating = np.issubdtype(values.dtype, np.floating)
         bad = np.flatnonzero(~np.isfinite(values)) if floating else np.empty(0, dtype=np.int64)
@@ -236,22 +310,28 @@ def _integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[An
 
 
 def _rows(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
-    integers = _integers(values, "spike_units", path)
-    if integers.size and (integers.min() < 0 or integers.max() >= MAX_UNITS):
-        row = int(np.flatnonzero((integers < 0) | (integers >= MAX_UNITS))[0])
-        raise RecordingError(f"{path.name}: field spike_units: row {row} is {integers[row]}, not a row of unit_ids")
-    return integers.astype(np.int32)
+    rows = integers(values, "spike_units", path)
+    if rows.size and (rows.min() < 0 or rows.max() >= MAX_UNITS):
+        row = int(np.flatnonzero((rows < 0) | (rows >= MAX_UNITS))[0])
+        raise RecordingError(f"{path.name}: field spike_units: row {row} is {rows[row]}, not a row of unit_ids")
+    return rows.astype(np.int32)
 
 
 def _check(recording: Recording, where: str) -> None:
-    samples, rows, units = recording.spike_samples, recording.spike_units, len(recording.unit_ids)
+    samples, rows = recording.spike_samples, recording.spike_units
     if samples.ndim != 1 or rows.shape != samples.shape:
         raise RecordingError(
             f"{where}: spike_samples {samples.shape} and spike_units {rows.shape} must have one length"
         )
+    check_table(recording, where)
+    _check_spikes(recording, where)
+
+
+def check_table(recording: Recorded, where: str) -> None:
+    """Raise RecordingError unless unit ids, columns and stretches of a recording are in order."""
+    units = len(recording.unit_ids)
     if recording.unit_ids.ndim != 1 or not 0 < units <= MAX_UNITS:
         raise RecordingError(f"{where}: unit_ids holds {units} units; between 1 and {MAX_UNITS} are needed")
-    _check_spikes(recording, where)
     empty = np.flatnonzero(recording.unit_ids == "")
     if empty.size:
         raise RecordingError(f"{where}: unit_ids: row {empty[0]} is empty; every unit needs an id")

@@ -36,10 +36,9 @@ class RollingCounts:
         """Count one spike at every (row, bin); the bins must have been reserved."""
         count_into(self._counts, rows, bins - self._base)
 
-    def set_frames(self, rows: Int64Array, first: int, values: Float32Array) -> None:
-        """Write values (R, F) of the given rows at bins [first, first + F)."""
-        place = first - self._base
-        self._counts[rows, place : place + values.shape[1]] = values
+    def set_frames(self, rows: Int64Array, bins: Int64Array, values: Float32Array) -> None:
+        """Write values (R, F) of the given rows (R,) at `bins` (F,), which must have been reserved."""
+        self._counts[np.ix_(rows, bins - self._base)] = values
 
     def read(self, first: int, stop: int) -> Float32Array:
         """Return a view (U, stop - first) of reserved bins."""

@@ -10,7 +10,7 @@ from nuclr_stream.config import Settings
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.metrics import StreamFigures
-from nuclr_stream.population import Window
+from nuclr_stream.window import Window
 from nuclr_stream.wire import Event, Input, Predictions, StreamState, StreamStatus
 
 SILENT_NS = 2 * 10**9

@@ -11,8 +11,8 @@ from functools import reduce
 from typing import TypeAlias
 
 from nuclr_stream.labeler import Labelled
-from nuclr_stream.population import Window
 from nuclr_stream.streams import Stream
+from nuclr_stream.window import Window
 from nuclr_stream.wire import EmbedWindowReply, ErrorReply
 
 BURST_WINDOWS = 16

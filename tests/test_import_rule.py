@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("nuclr_stream", "offline_training", "exporters")
 CONTRACT = {
     f"nuclr_stream.{name}"
-    for name in ("binning", "recording", "readers", "features", "evidence", "placement", "bundle", "errors")
+    for name in (
+        "binning",
+        "normaliser",
+        "recording",
+        "traces",
+        "readers",
+        "features",
+        "evidence",
+        "placement",
+        "bundle",
+        "errors",
+    )
 }
 EXPORTERS_MAY = {f"offline_training.{name}" for name in ("encoder", "loss", "readout", "weights")}
 ONLY_IN = {

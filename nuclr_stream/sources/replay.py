@@ -16,8 +16,9 @@ from nuclr_stream.endpoints import Socket, connect_source, disconnect, give
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.publisher import TABLE_EVERY_S
-from nuclr_stream.recording import Recording
+from nuclr_stream.recording import Recorded, Recording
 from nuclr_stream.stretches import Stretches
+from nuclr_stream.traces import TraceRecording
 from nuclr_stream.wire import (
     Event,
     Input,
@@ -25,6 +26,7 @@ from nuclr_stream.wire import (
     Predictions,
     SpikeBatch,
     StreamState,
+    TraceBatch,
     UnitTable,
     encode,
 )
@@ -43,7 +45,7 @@ class Received:
 
 
 def replay(
-    recording: Recording,
+    recording: Recording | TraceRecording,
     *,
     stream: str = "",
     speed: float | None = None,
@@ -53,12 +55,18 @@ def replay(
 ) -> Iterator[Received]:
     """Play `recording` as `stream` (by default its id) and yield every prediction as it comes back.
 
-    `speed` is in recording seconds per second, None as fast as the daemon labels. Spikes that close a window are sent
+    `speed` is in recording seconds per second, None as fast as the daemon labels. Data that close a window are sent
     only after every window before it was published, so no step is ever skipped and predictions do not depend on the
-    speed. Raises DaemonGoneError when the daemon goes away, NuclrStreamError when it takes in but publishes nothing.
+    speed. Raises DaemonGoneError when the daemon goes away, NuclrStreamError when it takes in but publishes nothing,
+    or when its bundle takes another kind of input.
     """
     with Query(query) as ask:
         status = ask.status()
+    if recording.input_kind != status["input_kind"]:
+        raise NuclrStreamError(
+            f"{recording.recording_id} holds {recording.input_kind}, the daemon's bundle {status['bundle']} takes "
+            f"{status['input_kind']}; start one with another bundle"
+        )
     stream = stream or recording.recording_id
     with Subscription(stream, results=results, query=query) as subscription:
         if subscription.receive(1.0) is None:
@@ -70,7 +78,9 @@ def replay(
 class _Playing:
     """One run of `replay`: what was sent, what came back, and what may therefore be sent next."""
 
-    def __init__(self, recording: Recording, status: dict[str, Any], *, stream: str, speed: float | None) -> None:
+    def __init__(
+        self, recording: Recording | TraceRecording, status: dict[str, Any], *, stream: str, speed: float | None
+    ) -> None:
         self.recording, self.stream, self.speed = recording, stream, speed
         self.epoch = time.time_ns() // 1_000_000
         self.ends = window_ends(recording, status)
@@ -90,7 +100,7 @@ class _Playing:
         )
         closed = 0
         for message in messages:
-            if isinstance(message, SpikeBatch):
+            if isinstance(message, SpikeBatch | TraceBatch):
                 due_s = 0.0 if self.speed is None else message.stop / float(self.recording.sample_rate) / self.speed
                 closes = bisect_right(self.ends, message.stop - self.late_samples)
                 yield from self._wait(subscription, due_s=started + due_s, published=closed if closes > closed else 0)
@@ -148,9 +158,10 @@ class _Playing:
             raise DaemonGoneError("the daemon takes no more data")
 
 
-def window_ends(recording: Recording, status: dict[str, Any]) -> list[int]:
+def window_ends(recording: Recorded, status: dict[str, Any]) -> list[int]:
     """Return the samples at which the daemon of that status will close a window: every hop, if any data lie in it."""
-    grid = Grid(recording.sample_rate, rational(status["bins_per_second"]))
+    rate = rational(status["bins_per_second"])
+    grid = Grid(rate if recording.input_kind == "traces" else recording.sample_rate, rate)
     bins, hop = int(status["window_bins"]), int(status["hop_bins"])
     covered, start = Stretches(), 0
     for gap_start, gap_stop in sorted(recording.gap_samples.tolist()):

@@ -90,6 +90,16 @@ class TraceBatch(SourceHeader):
     units: UInt32Array
     values: Float32Array
 
+    @property
+    def start(self) -> int:
+        """The first frame."""
+        return self.first_frame
+
+    @property
+    def stop(self) -> int:
+        """The frame after the last one."""
+        return self.first_frame + int(self.values.shape[1])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UnitTable(SourceHeader):

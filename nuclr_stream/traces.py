@@ -1,0 +1,176 @@
+"""TraceRecording: one population of imaged cells in one session, as traces and a unit table; and its .npz layout.
+
+The file holds `recording_id`, `subject_id`, `session_date`, `frame_rate_hz` (or the exact `frame_rate_ratio`, two
+integers), `traces` float32 (U, T) such as dF/F, finite, `unit_ids`, and any number of columns `unit_<name>`, one row a
+unit. `mask_samples` and `gap_samples` (M, 2) int64 are optional [start, stop) stretches of frames: artefact, and frames
+that were not recorded. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import BoolArray, Float32Array, Grid, InputKind, Int64Array, rational
+from nuclr_stream.errors import RecordingError
+from nuclr_stream.recording import NO_STRETCHES, Recording, check_table, integers, read_arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRecording:
+    """Traces (U, T) float32 of U units on a frame clock of `frame_rate` frames per second; frame 0 is bin 0.
+
+    `units` holds columns of the unit table by name, like those of a Recording. Frames within `gap_samples` count as not
+    recorded whatever stands there. Raises RecordingError on inconsistent content.
+    """
+
+    input_kind: ClassVar[InputKind] = "traces"
+    recording_id: str
+    subject_id: str
+    session_date: str = ""
+    frame_rate: Fraction
+    traces: Float32Array
+    unit_ids: npt.NDArray[np.str_]
+    units: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    mask_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
+    gap_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
+
+    def __post_init__(self) -> None:
+        where = self.recording_id or "recording"
+        check_table(self, where)
+        shape, units = self.traces.shape, len(self.unit_ids)
+        if len(shape) != 2 or shape[0] != units or not shape[1] or self.traces.dtype != np.float32:
+            raise RecordingError(
+                f"{where}: traces is {self.traces.dtype} {shape}; float32 ({units} units, frames) is needed"
+            )
+        bad = np.argwhere(~np.isfinite(self.traces))
+        if len(bad):
+            unit, frame = bad[0].tolist()
+            raise RecordingError(
+                f"{where}: traces: {len(bad)} values are not finite, the first at unit {str(self.unit_ids[unit])!r}, "
+                f"frame {frame}; leave the unit out, or set the frames to 0 and name them in gap_samples"
+            )
+
+    @property
+    def sample_rate(self) -> Fraction:
+        """The frame rate: a sample is a frame."""
+        return self.frame_rate
+
+    @property
+    def num_samples(self) -> int:
+        """Frames."""
+        return int(self.traces.shape[1])
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds on the frame clock."""
+        return float(self.num_samples / self.frame_rate)
+
+    @property
+    def observed(self) -> BoolArray:
+        """Which frames (T,) were recorded and are not masked."""
+        usable = np.ones(self.num_samples, dtype=bool)
+        for start, stop in np.concatenate([self.gap_samples, self.mask_samples]).tolist():
+            usable[max(start, 0) : max(stop, 0)] = False
+        return usable
+
+    def counts(self, grid: Grid) -> Float32Array:
+        """Values (U, T), one frame a bin, zero in the gaps. Raises RecordingError for any other grid."""
+        if grid.sample_rate != grid.bins_per_second or grid.origin:
+            raise RecordingError(f"{self.recording_id}: a frame is a bin; {grid} would mix frames")
+        if not len(self.gap_samples):
+            return self.traces
+        values = self.traces.copy()
+        for start, stop in self.gap_samples.tolist():
+            values[:, max(start, 0) : max(stop, 0)] = 0
+        return values
+
+    def percentile(self, quantile: float) -> float:
+        """The exact quantile over all units and observed frames: the published normaliser, which knows the future.
+
+        Raises RecordingError when it is not above 0: nothing could be divided by it.
+        """
+        values = self.traces[:, self.observed]
+        found = float(np.quantile(values, quantile)) if values.size else 0.0
+        if not found > 0:
+            raise RecordingError(
+                f"{self.recording_id}: the {quantile:g} quantile of traces is {found:g}; dF/F with transients above 0 "
+                "is needed"
+            )
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the recording as .npz; the file appears whole or not at all."""
+        columns = {f"unit_{name}": values for name, values in self.units.items()}
+        temporary = path.with_name(path.name + ".part")
+        with temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                allow_pickle=False,
+                recording_id=self.recording_id,
+                subject_id=self.subject_id,
+                session_date=self.session_date,
+                frame_rate_ratio=np.array([self.frame_rate.numerator, self.frame_rate.denominator], dtype=np.int64),
+                traces=self.traces,
+                unit_ids=self.unit_ids,
+                mask_samples=self.mask_samples,
+                gap_samples=self.gap_samples,
+                **columns,
+            )
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> TraceRecording:
+        """Read a .npz in the layout of this module. Raises RecordingError naming file, field, row and remedy."""
+        return _trace_recording(read_arrays(path), path)
+
+
+def load_recording(path: Path) -> Recording | TraceRecording:
+    """Read a .npz of either layout: one that holds `traces` is a TraceRecording. Raises RecordingError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            holds_traces = "traces.npy" in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        holds_traces = False  # Recording says what is wrong with it
+    return TraceRecording.load(path) if holds_traces else Recording.load(path)
+
+
+def _trace_recording(arrays: dict[str, npt.NDArray[Any]], path: Path) -> TraceRecording:
+    missing = [name for name in ("recording_id", "subject_id", "traces", "unit_ids") if name not in arrays]
+    if missing or not {"frame_rate_hz", "frame_rate_ratio"} & set(arrays):
+        raise RecordingError(f"{path.name}: field {', '.join(missing) or 'frame_rate_hz'} is missing")
+    if not np.issubdtype(arrays["traces"].dtype, np.floating):
+        raise RecordingError(f"{path.name}: field traces has type {arrays['traces'].dtype}; float32 dF/F is needed")
+    stretches = {
+        name: integers(arrays.get(name, NO_STRETCHES), name, path).astype(np.int64)
+        for name in ("mask_samples", "gap_samples")
+    }
+    try:
+        return TraceRecording(
+            recording_id=str(arrays["recording_id"]),
+            subject_id=str(arrays["subject_id"]),
+            session_date=str(arrays.get("session_date", "")),
+            frame_rate=_frame_rate(arrays, path),
+            traces=arrays["traces"].astype(np.float32),
+            unit_ids=arrays["unit_ids"].astype(np.str_),
+            units={k[5:]: v for k, v in arrays.items() if k.startswith("unit_") and k != "unit_ids"},
+            **stretches,
+        )
+    except RecordingError as error:
+        raise RecordingError(f"{path.name}: {error}") from None
+
+
+def _frame_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:
+    try:
+        if "frame_rate_ratio" in arrays:
+            numerator, denominator = (int(v) for v in arrays["frame_rate_ratio"])
+            return rational(Fraction(numerator, denominator))
+        return rational(float(arrays["frame_rate_hz"]))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise RecordingError(f"frame_rate_hz: {error}") from error

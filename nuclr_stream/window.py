@@ -1,0 +1,43 @@
+"""Window: what crosses from the side of the data to the side of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.units import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One window on its way to the encoder. Nothing in it is shared: it may cross to another thread.
+
+    counts (U, T) float32 of all units of the probe, by ascending `unit_index` (U,); `eligible` (U,) units exist for the
+    whole window; `active` (U,) are the eligible ones that enter the encoder. `refusal` says why it is not embedded
+    (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
+    the host's monotonic time when it was cut, as the caller gave it.
+    """
+
+    stream: str
+    epoch: int
+    step: int
+    end_bin: int
+    end_sample: int
+    sample_rate: Fraction
+    origin: int
+    closed_ns: int
+    unit_index: Int64Array
+    unit_ids: tuple[str, ...]
+    counts: Float32Array
+    eligible: BoolArray
+    active: BoolArray
+    missing: float
+    refusal: str
+    operations: tuple[Operation, ...]
+    skipped_steps: int = 0
+
+    def superseding(self, older: Window) -> Window:
+        """Return this window in the place of an older one that was never labelled: its operations are kept."""
+        skipped = self.skipped_steps + (older.skipped_steps + 1 if older.epoch == self.epoch else 0)
+        return replace(self, operations=older.operations + self.operations, skipped_steps=skipped)
