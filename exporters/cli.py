@@ -66,7 +66,8 @@ def main() -> None:
 def _contents(run: Path, *, name: str, evaluation: dict[str, Any]) -> Contents:
     """Gather what a run says of itself; "seen" are the animals and recordings of the encoder and of the readouts."""
     from exporters.export import Contents
-    from nuclr_stream.bundle import TrainedOn
+    from nuclr_stream.bundle import MembershipPart, TrainedOn
+    from offline_training.config import RecordingSettings
     from offline_training.pretrain import load_run
     from offline_training.readout import load_readouts
 
@@ -81,6 +82,9 @@ def _contents(run: Path, *, name: str, evaluation: dict[str, Any]) -> Contents:
         spec=config.window.spec,
         rules=config.rules.rules,
         readouts=readouts,
+        membership=MembershipPart(
+            **(config.recordings or RecordingSettings()).model_dump(), drop_last_s=config.training.drop_last_s
+        ),
         trained_on=TrainedOn(description=config.kind or config.name, **seen),
         training={
             "encoder": {key: value for key, value in info.items() if key not in ("name", "kind")},

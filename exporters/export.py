@@ -32,6 +32,7 @@ from nuclr_stream.binning import Float32Array, WindowRules, WindowSpec, active_u
 from nuclr_stream.bundle import (
     FORMAT_VERSION,
     Manifest,
+    MembershipPart,
     RulesPart,
     TaskPart,
     TrainedOn,
@@ -60,6 +61,7 @@ class Contents:
     trained_on: TrainedOn
     training: dict[str, Any]
     evaluation: dict[str, Any]
+    membership: MembershipPart | None = None
     max_units: int = MAX_UNITS
 
 
@@ -166,6 +168,7 @@ def _manifest(contents: Contents) -> Manifest:
                 cut_masks=True,
                 **asdict(contents.rules),
             ),
+            membership=contents.membership,
             embedding_dim=contents.encoder.config.dim,
             max_units=contents.max_units,
             parameters=sum(parameter.numel() for parameter in contents.encoder.parameters()),

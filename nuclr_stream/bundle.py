@@ -62,6 +62,22 @@ class RulesPart(_Part):
     cut_silence: bool
 
 
+class MembershipPart(_Part):
+    """Which units and stretches of a recording the weights were trained on, beyond the rules about windows.
+
+    A unit had one of `quality_keep` in column `quality_column` of its sorter or laboratory, fired at `min_rate_hz` or
+    more, and was in none of `excluded_regions` by `region_column`; `drop_last_s` of every recording were not trained
+    on. A daemon can not apply any of it and takes every unit that it is given: this is a statement, not a filter.
+    """
+
+    quality_column: str | None = None
+    quality_keep: tuple[bool | float | str, ...] = ()
+    min_rate_hz: float = Field(default=0.0, ge=0)
+    region_column: str = "brain_region"
+    excluded_regions: tuple[str, ...] = ()
+    drop_last_s: float = Field(default=0.0, ge=0)
+
+
 class TaskPart(_Part):
     """One question that a readout answers, its classes in the order of the logits, and how far to believe them.
 
@@ -118,6 +134,7 @@ class Manifest(_Part):
     encoder_kind: Literal["window"] = "window"
     window: WindowPart
     rules: RulesPart
+    membership: MembershipPart | None = None
     embedding_dim: int = Field(gt=0, le=4096)
     max_units: int = Field(gt=0, le=65536)
     parameters: int = Field(gt=0)

@@ -71,6 +71,26 @@ class RuleSettings(_Section):
         return WindowRules(**self.model_dump())
 
 
+class RecordingSettings(_Section):
+    """Which units of a recording are used at all, applied when it is read; without a rule all are.
+
+    A unit must have one of the values `quality_keep` in column `quality_column`, fire at `min_rate_hz` or more over the
+    recording, and not be in one of `excluded_regions` by column `region_column`. The bundle's manifest states them.
+    """
+
+    quality_column: str | None = None
+    quality_keep: tuple[bool | float | str, ...] = ()
+    min_rate_hz: float = Field(default=0.0, ge=0)
+    region_column: str = "brain_region"
+    excluded_regions: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _quality_is_whole(self) -> RecordingSettings:
+        if (self.quality_column is None) != (not self.quality_keep):
+            raise ValueError("give quality_column and quality_keep together")
+        return self
+
+
 class EncoderSettings(_Section):
     """Sizes of the encoder, the published spike model by default; the window's lengths come from `window`."""
 
@@ -175,6 +195,7 @@ class TrainConfig(_Section):
     kind: str = ""
     window: WindowSettings = WindowSettings()
     rules: RuleSettings = RuleSettings()
+    recordings: RecordingSettings | None = None
     encoder: EncoderSettings = EncoderSettings()
     loss: LossSettings = LossSettings()
     training: TrainingSettings

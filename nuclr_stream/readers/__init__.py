@@ -4,5 +4,6 @@
 """
 
 from nuclr_stream.readers.finding import Source, find_sources, open_one, open_recordings
+from nuclr_stream.readers.trains import UNKNOWN_SUBJECT
 
-__all__ = ["Source", "find_sources", "open_one", "open_recordings"]
+__all__ = ["UNKNOWN_SUBJECT", "Source", "find_sources", "open_one", "open_recordings"]

@@ -74,7 +74,7 @@ def read_nwb(path: Path) -> list[Recording]:
             unit_ids=ids,
             probes=probes,
             columns=columns,
-            observed=_observed(units, probes, rate, where),
+            observed=_observed(units, probes, samples, rate=rate, where=where),
         ).recordings()
 
 
@@ -129,11 +129,14 @@ def _probes(columns: Columns, electrodes: Electrodes, ids: StrArray, where: str)
     return electrodes.probes
 
 
-def _observed(units: h5py.Group, probes: StrArray, rate: Fraction, where: str) -> dict[str, Int64Array]:
+def _observed(
+    units: h5py.Group, probes: StrArray, samples: Int64Array, *, rate: Fraction, where: str
+) -> dict[str, Int64Array]:
     """What was observed of each probe: what was observed of any of its units."""
     if "obs_intervals" not in units:
         return {}
     index = ends_of(units, "obs_intervals", len(probes), where)
-    stretches = stretches_of(numbers(units, "obs_intervals", where), rate, where=f"{where}: field units/obs_intervals")
+    field = f"{where}: field units/obs_intervals"
+    stretches = stretches_of(numbers(units, "obs_intervals", where), rate, spikes=samples, where=field)
     owner = np.repeat(probes, np.diff(index, prepend=0))
     return {probe: np.unique(stretches[owner == probe], axis=0) for probe in np.unique(owner).tolist()}

@@ -47,7 +47,10 @@ def read_torch_brain(path: Path) -> list[Recording]:
         probes = probes_in(columns)
         probes = np.full(len(ids), "") if probes is None else probes
         observed = _domain(file)
-        stretches = None if observed is None else stretches_of(observed, rate, where=f"{where}: field domain")
+        samples = to_samples(seconds, rate, where=f"{where}: field spikes/timestamps")
+        stretches = (
+            None if observed is None else stretches_of(observed, rate, spikes=samples, where=f"{where}: field domain")
+        )
         subject, session = text_of(file.get("subject"), "id"), text_of(file.get("session"), "id")
         date = text_of(file.get("session"), "recording_date")
     return Trains(
@@ -56,7 +59,7 @@ def read_torch_brain(path: Path) -> list[Recording]:
         subject_id=subject,
         session_date=date[:10],
         sample_rate=rate,
-        samples=to_samples(seconds, rate, where=f"{where}: field spikes/timestamps"),
+        samples=samples,
         rows=rows.astype(np.int64),
         unit_ids=ids,
         probes=probes,

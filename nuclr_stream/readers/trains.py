@@ -110,10 +110,11 @@ def to_samples(seconds: npt.ArrayLike, rate: Fraction, *, where: str, names: Seq
     return np.rint(values * float(rate)).astype(np.int64)
 
 
-def stretches_of(intervals: npt.ArrayLike, rate: Fraction, *, where: str) -> Int64Array:
-    """Sample stretches (M, 2) [start, stop) of intervals [start, end] in seconds; a spike at `end` is inside."""
+def stretches_of(intervals: npt.ArrayLike, rate: Fraction, *, spikes: Int64Array, where: str) -> Int64Array:
+    """Sample stretches (M, 2) [start, stop) of intervals [start, end] in seconds; a spike at the end is inside."""
     seconds = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
-    stretches: Int64Array = to_samples(seconds, rate, where=where) + np.array([0, 1])
+    stretches: Int64Array = to_samples(seconds, rate, where=where)
+    stretches[:, 1] += np.isin(stretches[:, 1], spikes)
     backward = np.flatnonzero(stretches[:, 0] >= stretches[:, 1])
     if backward.size:
         row = int(backward[0])
