@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from offline_training.recordings_cli import HELP, load_recordings
+
 SEEDS = Annotated[str, typer.Option(help="Seeds of the pretraining, separated by commas.")]
 
 
 def evaluate(
     config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="Settings to pretrain with, or a ready run.")],
-    recordings: Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")],
+    recordings: Annotated[Path, typer.Option("--recordings", help=HELP)],
     split: Annotated[
         str, typer.Option(help="leave-one-subject-out, held-out=ID,ID, or a .json file.")
     ] = "leave-one-subject-out",
@@ -30,7 +32,6 @@ def evaluate(
 
     A RUN is scored as it is: "transductive zero-shot" where its encoder saw the activity of the animals held out.
     """
-    from nuclr_stream.recording import load_folder
     from offline_training.combine import combine
     from offline_training.config import TrainConfig
     from offline_training.evaluate import run_baselines, run_fold, run_with_encoder
@@ -39,7 +40,7 @@ def evaluate(
 
     ready = config.is_dir()
     settings = load_run(config)[1] if ready else TrainConfig.load(config)
-    loaded = load_folder(recordings)
+    loaded = load_recordings(recordings, settings)
     parsed = parse_split(split, settings, loaded)
     folds = [parsed.fold(fold)] if fold else parsed.folds
     for each in folds:
@@ -51,6 +52,39 @@ def evaluate(
         for seed in (int(s) for s in seeds.split(",")):
             done = run_fold(settings, loaded, each, seed=seed, out_dir=out, runs_dir=runs, hop_s=hop_s, split=parsed)
             typer.echo(f"{done}", err=True)
+    if fold:
+        typer.echo("when all folds are done: the same command without --fold pools them", err=True)
+        return
+    _show(combine(out), as_json=as_json)
+
+
+def peer(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="lolcat, nemo, neuprint or depth.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")],
+    recordings: Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")],
+    split: Annotated[
+        str, typer.Option(help="leave-one-subject-out, held-out=ID,ID, or a .json file.")
+    ] = "leave-one-subject-out",
+    out: Annotated[Path, typer.Option("--out", help="Folder for the result files.")] = Path("results/evaluation"),
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    fold: Annotated[str, typer.Option(help="Only the fold that holds out this animal.")] = "",
+    claim: Annotated[str | None, typer.Option(help="Refuse to score anything else, e.g. inductive.")] = None,
+    length: Annotated[float, typer.Option(help="Train so many times as long as by default.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Last line: the scores as one JSON document.")] = False,
+) -> None:
+    """Train and test a peer, a method to compare with, on the same folds; what is done already is not repeated."""
+    from nuclr_stream.recording import load_folder
+    from offline_training.combine import combine
+    from offline_training.config import TrainConfig
+    from offline_training.peers import run_peer
+    from offline_training.splits import parse_split
+
+    settings = TrainConfig.load(config)
+    loaded = load_folder(recordings)
+    parsed = parse_split(split, settings, loaded)
+    for each in [parsed.fold(fold)] if fold else parsed.folds:
+        done = run_peer(name, settings, loaded, each, seed=seed, out_dir=out, split=parsed, claim=claim, length=length)
+        typer.echo(f"{done}", err=True)
     if fold:
         typer.echo("when all folds are done: the same command without --fold pools them", err=True)
         return
@@ -69,12 +103,12 @@ def evaluate_simulated(
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the result as one JSON document.")] = False,
 ) -> None:
     """Score a run on simulated animals that nothing was trained on, beside readouts of mean rate and ISI histogram."""
-    from nuclr_stream.recording import load_folder
     from offline_training.evaluate_simulated import evaluate_simulated as evaluate_fresh
+    from offline_training.pretrain import load_run
 
     result = evaluate_fresh(
         run,
-        load_folder(recordings),
+        load_recordings(recordings, load_run(run)[1]),
         out=out,
         seeds=range(first_seed, first_seed + animals),
         units=units,
@@ -117,6 +151,6 @@ def _show(summary: dict[str, Any], *, as_json: bool) -> None:
 
 if __name__ == "__main__":
     alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    for command in (evaluate, evaluate_simulated, report_results):
+    for command in (evaluate, peer, evaluate_simulated, report_results):
         alone.command()(command)
     alone()

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offline_training.recordings_cli import HELP, load_recordings
+
 if TYPE_CHECKING:
-    from nuclr_stream.recording import Recording
     from offline_training.arms import Arm
     from offline_training.config import TrainConfig
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")]
-Recordings = Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")]
+Recordings = Annotated[Path, typer.Option("--recordings", help=HELP)]
 SplitName = Annotated[str, typer.Option("--split", help="As for evaluate.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result files.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder for the encoders.")]
@@ -74,12 +75,12 @@ def label_efficiency(
     draws: Annotated[int, typer.Option(min=1, help="Draws of the labelled units for every share.")] = 3,
 ) -> None:
     """Fit readouts on 1, 3, 10, 30 and 100 % of the labelled training units, on encoders that `evaluate` trained."""
-    from nuclr_stream.recording import load_folder
     from offline_training.config import TrainConfig
     from offline_training.label_efficiency import label_efficiency as measure
     from offline_training.splits import parse_split
 
-    settings, loaded = TrainConfig.load(config), load_folder(recordings)
+    settings = TrainConfig.load(config)
+    loaded = load_recordings(recordings, settings)
     parsed = parse_split(split, settings, loaded)
     path = measure(
         settings, loaded, parsed, seeds=_numbers(seeds), draws=draws, out_dir=out, runs_dir=runs, hop_s=hop_s
@@ -105,12 +106,11 @@ def _run_arms(
     seeds: str,
     hop_s: float | None,
 ) -> None:
-    from nuclr_stream.recording import load_folder
     from offline_training.combine import combine
     from offline_training.evaluate import run_fold
     from offline_training.splits import parse_split
 
-    loaded: list[Recording] = load_folder(recordings)
+    loaded = load_recordings(recordings, config)
     parsed = parse_split(split, config, loaded)
     for arm in arms:
         for seed in _numbers(seeds):
