@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
-from nuclr_stream.recording import Recording, load_folder
-from offline_training import evaluation_cli
+from nuclr_stream.recording import Recording
+from offline_training import evaluation_cli, recordings_cli
 
 app = typer.Typer(
     name="nuclr-train",
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Recordings = Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")]
+Recordings = Annotated[Path, typer.Option("--recordings", help=recordings_cli.HELP)]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")]
 
 
@@ -63,7 +63,8 @@ def pretrain(
         settings = settings.with_training(seed=seed)
     if steps is not None:
         settings = settings.with_training(steps=steps, epochs=None)
-    chosen = _of_subjects(load_folder(recordings), only=_names(only), without=_names(without))
+    loaded = recordings_cli.load_recordings(recordings, settings)
+    chosen = _of_subjects(loaded, only=_names(only), without=_names(without))
     train(settings, chosen, out, resume=resume, title=settings.name)
     info = load_run(out)[2]
     state = "finished" if info["finished"] else "stopped; --resume goes on"
@@ -77,9 +78,11 @@ def readout(
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows; one window if not given.")] = None,
 ) -> None:
     """Fit one readout per task of the run on labelled recordings and store them with the run."""
+    from offline_training.pretrain import load_run
     from offline_training.readout import fit_readouts
 
-    for task, fitted in fit_readouts(run, load_folder(recordings), hop_s=hop_s).items():
+    loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
+    for task, fitted in fit_readouts(run, loaded, hop_s=hop_s).items():
         typer.echo(f"{task}: macro-F1 {fitted.out_of_fold_f1:.3f} out of fold by {fitted.grouped_by}, C = {fitted.c:g}")
 
 
@@ -91,15 +94,18 @@ def recalibrate(
     seed: Annotated[int, typer.Option(help="Take the folds of this seed.")] = 0,
 ) -> None:
     """Calibrate the readouts of a run on animals that neither the fold's encoder nor its readouts had seen."""
+    from offline_training.pretrain import load_run
     from offline_training.readout import recalibrate as calibrate_on_folds
 
     found = sorted(folds.glob(f"fold_*_seed{seed}"))
-    for task, fitted in calibrate_on_folds(run, found, load_folder(recordings)).items():
+    loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
+    for task, fitted in calibrate_on_folds(run, found, loaded).items():
         typer.echo(
             f"{task}: T(n) {fitted.calibration.temperature}, abstain below {fitted.calibration.abstain_below:.3f}"
         )
 
 
+app.command()(recordings_cli.inspect)
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.evaluate_simulated)
 app.command()(evaluation_cli.report_results)
