@@ -1,0 +1,302 @@
+"""LOLCAT (Cell Reports 2023), from its description: a supervised set network on the ISI histograms of short snippets.
+
+A recording is cut into snippets of 3 s; the log-spaced ISI histogram of each goes through an MLP, multi-head gated
+attention pools the set, and an MLP gives the class. Batches are balanced over classes, and every unit drawn shows a
+random part of its snippets. Its own choices here: how long it trains is chosen on animals of the training set that the
+network has not seen, and the same out-of-fold logits give the temperature, as for readouts.
+Shapes: U units, K snippets, B batch, H heads, C classes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.model_selection import GroupKFold
+from torch import Tensor, nn
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec
+from nuclr_stream.features import ISI_BINS
+from nuclr_stream.recording import Recording
+from offline_training.baselines.budget import Budget, CpuClock, parameters_of
+from offline_training.baselines.single_unit import isi_steps, rate_steps
+from offline_training.calibration import calibrate
+from offline_training.config import UNLABELLED
+from offline_training.examples import Examples, examples
+from offline_training.readout import Readout
+from offline_training.regression import ABSENT_LOGIT, Linear, ReadoutError
+from offline_training.scores import macro_f1
+
+SNIPPET_S = 3
+SNIPPET = WindowSpec(Fraction(1), SNIPPET_S, 1, SNIPPET_S)
+
+
+@dataclass(frozen=True)
+class LolcatSettings:
+    """Sizes and length. `stops` are the steps among which the inner folds choose; a unit shows 1 to `most_snippets`."""
+
+    hidden: int = 64
+    heads: int = 4
+    dropout: float = 0.2
+    learning_rate: float = 1e-3
+    batch: int = 64
+    most_snippets: int = 48
+    stops: tuple[int, ...] = (50, 100, 200, 400)
+    inner_folds: int = 3
+
+    def times_as_long(self, factor: float) -> LolcatSettings:
+        """The same with `factor` times as many steps at every stop, one at least."""
+        return replace(self, stops=tuple(sorted({max(round(stop * factor), 1) for stop in self.stops})))
+
+
+class Lolcat(nn.Module):
+    """The network: `encode` snippets one by one, `pool` sets of them."""
+
+    def __init__(self, classes: int, settings: LolcatSettings) -> None:
+        super().__init__()
+        wide, drop = settings.hidden, nn.Dropout(settings.dropout)
+        self.encode = nn.Sequential(nn.Linear(ISI_BINS, wide), nn.ReLU(), drop, nn.Linear(wide, wide), nn.ReLU())
+        self.content = nn.Linear(wide, wide)
+        self.gate = nn.Linear(wide, wide)
+        self.attention = nn.Linear(wide, settings.heads)
+        self.head = nn.Sequential(nn.Linear(settings.heads * wide, wide), nn.ReLU(), drop, nn.Linear(wide, classes))
+
+    def forward(self, histograms: Tensor, present: Tensor) -> Tensor:
+        """Logits (B, C) of sets of histograms (B, K, bins), of which those `present` (B, K) count; one at least."""
+        encoded = self.encode(histograms)
+        scores = self.attention(torch.tanh(self.content(encoded)) * torch.sigmoid(self.gate(encoded)))
+        weights = torch.softmax(scores.masked_fill(~present[..., None], -torch.inf), dim=1)
+        return self.head(torch.einsum("bkh,bkd->bhd", weights, encoded).flatten(1))
+
+
+@dataclass(frozen=True)
+class Snippets:
+    """ISI histograms (U, K, bins) of the snippets of one recording, and in which windows (W, U) its units fired."""
+
+    recording_id: str
+    subject_id: str
+    end_s: npt.NDArray[np.float64]
+    window_s: float
+    counts: npt.NDArray[np.int16]
+    fired: BoolArray
+
+    @classmethod
+    def of(cls, recording: Recording, spec: WindowSpec) -> Snippets:
+        """Cut a recording; `spec` are the windows in which evidence is counted, as for every other feature."""
+        windows = rate_steps(recording, spec)
+        counts = np.ascontiguousarray(isi_steps(recording, SNIPPET).counts.transpose(1, 0, 2).astype(np.int16))
+        return cls(recording.recording_id, recording.subject_id, windows.end_s, spec.window_s, counts, windows.fired)
+
+    def histograms(self, units: npt.NDArray[np.integer] | slice, snippets: npt.NDArray[np.integer] | slice) -> Tensor:
+        """Logarithms of one plus the counts of some snippets of a unit, or of all units: (..., K, bins)."""
+        return torch.from_numpy(np.log1p(self.counts[units, snippets].astype(np.float32)))
+
+
+@dataclass(frozen=True)
+class LolcatLogits:
+    """What a network says of the units of one recording over any stretch: its logits stand for features."""
+
+    network: Lolcat
+    snippets: Snippets
+    steps_per_window: int = 1
+
+    @property
+    def recording_id(self) -> str:
+        """The recording."""
+        return self.snippets.recording_id
+
+    @property
+    def subject_id(self) -> str:
+        """The animal."""
+        return self.snippets.subject_id
+
+    @property
+    def end_s(self) -> npt.NDArray[np.float64]:
+        """When each window (W,) is over."""
+        return self.snippets.end_s
+
+    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
+        """Logits (U, C) from the snippets that lie wholly in windows [first, last), and in how many of these windows
+        the unit fired (U,)."""
+        window_s = self.snippets.window_s
+        start = int(np.ceil(first * window_s / SNIPPET_S))
+        stop = max(int(last * window_s / SNIPPET_S), start + 1)
+        histograms = self.snippets.histograms(slice(None), slice(start, stop))
+        self.network.eval()
+        with torch.inference_mode():
+            logits = self.network(histograms, torch.ones(histograms.shape[:2], dtype=torch.bool))
+        return logits.numpy(), self.snippets.fired[first:last].sum(axis=0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FittedLolcat:
+    """A network, its calibration as a readout that passes logits through, and what both cost."""
+
+    network: Lolcat
+    readout: Readout
+    budget: Budget
+
+
+def fit_lolcat(
+    snippets: Sequence[Snippets],
+    labels: Sequence[Int64Array],
+    classes: tuple[str, ...],
+    *,
+    seed: int,
+    settings: LolcatSettings = LolcatSettings(),
+) -> FittedLolcat:
+    """Train on the labelled units (labels (U,) per recording, UNLABELLED elsewhere).
+
+    Raises ReadoutError when they come from one recording only, or hold a single class.
+    """
+    clock = CpuClock()
+    held_out, tried = _inner_folds(snippets, labels, classes, seed=seed, settings=settings)
+    scores = {stop: _macro_f1(known) for stop, known in held_out.items()}
+    steps = max(scores, key=lambda stop: (scores[stop], -stop))
+    *_, (_, network) = train(snippets, labels, len(classes), seed=seed, stops=(steps,), settings=settings)
+    known = held_out[steps]
+    readout = Readout(
+        classes=classes,
+        linear=_as_they_are(labels, len(classes)),
+        calibration=calibrate(known.features, known.label, known.n, weights=known.weights(len(classes))),
+        c=float("nan"),
+        grouped_by="subject" if len({s.subject_id for s in snippets}) > 1 else "recording",
+        out_of_fold_f1=scores[steps],
+        calibrated_on=f"units of {len(np.unique(known.subject))} animals, each unseen by the network of its inner fold",
+    )
+    chosen = ", ".join(f"{stop}: {score:.3f}" for stop, score in scores.items())
+    how = (
+        f"{steps} steps of {settings.batch} units, chosen by macro-F1 on {tried} inner folds of training animals "
+        f"({chosen}); CPU seconds are of all {tried + 1} trainings"
+    )
+    return FittedLolcat(network, readout, Budget(steps, clock.cpu_s, parameters_of(network), how))
+
+
+def train(
+    snippets: Sequence[Snippets],
+    labels: Sequence[Int64Array],
+    classes: int,
+    *,
+    seed: int,
+    stops: tuple[int, ...],
+    settings: LolcatSettings,
+) -> Iterator[tuple[int, Lolcat]]:
+    """Train one network from nothing and yield (steps, network) at every one of `stops`; it goes on when asked to."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 3])
+    network = Lolcat(classes, settings)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
+    pools = _units_by_class(labels)
+    for step in range(1, max(stops) + 1):
+        histograms, present, label = _batch(rng, snippets, pools, settings)
+        network.train()
+        loss = nn.functional.cross_entropy(network(histograms, present), label)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step in stops:
+            yield step, network
+
+
+def _batch(
+    rng: np.random.Generator,
+    snippets: Sequence[Snippets],
+    pools: dict[int, list[tuple[int, int]]],
+    settings: LolcatSettings,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Units balanced over classes, each with a random number (log-uniform) of its snippets, drawn at random."""
+    label = rng.choice(list(pools), settings.batch)
+    histograms = torch.zeros(settings.batch, settings.most_snippets, ISI_BINS)
+    present = torch.zeros(settings.batch, settings.most_snippets, dtype=torch.bool)
+    for row, one in enumerate(label):
+        place, unit = pools[one][rng.integers(len(pools[one]))]
+        there = snippets[place].counts.shape[1]
+        shown = min(int(np.exp(rng.uniform(0, np.log(settings.most_snippets + 1)))), there)
+        histograms[row, :shown] = snippets[place].histograms(unit, rng.choice(there, shown, replace=False))
+        present[row, :shown] = True
+    return histograms, present, torch.from_numpy(label)
+
+
+def _units_by_class(labels: Sequence[Int64Array]) -> dict[int, list[tuple[int, int]]]:
+    """For every class that occurs its units as (place of the recording, row)."""
+    pools: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for place, label in enumerate(labels):
+        for unit in np.flatnonzero(label != UNLABELLED):
+            pools[int(label[unit])].append((place, int(unit)))
+    if len(pools) < 2:
+        raise ReadoutError(f"labelled units of {len(pools)} classes: nothing to tell apart")
+    return dict(sorted(pools.items()))
+
+
+def _inner_folds(
+    snippets: Sequence[Snippets],
+    labels: Sequence[Int64Array],
+    classes: tuple[str, ...],
+    *,
+    seed: int,
+    settings: LolcatSettings,
+) -> tuple[dict[int, Examples], int]:
+    """Logits, as features, of evidence-matched examples from networks that had not seen their animals, per stop; and
+    how many folds there were. Units whose class an inner network could not know are left out."""
+    said: dict[int, list[Examples]] = defaultdict(list)
+    folds = 0
+    for kept in _without_some(snippets, labels, settings.inner_folds):
+        inner = [label if keep else np.full_like(label, UNLABELLED) for label, keep in zip(labels, kept, strict=True)]
+        known = np.unique(np.concatenate(inner))
+        rest = [
+            np.where(np.isin(label, known) & (not keep), label, UNLABELLED)
+            for label, keep in zip(labels, kept, strict=True)
+        ]
+        tested = [place for place, label in enumerate(rest) if (label != UNLABELLED).any()]
+        if (known != UNLABELLED).sum() < 2 or not tested:
+            continue
+        folds += 1
+        for step, network in train(snippets, inner, len(classes), seed=seed, stops=settings.stops, settings=settings):
+            logits = [LolcatLogits(network, snippets[place]) for place in tested]
+            said[step].append(_only_known(examples(logits, [rest[place] for place in tested]), known, folds))
+    if not folds:
+        raise ReadoutError("cross-validation is impossible: no class has units in two animals (or two recordings)")
+    return {stop: _joined(parts) for stop, parts in said.items()}, folds
+
+
+def _without_some(snippets: Sequence[Snippets], labels: Sequence[Int64Array], folds: int) -> Iterator[list[bool]]:
+    """Which recordings are kept while the others test, grouped by animal (by recording, with one animal only)."""
+    labelled = [place for place, label in enumerate(labels) if (label != UNLABELLED).any()]
+    animals = {snippets[place].subject_id for place in labelled}
+    groups = [s.subject_id if len(animals) > 1 else s.recording_id for s in snippets]
+    unit_groups = np.concatenate([np.full((labels[p] != UNLABELLED).sum(), groups[p]) for p in labelled])
+    number = min(len(np.unique(unit_groups)), folds)
+    if number < 2:
+        raise ReadoutError(f"labelled units of one recording only ({groups[labelled[0]]}): two are needed at least")
+    for _, test in GroupKFold(number).split(unit_groups, groups=unit_groups):
+        yield [group not in set(unit_groups[test]) for group in groups]
+
+
+def _only_known(said: Examples, known: Int64Array, fold: int) -> Examples:
+    """Examples with the logits of classes that the network never saw at ABSENT_LOGIT, and units told apart by fold."""
+    absent = np.setdiff1d(np.arange(said.features.shape[1]), known)
+    features = said.features.copy()
+    features[:, absent] = ABSENT_LOGIT
+    return Examples(features, said.label, said.n, said.subject, said.recording, said.unit + fold * 10**9)
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    names = ("features", "label", "n", "subject", "recording", "unit")
+    return Examples(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _as_they_are(labels: Sequence[Int64Array], classes: int) -> Linear:
+    """A linear map that leaves logits as they are, but for classes without a training unit."""
+    bias = np.full(classes, ABSENT_LOGIT)
+    bias[list(_units_by_class(labels))] = 0.0
+    return Linear(np.eye(classes), bias, np.zeros(classes), np.ones(classes))
+
+
+def _macro_f1(known: Examples) -> float:
+    prediction = known.features.argmax(axis=1)
+    return macro_f1(known.label, prediction, np.unique(known.label), weights=known.unit_shares())
