@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exporters.figures import figures_table
 from nuclr_stream.bundle import Manifest, TaskPart
+from nuclr_stream.normaliser import Normalisation
 
 _TASK_NOTES = {
     "waveform_class": "Waveform class is the width of the extracellular spike: **it is not a cell type.**",
@@ -63,6 +64,17 @@ def _input(manifest: Manifest) -> str:
         f"Below {rules.min_population} of them a prediction is flagged as out of distribution. "
         f"A window that misses more than {rules.max_missing:.0%} of its data, "
         f"or touches masked{' or silent' if rules.cut_silence else ''} stretches, is not embedded."
+        + _normaliser(spec.normaliser)
+    )
+
+
+def _normaliser(settings: Normalisation | None) -> str:
+    if settings is None:
+        return ""
+    trained = "that of the whole recording" if settings.trained_with == "offline" else "the running one too"
+    return (
+        f" Traces are divided by the running {settings.quantile:g} quantile of all units since the start, from "
+        f"{settings.warm_up_frames} frames on; training divided by {trained}."
     )
 
 

@@ -33,6 +33,7 @@ from nuclr_stream.bundle import (
     FORMAT_VERSION,
     Manifest,
     MembershipPart,
+    NormaliserPart,
     RulesPart,
     TaskPart,
     TrainedOn,
@@ -78,13 +79,19 @@ def write_bundle(contents: Contents, folder: Path) -> dict[str, float]:
     manifest = _manifest(contents)
     files["MODEL_CARD.md"] = model_card(manifest).encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    listed = manifest.model_copy(update={"files": hashes}).model_dump(mode="json")
+    listed = _stated(manifest.model_copy(update={"files": hashes}).model_dump(mode="json"))
+    listed["window"] = _stated(listed["window"])
     files["manifest.json"] = (json.dumps(listed, indent=1) + "\n").encode()
     with _whole_or_absent(folder) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         load_bundle(temporary)
     return parity
+
+
+def _stated(part: dict[str, Any]) -> dict[str, Any]:
+    """What a part of the manifest says: without what it leaves open, so that earlier releases read it too."""
+    return {key: value for key, value in part.items() if value is not None}
 
 
 def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
@@ -161,6 +168,7 @@ def _manifest(contents: Contents) -> Manifest:
                 patches=spec.patches,
                 hop_bins=spec.hop_bins,
                 input_kind=spec.input_kind,
+                normaliser=NormaliserPart(**asdict(spec.normaliser)) if spec.normaliser else None,
             ),
             rules=RulesPart(
                 active_units_only=contents.spec.input_kind == "spikes",

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nuclr_stream.binning import WindowRules, WindowSpec, rational
 from nuclr_stream.errors import BundleError
 from nuclr_stream.evidence import Calibration
+from nuclr_stream.normaliser import Normalisation
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 64 * 2**20
@@ -37,6 +38,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class NormaliserPart(_Part):
+    """What traces are divided by: see normaliser.Normalisation. Absent for spikes, and for traces used as they come."""
+
+    kind: Literal["running_quantile"] = "running_quantile"
+    quantile: float = Field(gt=0, lt=1)
+    warm_up_frames: int = Field(ge=0)
+    trained_with: Literal["offline", "running"]
+
+
 class WindowPart(_Part):
     """The window that the encoder takes; `bins_per_second` is an exact rational such as "50" or "100000/23344"."""
 
@@ -45,6 +55,7 @@ class WindowPart(_Part):
     patches: int = Field(gt=0)
     hop_bins: int = Field(gt=0)
     input_kind: Literal["spikes", "traces"] = "spikes"
+    normaliser: NormaliserPart | None = None
 
 
 class RulesPart(_Part):
@@ -158,7 +169,9 @@ class Manifest(_Part):
     def spec(self) -> WindowSpec:
         """The window as binning.py takes it."""
         w = self.window
-        return WindowSpec(rational(w.bins_per_second), w.bins_per_patch, w.patches, w.hop_bins, w.input_kind)
+        normaliser = Normalisation(**w.normaliser.model_dump(exclude={"kind"})) if w.normaliser else None
+        rate = rational(w.bins_per_second)
+        return WindowSpec(rate, w.bins_per_patch, w.patches, w.hop_bins, w.input_kind, normaliser)
 
     @property
     def window_rules(self) -> WindowRules:

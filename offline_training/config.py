@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nuclr_stream.binning import InputKind, WindowRules, WindowSpec, rational
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.normaliser import Normalisation
+from nuclr_stream.recording import Recorded, Recording
 
 UNLABELLED = -1
 """Class index of a unit that a task does not know: context only."""
@@ -37,6 +38,14 @@ class _Section(BaseModel):
         return values
 
 
+class NormaliserSettings(_Section):
+    """What traces are divided by, see `nuclr_stream.normaliser.Normalisation`."""
+
+    quantile: float = Field(default=0.99, gt=0, lt=1)
+    warm_up_frames: int = Field(default=0, ge=0)
+    trained_with: Literal["offline", "running"] = "offline"
+
+
 class WindowSettings(_Section):
     """How windows are cut, see `nuclr_stream.binning.WindowSpec`; a fraction is written "6250/1459"."""
 
@@ -45,6 +54,7 @@ class WindowSettings(_Section):
     patches: int = Field(default=10, ge=1)
     hop_s: float = Field(default=1.0, gt=0)
     input_kind: InputKind = "spikes"
+    normaliser: NormaliserSettings | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> WindowSettings:
@@ -55,7 +65,9 @@ class WindowSettings(_Section):
     def spec(self) -> WindowSpec:
         """The window in exact numbers."""
         rate = rational(self.bins_per_second)
-        return WindowSpec(rate, self.bins_per_patch, self.patches, 1, self.input_kind).with_hop_s(self.hop_s)
+        normaliser = Normalisation(**self.normaliser.model_dump()) if self.normaliser else None
+        spec = WindowSpec(rate, self.bins_per_patch, self.patches, 1, self.input_kind, normaliser)
+        return spec.with_hop_s(self.hop_s)
 
 
 class RuleSettings(_Section):
@@ -176,14 +188,15 @@ class TaskSettings(_Section):
         """Class names in the order of the readout's outputs."""
         return tuple(self.classes)
 
-    def labels(self, recording: Recording) -> npt.NDArray[np.int64]:
+    def labels(self, recording: Recorded) -> npt.NDArray[np.int64]:
         """Class index of every unit (U,); UNLABELLED where the unit is context only or the column is missing."""
         labels = np.full(len(recording.unit_ids), UNLABELLED, dtype=np.int64)
         column = recording.units.get(self.column)
         if column is not None:
             for index, members in enumerate(self.classes.values()):
                 labels[_belongs(column, members)] = index
-        labels[recording.spikes_per_unit < self.min_spikes] = UNLABELLED
+        if isinstance(recording, Recording):  # traces have no spikes to be too few
+            labels[recording.spikes_per_unit < self.min_spikes] = UNLABELLED
         return labels
 
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Grid, Int64Array, WindowSpec, active_units
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec, active_units, grid_of
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.normaliser import running_scales
+from nuclr_stream.recording import Recorded, require_fit
 from offline_training.config import TrainConfig
 
 Counts = npt.NDArray[np.uint8] | Float32Array
@@ -43,19 +44,29 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class BinnedRecording:
-    """Counts of a whole recording (U, all bins), as small integers where they fit, and its usable bins (M, 2)."""
+    """Counts of a whole recording (U, all bins), as small integers where they fit, and its usable bins (M, 2).
+
+    `scales` (all bins + 1,) are what traces of a view that ends at that bin are divided by; None for counts.
+    """
 
     counts: Counts
     intervals: Int64Array
+    scales: Float32Array | None = None
+
+    def view(self, start: int, bins: int) -> Counts:
+        """What the encoder gets of all units in bins [start, start + bins)."""
+        values = self.counts[:, start : start + bins]
+        return values if self.scales is None else values / self.scales[start + bins]
 
 
-def bin_recording(recording: Recording, config: TrainConfig) -> BinnedRecording:
+def bin_recording(recording: Recorded, config: TrainConfig) -> BinnedRecording:
     """Count a recording once and find its usable intervals, each at least two windows long.
 
     Masks, gaps, the dropped end and, where the rules say so, silent seconds with one second around them are cut out.
     """
     spec = config.window.spec
-    grid = Grid(recording.sample_rate, spec.bins_per_second)
+    require_fit(recording, spec)
+    grid = grid_of(recording.sample_rate, spec)
     counts = recording.counts(grid)
     bins = counts.shape[1]
     usable = np.ones(bins, dtype=bool)
@@ -64,9 +75,22 @@ def bin_recording(recording: Recording, config: TrainConfig) -> BinnedRecording:
         usable[max(0, grid.bin_of(start)) : max(0, grid.bin_of(stop - 1) + 1)] = False
     if config.rules.cut_silence and spec.input_kind == "spikes":
         usable &= ~_silent(counts.sum(axis=0), spec)
+    scales = _scales(recording, counts, spec)
+    if scales is not None and spec.normaliser.trained_with == "running":
+        usable[: spec.normaliser.warm_up_frames] = False
     intervals = _runs(usable)
-    small = counts.astype(np.uint8) if counts.size and counts.max() <= 255 else counts
-    return BinnedRecording(small, intervals[intervals[:, 1] - intervals[:, 0] >= 2 * spec.bins])
+    small = spec.input_kind == "spikes" and counts.size and counts.max() <= 255
+    intervals = intervals[intervals[:, 1] - intervals[:, 0] >= 2 * spec.bins]
+    return BinnedRecording(counts.astype(np.uint8) if small else counts, intervals, scales)
+
+
+def _scales(recording: Recorded, counts: Float32Array, spec: WindowSpec) -> Float32Array | None:
+    """What traces are divided by at every bin: the published percentile of the recording, or the running one."""
+    if spec.normaliser is None:
+        return None
+    if spec.normaliser.trained_with == "running":
+        return running_scales(counts, recording.observed, spec.normaliser.quantile)
+    return np.full(counts.shape[1] + 1, recording.percentile(spec.normaliser.quantile), dtype=np.float32)
 
 
 def _silent(totals: Float32Array, spec: WindowSpec) -> BoolArray:
@@ -96,7 +120,7 @@ class ViewSampler:
     """
 
     def __init__(
-        self, recordings: Sequence[Recording], config: TrainConfig, *, rank: int = 0, processes: int = 1
+        self, recordings: Sequence[Recorded], config: TrainConfig, *, rank: int = 0, processes: int = 1
     ) -> None:
         self.config = config
         self.rank, self.processes = rank, processes
@@ -159,12 +183,10 @@ class ViewSampler:
         reach = int(self.config.training.max_pair_distance_s * self.spec.bins_per_second)
         low, high = max(first, start1 - reach), min(end - self.spec.bins, start1 + reach)
         start2 = int(rng.integers(low, high + 1))
-        counts = self.binned[recording].counts
-        window1 = counts[:, start1 : start1 + self.spec.bins]
-        window2 = counts[:, start2 : start2 + self.spec.bins]
-        present1 = self._kept(rng, len(counts)) & active_units(window1, self.spec.input_kind)
-        present2 = self._kept(rng, len(counts)) & active_units(window2, self.spec.input_kind)
-        order = rng.permutation(len(counts))
+        window1, window2 = (self.binned[recording].view(start, self.spec.bins) for start in (start1, start2))
+        present1 = self._kept(rng, len(window1)) & active_units(window1, self.spec.input_kind)
+        present2 = self._kept(rng, len(window2)) & active_units(window2, self.spec.input_kind)
+        order = rng.permutation(len(window1))
         units = order[(present1 | present2)[order]][: self.config.training.max_units_per_view]
         present1, present2 = present1[units], present2[units]
         if min(present1.sum(), present2.sum()) < self.config.rules.min_population:
