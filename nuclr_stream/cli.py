@@ -19,6 +19,7 @@ from nuclr_stream.bundle import find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings
 from nuclr_stream.errors import ConfigError, DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference import Model, Provider, check_bundle
+from nuclr_stream.readers import open_one, open_recordings
 from nuclr_stream.recording import Recording
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ Results = Annotated[str, typer.Option("--results-endpoint", help="Where the daem
 Query = Annotated[str, typer.Option("--query-endpoint", help="Where the daemon answers.")]
 Threads = Annotated[int, typer.Option("--threads", help="Of one inference; 0 takes all cores but one.")]
 
+FILES = "Recordings: .npz, .nwb, torch_brain .h5, a Kilosort/phy folder, or a folder of any of these."
 WARM_UNITS = 128
 
 
@@ -82,8 +84,9 @@ def serve(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording (.npz).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=FILES)],
     speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
+    recording_id: Annotated[str, typer.Option(help="Which recording, where the file holds several probes.")] = "",
     stream: Annotated[str, typer.Option(help="Name of the stream; the recording's id by default.")] = "",
     data_endpoint: Data = DATA_ENDPOINT,
     results_endpoint: Results = RESULTS_ENDPOINT,
@@ -92,7 +95,7 @@ def replay(
     """Play a recording into a running daemon; it never runs ahead of what the daemon has published."""
     from nuclr_stream.sources.replay import replay as play
 
-    recording = Recording.load(file)
+    recording = open_one(file, recording_id)
     latency_ms: list[float] = []
     skipped = 0
     with _progress() as progress:
@@ -122,7 +125,7 @@ def replay(
 
 @app.command()
 def label(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings (.npz).")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES)],
     out: Annotated[Path, typer.Option("--out", help="The CSV file to write.")],
     bundle: Bundle = "",
     every: Annotated[float | None, typer.Option("--every", help="Also a row at every multiple of it, in s.")] = None,
@@ -135,7 +138,7 @@ def label(
     model = _model(bundle, provider="auto", threads=threads)
     if hop_s is not None:
         _check_hop(model, hop_s)
-    recordings = [Recording.load(file) for file in files]
+    recordings = [recording for file in files for recording in open_recordings(file)]
     with _progress() as progress:
         tasks = {r.recording_id: progress.add_task(r.recording_id, total=r.duration_s) for r in recordings}
         rows = write_labels(

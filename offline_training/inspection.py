@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nuclr_stream.binning import Grid, Int64Array
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.readers import UNKNOWN_SUBJECT, Source, find_sources
+from nuclr_stream.readers import UNKNOWN_SUBJECT, AnyRecording, Source, find_sources
 from nuclr_stream.recording import Recording, recorded_windows
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.membership import observed_s, rates_hz, select_units
@@ -60,8 +60,7 @@ def _source(source: Source, config: TrainConfig) -> Facts:
     return facts
 
 
-def _recording(recording: Recording, config: TrainConfig) -> Facts:
-    rates = rates_hz(recording)
+def _recording(recording: AnyRecording, config: TrainConfig) -> Facts:
     return {
         "recording_id": recording.recording_id,
         "probe_id": str(recording.units["probe_id"][0]) if "probe_id" in recording.units else "",
@@ -72,11 +71,18 @@ def _recording(recording: Recording, config: TrainConfig) -> Facts:
         "observed_s": observed_s(recording),
         "masked_s": float((recording.mask_samples[:, 1] - recording.mask_samples[:, 0]).sum() / recording.sample_rate),
         "units": len(recording.unit_ids),
+        **(_spikes(recording) if isinstance(recording, Recording) else {}),
+        "columns": {name: _column(values) for name, values in recording.units.items() if values.ndim == 1},
+        "used": _used(recording, config),
+    }
+
+
+def _spikes(recording: Recording) -> Facts:
+    rates = rates_hz(recording)
+    return {
         "spikes": len(recording.spike_samples),
         "rate_hz": [round(float(rate), 3) for rate in (rates.min(), np.median(rates), rates.max())],
         "silent_s": _silent_seconds(recording),
-        "columns": {name: _column(values) for name, values in recording.units.items() if values.ndim == 1},
-        "used": _used(recording, config),
     }
 
 
@@ -102,7 +108,7 @@ def _column(values: npt.NDArray[Any]) -> Facts:
     return {"values": dict(sorted(counts.items()))} if len(counts) <= MAX_VALUES else {"distinct": len(counts)}
 
 
-def _used(recording: Recording, config: TrainConfig) -> Facts:
+def _used(recording: AnyRecording, config: TrainConfig) -> Facts:
     selected = select_units(recording, config.recordings)
     kept = selected.recording
     facts: Facts = {
@@ -128,7 +134,7 @@ def _used(recording: Recording, config: TrainConfig) -> Facts:
     return facts
 
 
-def _windows(recording: Recording, config: TrainConfig) -> Facts:
+def _windows(recording: AnyRecording, config: TrainConfig) -> Facts:
     """How many windows there are, how many are refused and why, and how many hold too few active units."""
     refused: Counter[str] = Counter()
     total = small = 0
@@ -142,7 +148,7 @@ def _windows(recording: Recording, config: TrainConfig) -> Facts:
     return {"total": total, "refused": dict(sorted(refused.items())), "small": small, "usable": usable}
 
 
-def _notes(recording: Recording, kept: Recording | None, config: TrainConfig) -> list[str]:
+def _notes(recording: AnyRecording, kept: AnyRecording | None, config: TrainConfig) -> list[str]:
     """What a user would want to know before training."""
     notes = []
     units = len(kept.unit_ids) if kept else 0
@@ -173,16 +179,20 @@ def in_words(facts: Facts) -> Iterator[str]:
 
 
 def _lines(recording: Facts) -> Iterator[str]:
-    low, median, high = recording["rate_hz"]
     used = recording["used"]
     named = [recording["subject_id"], recording["session_date"], recording["probe_id"]]
     yield f"  {recording['recording_id']}: {', '.join(part for part in named if part)}"
+    missing_s = recording["duration_s"] - recording["observed_s"]
     yield (
-        f"    found    {recording['units']} units, {recording['spikes']} spikes, {low:g} to {high:g} Hz (median "
-        f"{median:g}); {recording['duration_s']:g} s at {recording['sample_rate_hz']:g} Hz, "
-        f"{recording['duration_s'] - recording['observed_s']:g} s of them not recorded, {recording['masked_s']:g} s "
-        f"masked, {recording['silent_s']} s silent"
+        f"    found    {recording['units']} units; {recording['duration_s']:g} s at {recording['sample_rate_hz']:g}/s, "
+        f"{missing_s:g} s of them not recorded, {recording['masked_s']:g} s masked"
     )
+    if "spikes" in recording:
+        low, median, high = recording["rate_hz"]
+        yield (
+            f"    spikes   {recording['spikes']}; {low:g} to {high:g} Hz, median {median:g} Hz; "
+            f"{recording['silent_s']} s without any"
+        )
     for name, column in recording["columns"].items():
         yield f"    column   {name}: {_column_in_words(column)}"
     reasons = "".join(f"; {each['units']} left out: {each['why']}" for each in used["left_out"])

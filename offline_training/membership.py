@@ -14,7 +14,7 @@ import numpy as np
 
 from nuclr_stream.binning import BoolArray
 from nuclr_stream.errors import ConfigError, RecordingError
-from nuclr_stream.readers import open_recordings
+from nuclr_stream.readers import AnyRecording, open_recordings
 from nuclr_stream.recording import Recording
 from offline_training.config import RecordingSettings
 
@@ -32,7 +32,7 @@ class Selected:
     """What the rules leave of a recording, None when it is nothing, and what they leave out."""
 
     recording_id: str
-    recording: Recording | None
+    recording: AnyRecording | None
     left_out: tuple[LeftOut, ...]
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Selected:
         return f"{self.recording_id}: {kept} units used; {reasons or 'none left out'}"
 
 
-def select_units(recording: Recording, settings: RecordingSettings | None) -> Selected:
+def select_units(recording: AnyRecording, settings: RecordingSettings | None) -> Selected:
     """Apply the rules to a recording; without settings every unit is used.
 
     Raises ConfigError when a rule names a column that the recording lacks, or values of another type than it has.
@@ -64,12 +64,12 @@ def load_selected(path: Path, settings: RecordingSettings | None) -> list[Select
     return found
 
 
-def recordings_of(selected: Sequence[Selected]) -> list[Recording]:
+def recordings_of(selected: Sequence[Selected]) -> list[AnyRecording]:
     """The recordings of which something is left."""
     return [each.recording for each in selected if each.recording is not None]
 
 
-def _rules(recording: Recording, settings: RecordingSettings) -> list[tuple[str, BoolArray]]:
+def _rules(recording: AnyRecording, settings: RecordingSettings) -> list[tuple[str, BoolArray]]:
     """Every rule that is set: what it says of those that it leaves out, and which units (U,) pass."""
     rules = []
     if settings.quality_column is not None:
@@ -80,6 +80,10 @@ def _rules(recording: Recording, settings: RecordingSettings) -> list[tuple[str,
         regions = ", ".join(settings.excluded_regions)
         excluded = _one_of(recording, settings.region_column, settings.excluded_regions)
         rules.append((f"{settings.region_column} is {regions}", ~excluded))
+    if settings.min_rate_hz and not isinstance(recording, Recording):
+        raise ConfigError(
+            f"recordings: min_rate_hz = {settings.min_rate_hz:g}: {recording.recording_id} holds no spikes"
+        )
     if settings.min_rate_hz:
         rules.append((f"below {settings.min_rate_hz:g} Hz", rates_hz(recording) >= settings.min_rate_hz))
     return rules
@@ -90,7 +94,7 @@ def rates_hz(recording: Recording) -> np.ndarray:
     return recording.spikes_per_unit / observed_s(recording)
 
 
-def observed_s(recording: Recording) -> float:
+def observed_s(recording: AnyRecording) -> float:
     """Seconds of a recording that were recorded, gaps left out."""
     rate = recording.sample_rate
     missing, at = 0, 0
@@ -100,7 +104,7 @@ def observed_s(recording: Recording) -> float:
     return float((recording.num_samples - missing) / rate)
 
 
-def _one_of(recording: Recording, column: str, values: Sequence[bool | float | str]) -> BoolArray:
+def _one_of(recording: AnyRecording, column: str, values: Sequence[bool | float | str]) -> BoolArray:
     if column not in recording.units:
         raise ConfigError(
             f"recordings: {recording.recording_id} has no column {column!r}, but {', '.join(recording.units) or 'none'}"
@@ -115,17 +119,22 @@ def _one_of(recording: Recording, column: str, values: Sequence[bool | float | s
     return np.isin(found if textual else found.astype(np.float64), np.array(values, dtype=None if textual else float))
 
 
-def _only(recording: Recording, keep: BoolArray) -> Recording | None:
+def _only(recording: AnyRecording, keep: BoolArray) -> AnyRecording | None:
     if keep.all():
         return recording
     if not keep.any():
         return None
+    table = {
+        "unit_ids": recording.unit_ids[keep],
+        "units": {name: values[keep] for name, values in recording.units.items()},
+    }
+    if not isinstance(recording, Recording):
+        return replace(recording, traces=recording.traces[keep], **table)
     new_row = np.cumsum(keep, dtype=np.int32) - 1
     spikes = keep[recording.spike_units]
     return replace(
         recording,
         spike_samples=recording.spike_samples[spikes],
         spike_units=new_row[recording.spike_units[spikes]].astype(np.int32),
-        unit_ids=recording.unit_ids[keep],
-        units={name: values[keep] for name, values in recording.units.items()},
+        **table,
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.readers import AnyRecording
 from offline_training.config import TrainConfig
 from offline_training.inspection import in_words, inspect_path
 from offline_training.membership import load_selected, recordings_of
@@ -19,7 +19,7 @@ DEFAULTS = {"name": "defaults", "training": {"steps": 1}}
 """Without a config: the published window and its rules, every unit, no task."""
 
 
-def load_recordings(path: Path, config: TrainConfig) -> list[Recording]:
+def load_recordings(path: Path, config: TrainConfig) -> list[AnyRecording]:
     """Read the recordings at `path` and leave out the units that `[recordings]` of the config rejects, saying so."""
     selected = load_selected(path, config.recordings)
     for each in selected:

@@ -27,10 +27,12 @@ from nuclr_stream.readers.phy import read_phy
 from nuclr_stream.readers.torch_brain import read_torch_brain
 from nuclr_stream.readers.trains import PROBE_COLUMNS
 from nuclr_stream.recording import Recording
+from nuclr_stream.traces import TraceRecording
 
 if TYPE_CHECKING:
     import h5py
 
+AnyRecording = Recording | TraceRecording
 Kind = Literal["npz", "nwb", "torch_brain", "phy", "traces"]
 
 SUFFIXES = (".npz", ".nwb", ".h5", ".hdf5")
@@ -44,17 +46,21 @@ class Source:
     path: Path
     kind: Kind
 
-    def read(self) -> list[Recording]:
+    def read(self) -> list[AnyRecording]:
         """Its recordings, one a probe. Raises RecordingError naming file, field, value and remedy."""
         if self.kind == "npz":
             return [_one_probe(Recording.load(self.path), self.path)]
         if self.kind == "nwb":
-            return read_nwb(self.path)
+            return [*read_nwb(self.path)]
         if self.kind == "torch_brain":
-            return read_torch_brain(self.path)
+            return [*read_torch_brain(self.path)]
         if self.kind == "phy":
-            return read_phy(self.path)
-        raise RecordingError(f"{self.path.name}: holds traces, not spikes; it is read where traces are (input_kind)")
+            return [*read_phy(self.path)]
+        if self.path.is_file() and zipfile.is_zipfile(self.path):
+            return [TraceRecording.load(self.path)]
+        raise RecordingError(
+            f"{self.path.name}: holds traces and no spikes; traces are read from .npz: write a TraceRecording of it"
+        )
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -72,12 +78,12 @@ def find_sources(path: Path) -> list[Source]:
     return found
 
 
-def open_recordings(path: Path) -> list[Recording]:
+def open_recordings(path: Path) -> list[AnyRecording]:
     """Every recording at or below `path`, one a probe, in the order of the names.
 
     Raises RecordingError naming file, field, value and remedy; two recordings of one id are refused.
     """
-    found: list[Recording] = []
+    found: list[AnyRecording] = []
     whose: dict[str, Path] = {}
     for source in find_sources(path):
         for recording in source.read():
@@ -91,7 +97,7 @@ def open_recordings(path: Path) -> list[Recording]:
     return found
 
 
-def open_one(path: Path, recording_id: str = "") -> Recording:
+def open_one(path: Path, recording_id: str = "") -> AnyRecording:
     """The only recording at `path`, or the one of this id. Raises RecordingError naming those that there are."""
     found = open_recordings(path)
     chosen = [recording for recording in found if recording_id in ("", recording.recording_id)]
