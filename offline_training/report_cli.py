@@ -1,0 +1,40 @@
+"""The commands of `nuclr-train` that show results to others: report, submission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offline_training.recordings_cli import HELP, load_recordings
+
+
+def submission(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs with a readout of the Cosmos regions.")],
+    recordings: Annotated[Path, typer.Option("--recordings", help=HELP)],
+    label: Annotated[str, typer.Option("--label", help="Name of the submission.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the prediction files.")],
+) -> None:
+    """Write BrainWideBench prediction files, one a run, for single units and for units pooled along depth."""
+    from offline_training.pretrain import load_run
+    from offline_training.submission import write_submission
+
+    loaded = load_recordings(recordings, load_run(runs[0])[1])
+    for path in write_submission(runs, loaded, label=label, out=out):
+        typer.echo(str(path))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory that pretrain wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML page to write.")],
+    recordings: Annotated[Path | None, typer.Option("--recordings", help=HELP)] = None,
+    results: Annotated[Path | None, typer.Option("--results", help="Folder that evaluate wrote.")] = None,
+    projection: Annotated[str, typer.Option(help="pca, or umap where umap-learn is installed.")] = "pca",
+) -> None:
+    """Write one HTML page with all figures inside: losses, embeddings, confusion, scores and curves."""
+    from offline_training.pretrain import load_run
+    from offline_training.report import write_report
+
+    loaded = load_recordings(recordings, load_run(run)[1]) if recordings is not None else []
+    typer.echo(str(write_report(run, out, recordings=loaded, results=results, projection=projection)))

@@ -1,0 +1,135 @@
+"""BrainWideBench submissions: the region probabilities of every unit, in the files that ibl-bwb-eval scores.
+
+docs/submission.md specifies the files. A submission is two labels: LABEL_single, what a unit says alone, and
+LABEL_multi, averaged over its <= 5 nearest units within 60 um on the same probe. Shapes: U units, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from nuclr_stream.binning import Float32Array
+from nuclr_stream.errors import NuclrStreamError
+from nuclr_stream.placement import DepthUnits, pool_along_depth
+from nuclr_stream.recording import Recording
+from offline_training.embed import embed_recording, through_torch
+from offline_training.pretrain import load_run
+from offline_training.readout import Readout, load_readouts
+
+FORMAT_VERSION = "0.1.0"
+"""Release of ibl-bwb-eval whose files these are."""
+TASK = "ts3-unit_cosmos"
+COSMOS = ("CB", "CNU", "CTXsp", "HB", "HPF", "HY", "Isocortex", "MB", "OLF", "TH")
+READOUT = "brain_region"
+DEPTH = "depth_um"
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+class SubmissionError(NuclrStreamError):
+    """A run or its recordings cannot be turned into a submission."""
+
+
+def write_submission(run_dirs: Sequence[Path], recordings: Sequence[Recording], *, label: str, out: Path) -> list[Path]:
+    """Write OUT/LABEL_{single,multi}/ts3-unit_cosmos/seed_<seed>.safetensors for every run; returns the files.
+
+    A run needs a readout `brain_region` over the ten Cosmos classes, in their order. Units that no window shows get the
+    same probability for every class. The multi-unit files are written where every recording has the column `depth_um`.
+    Raises SubmissionError naming run or recording, or ReadoutError when a run has no readouts.
+    """
+    if not label.isascii() or not label or "/" in label:
+        raise SubmissionError(f"label {label!r}: must be a plain ASCII name; it becomes the name of a folder")
+    ids = encode_ids(_unit_ids(recordings))
+    written: dict[Path, Path] = {}
+    for run_dir in run_dirs:
+        seed = int(load_run(run_dir)[2]["seed"])
+        for scope, probabilities in _predict(run_dir, recordings).items():
+            path = out / f"{label}_{scope}" / TASK / f"seed_{seed}.safetensors"
+            if path in written:
+                raise SubmissionError(
+                    f"{run_dir} and {written[path]} both have seed {seed}: every run needs its own, and the benchmark "
+                    "asks for at least three that follow one another"
+                )
+            written[path] = run_dir
+            _write(path, ids, probabilities, metadata={"label": f"{label}_{scope}", "seed": str(seed)})
+    return list(written)
+
+
+def encode_ids(ids: Sequence[str]) -> ByteArray:
+    """Unit ids as bytes (U, longest), shorter ones filled up with zeros: a tensor file holds no text.
+
+    Raises SubmissionError for an id that is not ASCII.
+    """
+    if strange := [name for name in ids if not name.isascii() or "\0" in name]:
+        raise SubmissionError(f"unit id {strange[0]!r}: submissions carry ASCII ids only")
+    column = np.array([name.encode("ascii") for name in ids])
+    return column.view(np.uint8).reshape(len(ids), column.dtype.itemsize)
+
+
+def _unit_ids(recordings: Sequence[Recording]) -> list[str]:
+    owner: dict[str, str] = {}
+    for recording in recordings:
+        for name in recording.unit_ids.tolist():
+            if name in owner:
+                raise SubmissionError(
+                    f"{recording.recording_id}: unit id {name!r} occurs in {owner[name]} too; units are scored by "
+                    "their id alone, so use the benchmark's own recordings, whose ids are unique"
+                )
+            owner[name] = recording.recording_id
+    return list(owner)
+
+
+def _predict(run_dir: Path, recordings: Sequence[Recording]) -> Mapping[str, Float32Array]:
+    """What a run says of the units (U, C) of all recordings, alone and averaged over neighbours on the probe."""
+    encoder, config, _ = load_run(run_dir)
+    readout = _cosmos_readout(run_dir)
+    encode = through_torch(encoder)
+    single, multi = [], []
+    for recording in recordings:
+        mean, n = embed_recording(encode, recording, config.window.spec, config.rules.rules).unit_means()
+        probabilities = np.full((len(n), len(COSMOS)), 1 / len(COSMOS), dtype=np.float32)
+        probabilities[n > 0] = readout.probabilities(mean[n > 0], n[n > 0])
+        single.append(probabilities)
+        if DEPTH in recording.units:
+            multi.append(_pooled(recording, probabilities, n))
+    scopes = {"single": np.concatenate(single)}
+    return scopes | {"multi": np.concatenate(multi)} if len(multi) == len(recordings) else scopes
+
+
+def _cosmos_readout(run_dir: Path) -> Readout:
+    readouts = load_readouts(run_dir)
+    if READOUT not in readouts or readouts[READOUT].classes != COSMOS:
+        found = {name: ", ".join(readout.classes) for name, readout in readouts.items()}
+        raise SubmissionError(
+            f"{run_dir}: its readouts are {found}; a submission needs {READOUT!r} with the classes {', '.join(COSMOS)} "
+            "in this order (configs/pretrain_brainwidebench.toml has them)"
+        )
+    return readouts[READOUT]
+
+
+def _pooled(recording: Recording, probabilities: Float32Array, n: Float32Array) -> Float32Array:
+    """One recording is one probe: the benchmark averages over its neighbours whatever their shank."""
+    units = DepthUnits(
+        classes=COSMOS,
+        prior=np.full(len(COSMOS), 1 / len(COSMOS)),
+        probabilities=probabilities.astype(np.float64),
+        depth_um=recording.units[DEPTH].astype(np.float64),
+        shank=np.zeros(len(n), dtype=np.int64),
+        evidence=n.astype(np.float64),
+        abstained=n == 0,
+    )
+    return pool_along_depth(units).astype(np.float32)
+
+
+def _write(path: Path, ids: ByteArray, probabilities: Float32Array, *, metadata: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    common = {"task": TASK, "label_names": ",".join(COSMOS), "ibl_bwb_eval_version": FORMAT_VERSION}
+    temporary = path.with_name(path.name + ".part")
+    save_file({"entity_ids": ids, "pred_proba": probabilities}, temporary, metadata=common | metadata)
+    temporary.replace(path)
