@@ -8,9 +8,9 @@ as they do within one. Gradients are added up in one go after the backward pass,
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -94,16 +94,14 @@ class Processes:
             distributed.barrier()
 
 
-@contextmanager
-def joined() -> Iterator[Processes]:
-    """Join the processes that torchrun started, for as long as the context lasts; without torchrun, a lone process.
+def join() -> Processes:
+    """Join the processes that torchrun started, once and until the program ends; without torchrun, a lone process.
 
     Raises ConfigError where a process has no GPU of its own on a machine with GPUs.
     """
     size, on_gpu = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.is_available()
     if size == 1:
-        yield Processes(device=torch.device("cuda" if on_gpu else "cpu"))
-        return
+        return Processes(device=torch.device("cuda" if on_gpu else "cpu"))
     device = torch.device("cpu")
     if on_gpu:
         local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -111,11 +109,10 @@ def joined() -> Iterator[Processes]:
             raise ConfigError(f"process {local} of this machine has no GPU: there are {gpus}; lower --nproc-per-node")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
-    finally:
-        distributed.destroy_process_group()
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        atexit.register(distributed.destroy_process_group)
+    return Processes(distributed.get_rank(), distributed.get_world_size(), device)
 
 
 def is_first() -> bool:

@@ -23,7 +23,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recording import Recording
 from offline_training.config import TrainConfig
-from offline_training.distributed import Processes, joined
+from offline_training.distributed import Processes, join
 from offline_training.loader import batches
 from offline_training.progress import TrainingProgress
 from offline_training.runs import LAST, close_run, load_run, open_run, resume_run
@@ -55,32 +55,30 @@ def pretrain(
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
-    with ExitStack() as stack:
-        processes = stack.enter_context(joined())
-        _check_shares(config, processes)
-        device = processes.device
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
-        sampler = ViewSampler(
-            without_validation(config, recordings), config, rank=processes.rank, processes=processes.size
-        )
-        per_epoch = sampler.batches_per_epoch
-        steps = settings.steps or per_epoch * (settings.epochs or 0)
-        training = new_training(config, device)
-        info = _facts(config, recordings, processes) | {
-            "steps": steps,
-            "steps_per_epoch": per_epoch,
-            "parameters": sum(p.numel() for p in training.encoder.parameters()),
-        }
-        validation = Validation(config, recordings) if config.selection and processes.first else None
-        state = None
-        if resume and processes.first:
-            state = resume_run(run_dir, config, info["recordings"])
-        elif processes.first:
-            open_run(run_dir, config)
-        if resume:
-            training.restore(processes.from_first(state))
+    processes = join()
+    _check_shares(config, processes)
+    device = processes.device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
+    sampler = ViewSampler(without_validation(config, recordings), config, rank=processes.rank, processes=processes.size)
+    per_epoch = sampler.batches_per_epoch
+    steps = settings.steps or per_epoch * (settings.epochs or 0)
+    training = new_training(config, device)
+    info = _facts(config, recordings, processes) | {
+        "steps": steps,
+        "steps_per_epoch": per_epoch,
+        "parameters": sum(p.numel() for p in training.encoder.parameters()),
+    }
+    validation = Validation(config, recordings) if config.selection and processes.first else None
+    state = None
+    if resume and processes.first:
+        state = resume_run(run_dir, config, info["recordings"])
+    elif processes.first:
+        open_run(run_dir, config)
+    if resume:
+        training.restore(processes.from_first(state))
 
-        last = min(steps, stop_after or steps)
+    last = min(steps, stop_after or steps)
+    with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
         report = stack.enter_context(_Report(run_dir, title, training, steps)) if processes.first else None
         ahead = batches(sampler, first=training.step, last=last, workers=settings.loader_workers)
@@ -105,9 +103,9 @@ def pretrain(
             if time.monotonic() - saved > settings.checkpoint_every_s:
                 close_run(run_dir, training, info)
                 saved = time.monotonic()
-        if processes.first:
-            close_run(run_dir, training, info)
-        processes.wait()
+    if processes.first:
+        close_run(run_dir, training, info)
+    processes.wait()
     return run_dir
 
 

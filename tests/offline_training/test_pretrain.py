@@ -15,6 +15,7 @@ from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.recording import Recording
 from offline_training import pretrain as module
 from offline_training.config import TrainConfig
+from offline_training.encoder import Encoder
 from offline_training.pretrain import pretrain
 from offline_training.progress import TrainingProgress
 from offline_training.runs import RunError, load_run
@@ -81,6 +82,35 @@ def test_a_resumed_training_is_bitwise_the_one_that_never_stopped(
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert (whole / "metrics.jsonl").read_text() == (halves / "metrics.jsonl").read_text()
+
+
+def test_loader_workers_change_nothing(recordings: list[Recording], tmp_path: Path) -> None:
+    pretrain(config_of(), recordings, tmp_path / "alone", stop_after=5)
+    pretrain(config_of(loader_workers=2), recordings, tmp_path / "helped", stop_after=5)
+    expected, found = weights_of(tmp_path / "alone"), weights_of(tmp_path / "helped")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_compiled_encoder_trains_what_the_plain_one_trains(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def traced(encoder: Encoder, *, dynamic: bool) -> None:
+        """Compiling takes minutes: trace it, and run what was traced as it is."""
+        compiled.append(dynamic)
+        torch.nn.Module.compile(encoder, dynamic=dynamic, backend="eager")
+
+    monkeypatch.setattr(Encoder, "compile", traced)
+    small = config_of().encoder.model_copy(update={"dropout": 0.0, "temporal_blocks": 0})
+    for name, how in (("plain", None), ("compiled", "encoder")):
+        config = config_of(steps=2, compile=how, precision="fp32").model_copy(update={"encoder": small})
+        pretrain(config, recordings, tmp_path / name)
+    assert compiled == [True]
+    expected, found = weights_of(tmp_path / "plain"), weights_of(tmp_path / "compiled")
+    assert expected.keys() == found.keys()  # a checkpoint does not know whether its encoder was compiled
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_lines_that_were_written_after_the_checkpoint_are_written_anew(

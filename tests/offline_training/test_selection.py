@@ -1,0 +1,143 @@
+"""A checkpoint that validation animals choose: by labels, said so everywhere, and never by test animals."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nuclr_stream.errors import ConfigError
+from nuclr_stream.recording import Recording
+from offline_training.config import TrainConfig
+from offline_training.encoder import Encoder
+from offline_training.labels import LabelError
+from offline_training.pretrain import pretrain
+from offline_training.runs import load_run
+from offline_training.selection import Validation, without_validation
+from offline_training.steps import build_encoder
+
+SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
+SUBJECTS = ("a", "b", "c")
+
+
+def config_of(*subjects: str, every_steps: int | None = None, **training: object) -> TrainConfig:
+    chosen = {"subjects": subjects, **({"every_steps": every_steps} if every_steps else {})}
+    return TrainConfig.parse(
+        {
+            "name": "chosen",
+            "window": {"bins_per_second": 10, "bins_per_patch": 5, "patches": 4},
+            "encoder": SIZES,
+            "training": {"steps": 6, "batch_windows": 4, "warmup_steps": 1, "precision": "fp32", **training},
+            **({"selection": chosen} if subjects else {}),
+            "tasks": {"kind": {"column": "kind", "classes": {"slow": ["slow"], "fast": ["fast"]}, "min_spikes": 0}},
+        }
+    )
+
+
+def recording_of(subject: str, labelled: bool = True) -> Recording:
+    """24 units, every other one fires five times as often."""
+    rng = np.random.default_rng(ord(subject))
+    fast = np.arange(24) % 2 == 1
+    steps, rows = np.nonzero(rng.random((6000, 24)) < np.where(fast, 0.05, 0.01))
+    kinds = np.where(fast, "fast", "slow") if labelled else np.full(24, "unknown")
+    return Recording(
+        recording_id=f"{subject}1",
+        subject_id=subject,
+        sample_rate=Fraction(1000),
+        num_samples=60_000,
+        spike_samples=steps * 10,
+        spike_units=rows.astype(np.int32),
+        unit_ids=np.array([f"{subject}:{i}" for i in range(24)]),
+        units={"kind": kinds},
+    )
+
+
+@pytest.fixture(scope="module")
+def recordings() -> list[Recording]:
+    return [recording_of(subject) for subject in SUBJECTS]
+
+
+def checkpoint(run: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return torch.load(run / "checkpoint.pt", weights_only=True)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_best_step_is_kept_and_recorded_while_training_goes_on_as_without(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([0.2, 0.9, 0.9])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def score(validation: Validation, encoder: Encoder) -> float:
+        seen.append({name: value.clone() for name, value in encoder.state_dict().items()})
+        return next(said)
+
+    monkeypatch.setattr(Validation, "macro_f1", score)
+    pretrain(config_of("b", every_steps=2), recordings, tmp_path / "chosen")
+    encoder, _, info = load_run(tmp_path / "chosen")
+    assert info["selection"] == {
+        **{"by": "validation_macro_f1", "subjects": ["b"], "step": 4, "macro_f1": 0.9},
+        "scores": [[2, 0.2], [4, 0.9], [6, 0.9]],
+    }
+    assert same(seen[1], encoder.state_dict()) and not same(seen[1], checkpoint(tmp_path / "chosen")["encoder"])
+    pretrain(config_of(), [recordings[0], recordings[2]], tmp_path / "last")
+    assert same(checkpoint(tmp_path / "last")["encoder"], checkpoint(tmp_path / "chosen")["encoder"])
+    assert load_run(tmp_path / "last")[2]["selection"] == {"by": "last"}
+
+
+def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
+    recordings: list[Recording], tmp_path: Path
+) -> None:
+    config = config_of("b", every_steps=2)
+    pretrain(config, recordings, tmp_path / "whole")
+    pretrain(config, recordings, tmp_path / "halves", stop_after=3)
+    pretrain(config, recordings, tmp_path / "halves", resume=True)
+    whole, halves = load_run(tmp_path / "whole"), load_run(tmp_path / "halves")
+    assert whole[2]["selection"] == halves[2]["selection"]
+    assert same(whole[0].state_dict(), halves[0].state_dict())
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["subjects"] == ["a", "b", "c"]
+
+
+def test_an_epoch_passes_between_scores_unless_steps_are_given(recordings: list[Recording], tmp_path: Path) -> None:
+    pretrain(config_of("b", steps=None, epochs=2), recordings, tmp_path / "run")
+    info = load_run(tmp_path / "run")[2]
+    per_epoch = info["steps_per_epoch"]
+    assert [step for step, _ in info["selection"]["scores"]] == [per_epoch, 2 * per_epoch]
+
+
+def test_validation_animals_are_scored_by_readouts_of_the_others(recordings: list[Recording]) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(config_of("b"))
+    state = torch.get_rng_state()
+    assert Validation(config_of("b"), recordings).macro_f1(encoder) > 0.9  # rates tell the classes apart
+    assert torch.equal(torch.get_rng_state(), state)
+    swapped = recording_of("b")
+    swapped.units["kind"][:] = np.where(swapped.units["kind"] == "fast", "slow", "fast")
+    upside_down = [recordings[0], swapped, recordings[2]]
+    assert Validation(config_of("b"), upside_down).macro_f1(encoder) < 0.1
+
+
+def test_validation_animals_are_not_trained_on(recordings: list[Recording]) -> None:
+    assert [r.subject_id for r in without_validation(config_of("b"), recordings)] == ["a", "c"]
+    assert without_validation(config_of(), recordings) == recordings
+
+
+def test_an_animal_that_is_held_out_for_testing_cannot_choose(recordings: list[Recording], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no recording of b among those to train on.*Choose from a, c"):
+        pretrain(config_of("b"), [recordings[0], recordings[2]], tmp_path / "run")
+    with pytest.raises(ConfigError, match="a, b, c are all animals"):
+        pretrain(config_of("a", "b", "c"), recordings, tmp_path / "run")
+
+
+def test_labels_are_needed_on_both_sides(recordings: list[Recording]) -> None:
+    with pytest.raises(ConfigError, match="none has a labelled unit for task kind"):
+        Validation(config_of("b"), [recordings[0], recording_of("b", labelled=False)])
+    with pytest.raises(LabelError):
+        Validation(config_of("b"), [recording_of("a", labelled=False), recordings[1]])
+    with pytest.raises(ConfigError, match="needs tasks"):
+        TrainConfig.parse({**config_of("b").model_dump(exclude_none=True), "tasks": {}})
