@@ -131,13 +131,21 @@ def label(
     every: Annotated[float | None, typer.Option("--every", help="Also a row at every multiple of it, in s.")] = None,
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows instead of the bundle's.")] = None,
     threads: Threads = 0,
+    placement: Annotated[Path | None, typer.Option(help="Also write where the units lie by depth, as JSON.")] = None,
+    trajectory: Annotated[
+        Path | None, typer.Option(help="A plan to compare with: a CSV file with region, from_um, to_um.")
+    ] = None,
 ) -> None:
     """Label recordings in process, with what the daemon would have said."""
     from nuclr_stream.label import write_labels
+    from nuclr_stream.placement_report import Reports
 
     model = _model(bundle, provider="auto", threads=threads)
     if hop_s is not None:
         _check_hop(model, hop_s)
+    reports = None if placement is None else Reports(model.manifest, placement, trajectory)
+    if trajectory is not None and reports is None:
+        raise ConfigError(f"--trajectory {trajectory} is compared with what --placement FILE writes; give both")
     recordings = [recording for file in files for recording in open_recordings(file)]
     with _progress() as progress:
         tasks = {r.recording_id: progress.add_task(r.recording_id, total=r.duration_s) for r in recordings}
@@ -148,7 +156,10 @@ def label(
             hop_s=hop_s,
             every_s=every,
             on_window=lambda recording, s: progress.update(tasks[recording.recording_id], completed=s),
+            on_end=None if reports is None else reports.add,
         )
+    if reports is not None:
+        reports.write([recording.recording_id for recording in recordings])
     _say({"out": out.name, "recordings": len(recordings), "rows": rows, "bundle": model.bundle_id})
 
 

@@ -14,6 +14,7 @@ from itertools import count
 from math import ceil
 from typing import Any, TypeVar
 
+import numpy as np
 import zmq
 
 from nuclr_stream import wire
@@ -30,7 +31,7 @@ JOIN_AGAIN_S = 10.0
 GONE_AFTER_S = 1.0
 """A daemon speaks at least every half second; one that was silent for so long is gone."""
 
-R = TypeVar("R", wire.SnapshotReply, wire.EmbeddingsReply, wire.EmbedWindowReply, wire.StatusReply)
+R = TypeVar("R", wire.SnapshotReply, wire.EmbeddingsReply, wire.EmbedWindowReply, wire.StatusReply, wire.PlacementReply)
 
 
 class QueryError(NuclrStreamError):
@@ -186,6 +187,24 @@ class Query:
         """Return embeddings (U, D) and predictions for one window of counts (U, T) that never was in a stream."""
         request = wire.EmbedWindowRequest(request_id=next(self._ids), counts=counts)
         return self._ask(request, wire.EmbedWindowReply)
+
+    def placement(
+        self, stream: str, *, task: str = "brain_region", plan: Sequence[tuple[str, float, float]] = ()
+    ) -> dict[str, Any]:
+        """Return where the units of a stream lie along depth: segments, borders with intervals, every unit's region.
+
+        `plan` is a planned trajectory to compare with: (region, from_um, to_um), depths from the tip.
+        """
+        request = wire.PlacementRequest(
+            request_id=next(self._ids),
+            stream=stream,
+            task=task,
+            regions=tuple(region for region, _, _ in plan),
+            from_um=np.array([low for _, low, _ in plan], dtype=np.float32),
+            to_um=np.array([high for _, _, high in plan], dtype=np.float32),
+        )
+        document: dict[str, Any] = json.loads(self._ask(request, wire.PlacementReply).placement)
+        return document
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's status, the same document as HTTP /status."""

@@ -13,7 +13,6 @@ import socket
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from nuclr_stream.ingest import Ingest
 from nuclr_stream.metrics import Figures, Metrics
 from nuclr_stream.records import RecordWriter
 from nuclr_stream.streams import Stream, Streams
-from nuclr_stream.worker import EmbedDone, LabelDone, Worker
+from nuclr_stream.worker import AskDone, LabelDone, Worker
 
 TURN_MESSAGES = 64
 """Messages decoded, and queries answered, before the other sockets get their turn."""
@@ -202,7 +201,7 @@ class Daemon:
 
     def _take_results(self) -> None:
         while (done := self._worker.done()) is not None:
-            if isinstance(done, EmbedDone):
+            if isinstance(done, AskDone):
                 self._reply(done.identity, done.reply)
             else:
                 self._publish_labelled(done)
@@ -258,11 +257,13 @@ class Daemon:
             return queries.embeddings(request, self._streams.get(request.stream))
         if isinstance(request, wire.StatusRequest):
             return queries.status(request, self._status())
-        refusal = queries.window_refusal(request, self.model)
-        if refusal is not None:
-            return refusal
-        accepted = self._worker.embed(identity, partial(queries.embed_window, request, self.model))
-        return None if accepted else queries.busy(request)
+        if isinstance(request, wire.PlacementRequest):
+            answer = queries.placement(request, self._streams.get(request.stream), self.model)
+        else:
+            answer = queries.window(request, self.model)
+        if isinstance(answer, wire.ErrorReply):
+            return answer
+        return None if self._worker.answer(identity, answer) else queries.busy(request)
 
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:

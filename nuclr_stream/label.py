@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from nuclr_stream.binning import grid_of, rational
+from nuclr_stream.binning import Float32Array, grid_of, rational
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
@@ -19,6 +19,7 @@ from nuclr_stream.traces import TraceRecording
 from nuclr_stream.wire import Predictions, TaskPredictions
 
 Row = dict[str, str | int | float]
+OnEnd = Callable[[Predictions, Mapping[str, Float32Array]], None]
 
 
 def label_recording(
@@ -28,12 +29,14 @@ def label_recording(
     hop_s: float | None = None,
     every_s: float | None = None,
     on_window: Callable[[float], None] = lambda _seconds: None,
+    on_end: OnEnd | None = None,
 ) -> Iterator[Row]:
     """Yield a row per unit and task at every multiple of `every_s` seconds, and one with final = 1 at the end.
 
     Every row holds recording_id, unit_id, task, time_s (from sample 0), final, prediction (the top class, abstained or
     not), probability, abstained, windows, reason and a p_<class> per class of the task. Rows before the first window
-    have windows 0 and the prior as probabilities. `on_window` is told the time of every window as it is done.
+    have windows 0 and the prior as probabilities. `on_window` is told the time of every window as it is done,
+    `on_end` the last predictions, if there are any, and where their units are.
     """
     require_fit(recording, model.manifest.spec)
     most = model.manifest.max_units
@@ -59,6 +62,8 @@ def label_recording(
         yield from _rows(recording, model, latest, float(upcoming), final=0)
         upcoming = next(wanted, None)
     yield from _rows(recording, model, latest, recording.duration_s, final=1)
+    if latest is not None and on_end is not None:
+        on_end(latest, labeler.population.units.geometry)
 
 
 def write_labels(
@@ -69,6 +74,7 @@ def write_labels(
     hop_s: float | None = None,
     every_s: float | None = None,
     on_window: Callable[[Recorded, float], None] = lambda _recording, _seconds: None,
+    on_end: OnEnd | None = None,
 ) -> int:
     """Write the rows of all recordings to `out` as CSV and return how many; the file appears whole or not at all.
 
@@ -91,7 +97,9 @@ def write_labels(
                 def tell(seconds: float, recording: Recorded = recording) -> None:
                     on_window(recording, seconds)
 
-                for row in label_recording(recording, model, hop_s=hop_s, every_s=every_s, on_window=tell):
+                for row in label_recording(
+                    recording, model, hop_s=hop_s, every_s=every_s, on_window=tell, on_end=on_end
+                ):
                     writer.writerow(row)
                     rows += 1
         temporary.replace(out)

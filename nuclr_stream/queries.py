@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nuclr_stream.binning import Float32Array, active_units
-from nuclr_stream.errors import NonFiniteError
+from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference import Model
+from nuclr_stream.placement_report import placement_report
 from nuclr_stream.streams import Stream, Streams
+from nuclr_stream.trajectory import Planned
 from nuclr_stream.wire import (
     DaemonState,
     EmbeddingsReply,
@@ -19,6 +22,8 @@ from nuclr_stream.wire import (
     EmbedWindowReply,
     EmbedWindowRequest,
     ErrorReply,
+    PlacementReply,
+    PlacementRequest,
     Predictions,
     SnapshotReply,
     SnapshotRequest,
@@ -27,6 +32,7 @@ from nuclr_stream.wire import (
     StreamState,
     TaskPredictions,
 )
+from nuclr_stream.worker import Answer, Ask
 
 
 def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) -> SnapshotReply:
@@ -60,6 +66,46 @@ def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsR
         mean=latest.mean[rows],
         last=latest.last[rows],
     )
+
+
+def placement(request: PlacementRequest, stream: Stream | None, model: Model) -> Ask | ErrorReply:
+    """Return what will place the units of a stream, to be called in another thread, or why they cannot be placed."""
+    if stream is None:
+        return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
+    if request.task not in model.task_names:
+        return _error(request.request_id, "unknown_task", f"the bundle has {', '.join(model.task_names)}")
+    if (latest := stream.current) is None:
+        return _error(request.request_id, "warming_up", "no window is complete yet")
+    depth_um, shank = places(stream, latest.predictions)
+    plan = [
+        Planned(region, float(low), float(high))
+        for region, low, high in zip(request.regions, request.from_um, request.to_um, strict=True)
+    ]
+
+    def report() -> Answer:
+        part = model.task(request.task)
+        try:
+            document = placement_report(latest.predictions, part, depth_um=depth_um, shank=shank, plan=plan)
+        except PlacementError as error:
+            return _error(request.request_id, "plan", str(error))
+        return PlacementReply(request_id=request.request_id, stream=request.stream, placement=json.dumps(document))
+
+    return report
+
+
+def places(stream: Stream, said: Predictions) -> tuple[Float32Array, Float32Array]:
+    """Return depth_um and shank (U,) of the units of `said`, by the table as it is now; unknown for retired units."""
+    units = stream.labeler.population.units
+    geometry = units.geometry
+    rows = units.rows(said.unit_index)
+    depth_um = np.append(geometry["depth_um"], np.float32(np.nan))[rows]
+    shank = np.append(geometry["shank"], np.float32(-1))[rows]
+    return depth_um, shank
+
+
+def window(request: EmbedWindowRequest, model: Model) -> Ask | ErrorReply:
+    """Return what will embed a client's window, to be called in another thread, or why it cannot be embedded."""
+    return window_refusal(request, model) or partial(embed_window, request, model)
 
 
 def window_refusal(request: EmbedWindowRequest, model: Model) -> ErrorReply | None:
@@ -97,9 +143,9 @@ def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
     return StatusReply(request_id=request.request_id, status=json.dumps(document))
 
 
-def busy(request: EmbedWindowRequest) -> ErrorReply:
-    """Return the refusal of a window for which there is no place in the queue."""
-    return _error(request.request_id, "busy", "too many windows wait already; ask again")
+def busy(request: EmbedWindowRequest | PlacementRequest) -> ErrorReply:
+    """Return the refusal of a request for which there is no place in the queue."""
+    return _error(request.request_id, "busy", "too many requests wait already; ask again")
 
 
 def _error(request_id: int, reason: str, detail: str) -> ErrorReply:

@@ -65,7 +65,7 @@ def agree(
 
     The plan's regions may be others than the classes: those say nothing. Raises PlacementError for an impossible plan.
     """
-    order = _ordered(plan)
+    order = ordered_plan(plan)
     return tuple(_agree_shank(units, one, order, settings) for one in placement.shanks)
 
 
@@ -118,8 +118,8 @@ def _mean_probability(
     return float(np.mean(found)) if found else 0.0
 
 
-def _ordered(plan: Sequence[Planned]) -> tuple[Planned, ...]:
-    """The plan from the tip up, or an error that names what is wrong with it."""
+def ordered_plan(plan: Sequence[Planned]) -> tuple[Planned, ...]:
+    """Return the plan from the tip up. Raises PlacementError naming the region that cannot be."""
     if not plan:
         raise PlacementError("plan: no region; give at least one")
     for one in plan:

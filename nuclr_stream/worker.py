@@ -13,12 +13,13 @@ from typing import TypeAlias
 from nuclr_stream.labeler import Labelled
 from nuclr_stream.streams import Stream
 from nuclr_stream.window import Window
-from nuclr_stream.wire import EmbedWindowReply, ErrorReply
+from nuclr_stream.wire import EmbedWindowReply, ErrorReply, PlacementReply
 
 BURST_WINDOWS = 16
 """How many windows that closed at once may wait: they are large."""
 
-Embed: TypeAlias = Callable[[], EmbedWindowReply | ErrorReply]
+Answer: TypeAlias = EmbedWindowReply | PlacementReply | ErrorReply
+Ask: TypeAlias = Callable[[], Answer]
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class LabelDone:
 
 
 @dataclass(frozen=True)
-class EmbedDone:
-    """The window of client `identity` was embedded."""
+class AskDone:
+    """What client `identity` asked for is there."""
 
     identity: bytes
-    reply: EmbedWindowReply | ErrorReply
+    reply: Answer
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class _LabelJob:
 
 
 @dataclass(frozen=True)
-class _EmbedJob:
+class _AskJob:
     identity: bytes
-    embed: Embed
+    ask: Ask
 
-    def run(self) -> EmbedDone:
-        return EmbedDone(self.identity, self.embed())
+    def run(self) -> AskDone:
+        return AskDone(self.identity, self.ask())
 
 
 def _superseded(older: Window, newer: Window) -> Window:
@@ -70,11 +71,11 @@ class Worker:
 
     def __init__(self, wake: Callable[[], None], *, embed_queue: int) -> None:
         self._wake = wake
-        self._embed_queue = embed_queue
+        self._ask_queue = embed_queue
         self._windows: dict[str, deque[_LabelJob]] = {}
-        self._embeds: deque[_EmbedJob] = deque()
-        self._running: tuple[_LabelJob | _EmbedJob, Future[LabelDone | EmbedDone]] | None = None
-        self._embed_next = False
+        self._asks: deque[_AskJob] = deque()
+        self._running: tuple[_LabelJob | _AskJob, Future[LabelDone | AskDone]] | None = None
+        self._ask_next = False
         self._executor = ThreadPoolExecutor(1, "inference")
 
     def label(self, stream: Stream, windows: Iterable[Window]) -> int:
@@ -101,15 +102,15 @@ class Worker:
             self._start()
         return skipped
 
-    def embed(self, identity: bytes, embed: Embed) -> bool:
-        """Have a client's window embedded; False when too many wait already."""
-        if len(self._embeds) >= self._embed_queue:
+    def answer(self, identity: bytes, ask: Ask) -> bool:
+        """Have what a client asked for computed; False when too many wait already."""
+        if len(self._asks) >= self._ask_queue:
             return False
-        self._embeds.append(_EmbedJob(identity, embed))
+        self._asks.append(_AskJob(identity, ask))
         self._start()
         return True
 
-    def done(self, timeout_s: float = 0.0) -> LabelDone | EmbedDone | None:
+    def done(self, timeout_s: float = 0.0) -> LabelDone | AskDone | None:
         """Return the next finished job, or None. Raises what the job raised."""
         if self._running is None:
             return None
@@ -130,7 +131,7 @@ class Worker:
             for job in jobs:
                 job.stream.in_work -= 1
         self._windows.clear()
-        self._embeds.clear()
+        self._asks.clear()
 
     def close(self) -> None:
         """Let the thread go; does not wait for it."""
@@ -138,18 +139,18 @@ class Worker:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
-        if self._running is not None or not (self._windows or self._embeds):
+        if self._running is not None or not (self._windows or self._asks):
             return
-        job: _LabelJob | _EmbedJob
-        if self._embeds and (self._embed_next or not self._windows):
-            job = self._embeds.popleft()
+        job: _LabelJob | _AskJob
+        if self._asks and (self._ask_next or not self._windows):
+            job = self._asks.popleft()
         else:
             name = next(iter(self._windows))
             jobs = self._windows.pop(name)
             job = jobs.popleft()
             if jobs:
                 self._windows[name] = jobs  # behind the other streams
-        self._embed_next = not isinstance(job, _EmbedJob)  # by turns: neither keeps the other waiting for ever
-        future: Future[LabelDone | EmbedDone] = self._executor.submit(job.run)
+        self._ask_next = not isinstance(job, _AskJob)  # by turns: neither keeps the other waiting for ever
+        future: Future[LabelDone | AskDone] = self._executor.submit(job.run)
         self._running = job, future
         future.add_done_callback(lambda _: self._wake())

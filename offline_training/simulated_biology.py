@@ -96,7 +96,7 @@ class RegionDynamics:
 
 @dataclass(frozen=True)
 class Animal:
-    """Everything that all sessions of a subject share; `edges_um` is where each region begins and ends, from the tip."""
+    """Everything that all sessions of a subject share; `edges_um` is where a region begins and ends, from the tip."""
 
     regions: dict[str, RegionDynamics]
     cells: tuple[Cell, ...]

@@ -23,6 +23,7 @@ CONTRACT = {
         "features",
         "evidence",
         "placement",
+        "trajectory",
         "bundle",
         "errors",
     )

@@ -11,6 +11,7 @@ from nuclr_stream.wire.fields import (
     MAX_CAUSE_BYTES,
     MAX_CLASSES,
     MAX_DIM,
+    MAX_LIST,
     MAX_MESSAGE_BYTES,
     MAX_NS,
     MAX_REPLY_BYTES,
@@ -100,6 +101,7 @@ STRETCH = (sample("start"), sample("stop"))
 REQUEST_ID = integer("request_id")
 STATE = choice("state", ("ready", "warming_up", "degraded", "ended"))
 TASK_NAME = text("name", low=1)
+TASK_FIELD = text("task", low=1)
 CLASSES = size("classes", MAX_CLASSES)
 PROBABILITIES = Array("probabilities", "<f4", ("units", "classes"), 0, 1)
 ABSTAINED = Array("abstained", "|b1", ("units",), 0, 1)
@@ -254,6 +256,14 @@ REQUESTS = (
         "none",
     ),
     Layout("status", m.StatusRequest, (REQUEST_ID,), limit=MAX_MESSAGE_BYTES, stream="none"),
+    Layout(
+        "placement",
+        m.PlacementRequest,
+        (REQUEST_ID, TASK_FIELD),
+        (Names("regions", "regions"), Array("from_um", "<f4", ("regions",)), Array("to_um", "<f4", ("regions",))),
+        (size("regions", MAX_LIST),),
+        MAX_MESSAGE_BYTES,
+    ),
 )
 REPLIES = (
     Layout("snapshot_reply", m.SnapshotReply, (REQUEST_ID,), (Parts("messages"),), stream="none"),
@@ -278,6 +288,7 @@ REPLIES = (
         stream="none",
     ),
     Layout("status_reply", m.StatusReply, (REQUEST_ID,), (Text("status"),), stream="none"),
+    Layout("placement_reply", m.PlacementReply, (REQUEST_ID,), (Text("placement"),)),
     Layout("error", m.ErrorReply, (REQUEST_ID, text("reason", low=1), detail()), stream="none"),
 )
 LAYOUTS = (*INPUTS, *OUTPUTS, *REQUESTS, *REPLIES)

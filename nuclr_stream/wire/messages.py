@@ -288,6 +288,21 @@ class StatusRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlacementRequest:
+    """Ask where the units of `stream` lie along the probe, by the classes of `task`.
+
+    `regions` R names with `from_um` and `to_um` (R,) float32 are a planned trajectory to compare with, if any.
+    """
+
+    request_id: int
+    stream: str
+    task: str = "brain_region"
+    regions: tuple[str, ...] = ()
+    from_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    to_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SnapshotReply:
     """Everything now. Drop predictions that arrive with the same `instance` and a `seq` not above the one in here."""
 
@@ -331,6 +346,15 @@ class StatusReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementReply:
+    """`placement` is a JSON document: segments and borders of every shank, the region at the depth of every unit."""
+
+    request_id: int
+    stream: str
+    placement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReply:
     """The request could not be served: `reason` is one stable word, `detail` says it for people."""
 
@@ -341,6 +365,6 @@ class ErrorReply:
 
 Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
 Output = Predictions | StreamState | DaemonState | Event
-Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest
-Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | ErrorReply
+Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest
+Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | ErrorReply
 Message = Input | Output | Request | Reply

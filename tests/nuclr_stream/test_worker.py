@@ -12,7 +12,7 @@ import zmq
 
 from nuclr_stream.endpoints import open_socket
 from nuclr_stream.ingest import Ingest
-from nuclr_stream.worker import BURST_WINDOWS, EmbedDone, LabelDone, Worker
+from nuclr_stream.worker import BURST_WINDOWS, AskDone, LabelDone, Worker
 
 
 class FakeWindow(SimpleNamespace):
@@ -107,10 +107,10 @@ def test_clients_windows_take_turns_with_those_of_streams_and_are_bounded(worker
     stream: Any = SlowStream()
     reply: Any = object()
     worker.label(stream, windows(1, 2, 3))
-    assert [worker.embed(b"client", lambda: reply) for _ in range(3)] == [True, True, False]
+    assert [worker.answer(b"client", lambda: reply) for _ in range(3)] == [True, True, False]
     stream.go.release(3)
     kinds = [type(worker.done(10)) for _ in range(5)]
-    assert kinds == [LabelDone, EmbedDone, LabelDone, EmbedDone, LabelDone]
+    assert kinds == [LabelDone, AskDone, LabelDone, AskDone, LabelDone]
 
 
 def test_an_error_comes_out_where_the_result_would_and_work_goes_on(worker: Worker) -> None:
@@ -126,7 +126,7 @@ def test_an_error_comes_out_where_the_result_would_and_work_goes_on(worker: Work
 def test_stopping_leaves_only_what_runs(worker: Worker) -> None:
     stream: Any = SlowStream()
     worker.label(stream, windows(1, 2, 3))
-    worker.embed(b"client", lambda: pytest.fail("must not run"))
+    worker.answer(b"client", lambda: pytest.fail("must not run"))
     worker.stop()
     assert finish(worker, stream).number == 1
     assert (worker.done(), stream.in_work) == (None, 0)

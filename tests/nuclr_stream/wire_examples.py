@@ -104,6 +104,14 @@ MESSAGES = {
     "embeddings": wire.EmbeddingsRequest(request_id=2, stream="probeA", unit_ids=("a", "µ2")),
     "embed_window": wire.EmbedWindowRequest(request_id=3, counts=_f4([0, 1, 2], [3, 0, 0])),
     "status": wire.StatusRequest(request_id=4),
+    "placement": wire.PlacementRequest(
+        request_id=5,
+        stream="probeA",
+        task="brain_region",
+        regions=("CTX", "µ"),
+        from_um=_f4(-100, 500),
+        to_um=_f4(500, 900),
+    ),
     "snapshot_reply": wire.SnapshotReply(request_id=1, messages=(STATE,)),
     "embeddings_reply": wire.EmbeddingsReply(
         request_id=2,
@@ -117,6 +125,7 @@ MESSAGES = {
     ),
     "embed_window_reply": wire.EmbedWindowReply(request_id=3, embedding=_f4([1, 0], [0, -1]), tasks=(TASK,)),
     "status_reply": wire.StatusReply(request_id=4, status='{"ready":true}'),
+    "placement_reply": wire.PlacementReply(request_id=5, stream="probeA", placement='{"shanks":[]}'),
     "error": wire.ErrorReply(request_id=4, reason="unknown_stream", detail="probeB"),
 }
 FRAMES = {
@@ -369,6 +378,19 @@ FRAMES = {
         b"status_reply/",
         b"\x82\xa1v\x01\xaarequest_id\x04",
         b'{"ready":true}',
+    ],
+    "placement": [
+        b"placement/probeA",
+        (b"\x84\xa1v\x01\xaarequest_id\x05\xa4task\xacbrain_region\xa7regions\x02"),
+        b"\x00\x00\x00\x00\x03\x00\x00\x00\x05\x00\x00\x00",
+        b"CTX\xc2\xb5",
+        b"\x00\x00\xc8\xc2\x00\x00\xfaC",
+        b"\x00\x00\xfaC\x00\x00aD",
+    ],
+    "placement_reply": [
+        b"placement_reply/probeA",
+        b"\x82\xa1v\x01\xaarequest_id\x05",
+        b'{"shanks":[]}',
     ],
     "error": [
         b"error/",

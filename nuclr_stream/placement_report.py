@@ -1,0 +1,175 @@
+"""One document about where the units of a probe lie: what `label --placement` writes and a placement query returns.
+
+docs/protocol.md describes it. Depths are micrometres from the tip; what is unknown is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuclr_stream.binning import Float32Array
+from nuclr_stream.bundle import Manifest, TaskPart
+from nuclr_stream.depth_chain import Float64Array
+from nuclr_stream.errors import NuclrStreamError, PlacementError
+from nuclr_stream.placement import DepthUnits, Placement, ShankPlacement, place, pool_along_depth
+from nuclr_stream.trajectory import Planned, agree, ordered_plan
+from nuclr_stream.wire import Predictions
+
+TASK = "brain_region"
+"""The task whose classes lie along depth."""
+MAX_DEPTHS = 256
+"""Depths of a shank in the document; a finer grid is thinned out."""
+
+Document = dict[str, Any]
+
+
+def placement_report(
+    said: Predictions, part: TaskPart, *, depth_um: Float32Array, shank: Float32Array, plan: Sequence[Planned] = ()
+) -> Document:
+    """Return where the units (U,) of `said` lie by task `part`, and how that compares with a plan if there is one.
+
+    `depth_um` (U,) NaN where unknown, `shank` (U,) -1 where unknown. Raises PlacementError for an impossible plan.
+    """
+    task = next(task for task in said.tasks if task.name == part.name)
+    units = DepthUnits(
+        classes=part.classes,
+        prior=np.array(part.prior),
+        probabilities=task.probabilities.astype(np.float64),
+        depth_um=depth_um.astype(np.float64),
+        shank=shank.astype(np.int64),
+        evidence=said.evidence.astype(np.float64),
+        abstained=task.abstained,
+    )
+    placement = place(units)
+    return {
+        "stream": said.stream,
+        "epoch": said.epoch,
+        "end_sample": said.end_sample,
+        "bundle": said.bundle,
+        "task": part.name,
+        "classes": list(part.classes),
+        "reason": placement.reason,
+        "shanks": [_shank(one) for one in placement.shanks],
+        "units": _units(said.unit_ids, units, placement),
+        "plan": [_rounded(asdict(one)) for one in agree(units, placement, plan)] if plan else [],
+    }
+
+
+def read_plan(path: Path) -> tuple[Planned, ...]:
+    """Read a planned trajectory: a CSV file with the columns region, from_um, to_um, depths from the tip.
+
+    Raises PlacementError naming file, line and remedy, or what is impossible about the plan.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PlacementError(f"{path}: not a readable CSV file ({error})") from error
+    plan = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            plan.append(Planned(str(row["region"]), float(row["from_um"]), float(row["to_um"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlacementError(
+                f"{path.name}: line {line}: {row}; the columns are region, from_um, to_um, depths from the tip"
+            ) from error
+    return ordered_plan(plan)
+
+
+class Reports:
+    """The reports of several recordings in one JSON file.
+
+    `plan` names a CSV file to compare with. Raises PlacementError when the bundle has no regions or the plan cannot be.
+    """
+
+    def __init__(self, manifest: Manifest, path: Path, plan: Path | None = None) -> None:
+        parts = [part for part in manifest.tasks if part.name == TASK]
+        if not parts:
+            raise PlacementError(f"--placement: bundle {manifest.name} has no task {TASK}; choose another bundle")
+        self._part, self._path = parts[0], path
+        self._plan = () if plan is None else read_plan(plan)
+        self._of_recording: dict[str, Document] = {}
+
+    def add(self, said: Predictions, geometry: Mapping[str, Float32Array]) -> None:
+        """Place the units of a recording's last predictions; `geometry` as `Units` gives it."""
+        self._of_recording[said.stream] = placement_report(
+            said, self._part, depth_um=geometry["depth_um"], shank=geometry["shank"], plan=self._plan
+        )
+
+    def write(self, recording_ids: Sequence[str]) -> None:
+        """Write a report per recording, for one without a window only the reason; the file appears whole or not at all.
+
+        Raises NuclrStreamError when it cannot be written.
+        """
+        nothing: Document = {"reason": "no_evidence", "shanks": [], "units": [], "plan": []}
+        found = [self._of_recording.get(name, {"stream": name, **nothing}) for name in recording_ids]
+        temporary = self._path.with_name(self._path.name + ".part")
+        try:
+            temporary.write_text(json.dumps({"recordings": found}) + "\n", encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError as error:
+            raise NuclrStreamError(f"--placement {self._path}: {error.strerror}; choose another file") from error
+
+
+def _shank(placed: ShankPlacement) -> Document:
+    every = -(-len(placed.depth_um) // MAX_DEPTHS) or 1
+    found: Document = {
+        "shank": placed.shank,
+        "reason": placed.reason,
+        "units": placed.units,
+        "order_probability": placed.order_probability,
+        "segments": [asdict(one) for one in placed.segments],
+        "boundaries": [asdict(one) for one in placed.boundaries],
+        "depth_um": placed.depth_um[::every].tolist(),
+        "probabilities": placed.posterior[::every].tolist(),
+    }
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def _units(unit_ids: Sequence[str], units: DepthUnits, placement: Placement) -> list[Document]:
+    """A row per unit: the region of its depth with its probability, and the mean over its neighbours beside it."""
+    at_depth: Float64Array = np.full(units.probabilities.shape, np.nan)
+    for placed in placement.shanks:
+        rows = np.flatnonzero((units.shank == placed.shank) & np.isfinite(units.depth_um) & (len(placed.depth_um) > 0))
+        if len(rows):
+            at_depth[rows] = placed.at(units.depth_um[rows])
+    pooled = pool_along_depth(units)
+    return [
+        _rounded(
+            {
+                "unit_id": unit_id,
+                "shank": int(units.shank[u]),
+                "depth_um": float(units.depth_um[u]),
+                **_top("", at_depth[u], units.classes),
+                **_top("pooled_", pooled[u], units.classes),
+            }
+        )
+        for u, unit_id in enumerate(unit_ids)
+    ]
+
+
+def _top(prefix: str, probabilities: Float64Array, classes: Sequence[str]) -> Document:
+    known = bool(np.isfinite(probabilities).all())
+    best = int(probabilities.argmax()) if known else 0
+    return {
+        f"{prefix}region": classes[best] if known else None,
+        f"{prefix}probability": float(probabilities[best]) if known else None,
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers short enough to read, and null for what is not finite: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    if isinstance(value, float):
+        return round(value, 4) if np.isfinite(value) else None
+    return value
