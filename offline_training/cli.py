@@ -10,7 +10,7 @@ import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recording import Recording
-from offline_training import evaluation_cli, recordings_cli, report_cli
+from offline_training import evaluation_cli, recordings_cli, report_cli, study_cli
 
 app = typer.Typer(
     name="nuclr-train",
@@ -109,6 +109,9 @@ app.command()(recordings_cli.inspect)
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.peer)
 app.command()(evaluation_cli.evaluate_simulated)
+app.command()(study_cli.ablate)
+app.command()(study_cli.scale)
+app.command()(study_cli.label_efficiency)
 app.command()(evaluation_cli.report_results)
 app.command()(report_cli.report)
 app.command()(report_cli.submission)

@@ -1,28 +1,32 @@
 """docs/results.md and the table of the README, from the result files: figures are read, never typed.
 
 A folder of results holds summary.json (held-out folds, see `combine`), fresh_animals.json (see `evaluate_simulated`) or
-both, and notes.md: what a reader has to know about the data.
+both, may hold label_efficiency.json, and notes.md: what a reader has to know about the data.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nuclr_stream.errors import NuclrStreamError
+from offline_training.figures import confusion_figure, label_figure, picture, scaling_figure
+from offline_training.tables import FEATURES as FEATURES
+from offline_training.tables import (
+    animal_table,
+    cost_table,
+    difference_tables,
+    name_of,
+    ordered,
+    score_table,
+    table,
+    time_in_words,
+    with_range,
+)
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-FEATURES = {
-    "embedding": "NuCLR embedding",
-    "embedding_pooled": "NuCLR embedding, pooled",
-    "isi": "ISI histogram (128 bins)",
-    "isi_pooled": "ISI histogram, pooled",
-    "statistics": "ISI histogram (square root) + log rate",
-    "statistics_pooled": "ISI histogram (square root) + log rate, pooled",
-    "rate": "mean rate only",
-}
 INTRODUCTION = """\
 # Results
 
@@ -34,10 +38,22 @@ This page is generated from the files under `results/` by `make results`; no fig
 * ECE: expected calibration error of the top-1 probability, 15 bins of equal mass. *Called* is the share of units whose
   probability reaches the abstention threshold, *right* the share of those that are right; the threshold promises 0.90
   at every evidence, averaged over classes, and is 1 (nothing is called) where the training animals do not allow that.
+* *Multi-unit*: the probabilities of a unit are averaged with those of its up to four nearest neighbours within 60 um on
+  its shank (NEMO's way). **These columns use depth**; all others know of activity only, and single units are the
+  headline.
 * *Pooled*: joined by the mean over the 10 most correlated units (1 s counts) and over the population; computed offline
   only, the daemon does not do it.
-* All rows share one recipe: examples of 1 to 30 windows and of everything, scaler + multinomial logistic regression,
-  class-balanced, C and calibration by cross-validation over the training animals.
+* *Transductive*: the activity of the tested units was in the pretraining and readouts were fitted on other units of the
+  same populations. *Transductive zero-shot*: their activity was seen, no label of their animals. *Inductive zero-shot*:
+  their animals were never seen. **A live daemon is inductive zero-shot; only such rows describe it.** A row of another
+  setting than its table says so.
+* *Differences* are of whole recordings, means over seeds, with 95 % intervals of a bootstrap over the recordings within
+  every animal (2,000 draws). Animals are not resampled, so an interval says nothing about other animals; every animal's
+  own difference, of the mean recall over its classes, stands beside it.
+* *Selected on these folds* marks rows of which something was chosen by the score shown: they flatter themselves.
+* All rows but LOLCAT, which is trained on labels throughout, share one recipe: examples of 1 to 30 windows and of
+  everything, scaler + multinomial logistic regression, class-balanced, C and calibration by cross-validation over the
+  training animals; over their recordings where no class has units in two of them.
 """
 
 Result = dict[str, Any]
@@ -48,7 +64,8 @@ class ResultsError(NuclrStreamError):
 
 
 def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
-    """Write `page` from the folders of `results`, and the table of `readme` between its markers.
+    """Write `page` from the folders of `results` with its pictures in figures/ beside it, and the table of `readme`
+    between its markers.
 
     Returns what was written; a README that is absent or has no markers is left alone. Raises ResultsError where there
     are no results.
@@ -60,7 +77,8 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
         raise ResultsError(
             f"{results}: no summary.json or fresh_animals.json in any folder; run `nuclr-train evaluate`"
         )
-    page.write_text("\n".join([INTRODUCTION, *(_section(folder) for folder in folders)]), encoding="utf-8")
+    text = "\n".join([INTRODUCTION, *(_section(folder, page) for folder in folders)])
+    page.write_text(text, encoding="utf-8")
     written = [page]
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN in text and END in text:
@@ -70,63 +88,72 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
     return written
 
 
-def _section(folder: Path) -> str:
+def _section(folder: Path, page: Path) -> str:
     parts = [f"## {folder.name}\n"]
     if (notes := folder / "notes.md").is_file():
         parts.append(notes.read_text(encoding="utf-8"))
     if summary := _read(folder / "summary.json"):
-        parts.append(_held_out(summary))
+        parts.append(_held_out(summary, folder.name, page))
+    if labels := _read(folder / "label_efficiency.json"):
+        parts.append(_label_efficiency(labels, folder.name, page))
     if fresh := _read(folder / "fresh_animals.json"):
         parts.append(_fresh(fresh))
     return "\n".join(parts)
 
 
-def _held_out(summary: Result) -> str:
+def _held_out(summary: Result, folder: str, page: Path) -> str:
+    setting = summary["setting"]
+    what = f"Held out: {', '.join(summary['held_out'])}" if summary["held_out"] else f"Folds: {len(summary['folds'])}"
     lines = [
-        f"### Animals held out: {summary['split']}\n",
-        f"**{summary['setting']}.** Held out: {', '.join(summary['held_out'])}; the predictions of all of them are "
-        "pooled before scoring. "
-        + _encoder_sentence(summary["encoder"], fresh_per_fold=summary["setting"].startswith("inductive"))
+        f"### Held out: {summary['split']}\n",
+        f"**{setting}.** {what}; the predictions of all folds are pooled before scoring. "
+        + _encoder_sentence(summary["encoder"], fresh_per_fold=setting.startswith("inductive"))
         + f" Seeds: {', '.join(map(str, summary['seeds'])) or 'none'}; with more than one, mean and range."
         + f" Step between windows: {' and '.join(f'{hop:g}' for hop in summary['hop_s'])} s."
         + f" {_versions(summary)}\n",
     ]
+    if summary["incomplete"]:
+        lines += [f"Left out because a fold is missing: {', '.join(summary['incomplete'])}.\n"]
     for task, found in summary["tasks"].items():
         units = ", ".join(f"{name} {number}" for name, number in found["units"].items())
-        chance = 1 / len(found["classes"])
-        lines += [f"#### {task}\n", f"Scored units: {units}. Chance: {chance:.2f}.\n", _score_table(found), ""]
-        lines += ["Recall per animal, whole recording (units):\n", _animal_table(found), ""]
+        lines += [f"#### {task}\n", f"Scored units: {units}. Chance: {1 / len(found['classes']):.2f}.\n"]
+        lines += [score_table(found, setting), ""]
+        figures = page.parent / "figures"
+        picture_of = confusion_figure(found, figures / f"{folder}_{task}_confusion.svg")
+        lines += picture(picture_of, page, f"Confusion matrices, {folder}, {task}")
+        curve = scaling_figure(found, figures / f"{folder}_{task}_scaling.svg")
+        lines += picture(curve, page, f"Macro-F1 by number of pretraining animals, {folder}, {task}")
+        for reference, differences in difference_tables(found, setting):
+            lines += [f"Minus {reference}:\n", differences, ""]
+        lines += ["Recall per animal, whole recording (units):\n", animal_table(found), ""]
+    trained = {name: one for found in summary["tasks"].values() for name, one in found["features"].items()}
+    if costs := cost_table(trained):
+        lines += ["#### What the rows took to train\n", costs, ""]
     return "\n".join(lines)
 
 
-def _score_table(found: Result) -> str:
-    rows = []
-    for name in _ordered(found["features"]):
-        mean = found["features"][name]["mean"]
-        whole = mean["all"]
-        rows.append(
-            [FEATURES.get(name, name)]
-            + [_with_range(mean[seconds]["macro_f1"], mean[seconds]["macro_f1_range"]) for seconds in mean]
-            + [_number(whole[key]) for key in ("balanced_accuracy", "ece", "coverage", "precision")]
-        )
-    times = [_time(seconds) for seconds in next(iter(found["features"].values()))["mean"]]
-    return table(["features", *(f"macro-F1, {time}" for time in times), "BA, all", "ECE", "called", "right"], rows)
-
-
-def _animal_table(found: Result) -> str:
-    names = [
-        name for name in _ordered(found["per_subject"]) if name in ("embedding", "embedding_pooled", "isi", "rate")
+def _label_efficiency(result: Result, folder: str, page: Path) -> str:
+    lines = [
+        "### Label efficiency\n",
+        f"**{result['setting']}**, split {result['split']}: readouts fitted on a share of the labelled training units, "
+        f"drawn class by class with one unit at least, {result['draws']} draws of every share below 1, seeds "
+        f"{', '.join(map(str, result['seeds']))}; C and calibration from those units alone. Macro-F1, whole "
+        "recordings: mean (range) over seeds and draws.\n",
     ]
-    subjects = list(found["per_subject"][names[0]])
-    rows = []
-    for subject in subjects:
-        for index, label in enumerate(found["per_subject"][names[0]][subject]["recall"]):
-            of_subject = [found["per_subject"][name][subject] for name in names]
-            rows.append(
-                [subject if not index else "", f"{label} ({of_subject[0]['units_of_class'][label]})"]
-                + [_number(one["recall"][label]) for one in of_subject]
-            )
-    return table(["animal", "class", *(FEATURES[name] for name in names)], rows)
+    for task, found in result["tasks"].items():
+        shares = list(next(iter(found["features"].values())))
+        rows = [
+            [name_of(name)] + [_spread(found["features"][name][share]["macro_f1"]) for share in shares]
+            for name in ordered(found["features"])
+        ]
+        lines += [f"#### {task}\n", table(["features", *(f"{100 * float(share):g} %" for share in shares)], rows), ""]
+        curve = label_figure(found, page.parent / "figures" / f"{folder}_{task}_labels.svg")
+        lines += picture(curve, page, f"Macro-F1 by share of labels, {folder}, {task}")
+    return "\n".join(lines)
+
+
+def _spread(scores: Sequence[float]) -> str:
+    return with_range(sum(scores) / len(scores), [min(scores), max(scores)])
 
 
 def _fresh(result: Result) -> str:
@@ -139,10 +166,10 @@ def _fresh(result: Result) -> str:
     ]
     for task, found in result["tasks"].items():
         rows = [
-            [FEATURES.get(name, name)] + [_with_range(one["median"], one["range"]) for one in times.values()]
-            for name, times in ((name, found["features"][name]) for name in _ordered(found["features"]))
+            [name_of(name)] + [with_range(one["median"], one["range"]) for one in times.values()]
+            for name, times in ((name, found["features"][name]) for name in ordered(found["features"]))
         ]
-        times = [_time(seconds) for seconds in next(iter(found["features"].values()))]
+        times = [time_in_words(seconds) for seconds in next(iter(found["features"].values()))]
         lines += [f"#### {task}\n", f"{', '.join(found['classes'])}. Chance: {1 / len(found['classes']):.2f}.\n"]
         lines += [table(["features", *times], rows), ""]
     return "\n".join(lines)
@@ -155,13 +182,13 @@ def _readme_table(folders: Sequence[Path]) -> str:
         if summary := _read(folder / "summary.json"):
             for task, found in summary["tasks"].items():
                 whole = {name: one["mean"]["all"] for name, one in found["features"].items()}
-                scores = {name: _with_range(one["macro_f1"], one["macro_f1_range"]) for name, one in whole.items()}
+                scores = {name: with_range(one["macro_f1"], one["macro_f1_range"]) for name, one in whole.items()}
                 held_out = f"{len(summary['held_out'])} animals, {summary['split']}"
                 rows.append(_readme_row(summary, task, held_out, scores=scores, classes=len(found["scored"])))
         if fresh := _read(folder / "fresh_animals.json"):
             for task, found in fresh["tasks"].items():
                 whole = {name: one["all"] for name, one in found["features"].items()}
-                scores = {name: _with_range(one["median"], one["range"]) for name, one in whole.items()}
+                scores = {name: with_range(one["median"], one["range"]) for name, one in whole.items()}
                 held_out = f"{len(fresh['animals'])} fresh animals, median"
                 rows.append(_readme_row(fresh, task, held_out, scores=scores, classes=len(found["classes"])))
     head = ["data", "task (classes)", "tested on", "NuCLR", "ISI histogram", "mean rate"]
@@ -189,30 +216,6 @@ def _encoder_sentence(encoder: Result | None, *, fresh_per_fold: bool) -> str:
 
 def _versions(result: Result) -> str:
     return f"({', '.join(f'{name} {version}' for name, version in result['versions'].items())})"
-
-
-def _ordered(names: Iterable[str]) -> list[str]:
-    known = list(FEATURES)
-    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
-
-
-def _time(seconds: str) -> str:
-    return seconds if seconds == "all" else f"{seconds} s"
-
-
-def _with_range(value: float, extremes: Sequence[float]) -> str:
-    low, high = extremes
-    return f"{value:.3f}" if low == high else f"{value:.3f} ({low:.3f}-{high:.3f})"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with the columns `head`."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _read(path: Path) -> Result:

@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from nuclr_stream.evidence import Calibration
 from nuclr_stream.recording import Recording
 from offline_training import evaluate as evaluation
 from offline_training.combine import combine
-from offline_training.config import TrainConfig
 from offline_training.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder
 from offline_training.evaluate_simulated import evaluate_simulated
 from offline_training.examples import Examples
-from offline_training.predictions import predictions
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, fit_readouts
-from offline_training.regression import Linear
 from offline_training.results import ResultsError, write_pages
 from offline_training.scores import (
     NO_PREDICTION,
@@ -32,19 +28,7 @@ from offline_training.scores import (
 )
 from offline_training.simulate import simulate
 from offline_training.splits import Split, SplitError, parse_split
-
-CONFIG = TrainConfig.parse(
-    {
-        "name": "tiny",
-        "kind": "simulated animals",
-        "window": {"bins_per_patch": 25, "patches": 4, "hop_s": 1.0},
-        "encoder": {"dim": 8, "heads": 2, "head_dim": 4, "ffn_hidden": 8, "temporal_blocks": 1},
-        "training": {"steps": 1, "batch_windows": 1},
-        "tasks": {
-            "cell_type": {"column": "cell_type", "classes": {c: [c] for c in ("E", "PV")}, "min_spikes": 5},
-        },
-    }
-)
+from tests.offline_training.tiny import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -130,22 +114,6 @@ def test_readouts_of_a_fold_are_fitted_on_the_other_animals(
     monkeypatch.setattr(evaluation, "fit_readout", fit)
     run_baselines(CONFIG, recordings, split.folds[0], out_dir=tmp_path, split=split)
     assert fitted_on == [{"sim_000002", "sim_000003"}] * 5
-
-
-def test_a_unit_that_no_window_shows_has_no_prediction():
-    linear = Linear(np.eye(2), np.zeros(2), np.zeros(2), np.ones(2))
-    readout = Readout(("x", "y"), linear, Calibration(), 1.0, "subject", 0.0, "nothing")
-
-    class Once:
-        recording_id, subject_id, steps_per_window, end_s = "r", "s", 1, np.array([10.0])
-
-        def between(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-            return np.array([[0, 5], [0, 0]], dtype=np.float32), np.array([1, 0], dtype=np.float32)
-
-    found = predictions(readout, [Once()], [np.array([0, 0])], None)
-    assert (found["prediction"], found["abstained"]) == ([1, NO_PREDICTION], [0, 1])
-    too_early = predictions(readout, [Once()], [np.array([0, 0])], 5.0)
-    assert (too_early["prediction"], too_early["abstained"]) == ([NO_PREDICTION] * 2, [1, 1])
 
 
 def test_every_labelled_unit_has_a_line_at_every_time(folds: Path, recordings: list[Recording]):
