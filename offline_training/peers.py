@@ -140,8 +140,8 @@ def score_nemo(config: TrainConfig, recordings: Sequence[Recording], fold: Fold,
     chosen = [fold.trains_on(recording) for recording in recordings]
     with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(config, torch.device("cpu"))):
         network, budget = train_nemo(inputs, chosen, seed=config.training.seed, settings=settings)
-    image_alone = [NemoFeatures(network, source, with_waveform=False) for source in inputs]
-    both = [NemoFeatures(network, source, with_waveform=True) for source in inputs]
+    both = [NemoFeatures(network, source) for source in inputs]
+    image_alone = [features.image_alone() for features in both]
     tasks: Tasks = {}
     for task, task_settings in config.tasks.items():
         sets = {"nemo_acg": list(image_alone)}

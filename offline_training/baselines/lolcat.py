@@ -68,9 +68,12 @@ class Lolcat(nn.Module):
 
     def forward(self, histograms: Tensor, present: Tensor) -> Tensor:
         """Logits (B, C) of sets of histograms (B, K, bins), of which those `present` (B, K) count; one at least."""
-        encoded = self.encode(histograms)
-        scores = self.attention(torch.tanh(self.content(encoded)) * torch.sigmoid(self.gate(encoded)))
-        weights = torch.softmax(scores.masked_fill(~present[..., None], -torch.inf), dim=1)
+        seen = self.encode(histograms[present])
+        encoded = seen.new_zeros(*present.shape, seen.shape[1])
+        encoded[present] = seen
+        scores = seen.new_full((*present.shape, self.attention.out_features), -torch.inf)
+        scores[present] = self.attention(torch.tanh(self.content(seen)) * torch.sigmoid(self.gate(seen)))
+        weights = torch.softmax(scores, dim=1)
         return self.head(torch.einsum("bkh,bkd->bhd", weights, encoded).flatten(1))
 
 

@@ -47,7 +47,7 @@ class NemoSettings:
     waveform_blocks: tuple[int, ...] = (2, 3, 3, 3)
     temperature: float = 0.5
     batch: int = 256
-    epochs: int = 60
+    epochs: int = 40
     learning_rate: float = 5e-4
     min_spikes: int = 100
 
@@ -175,8 +175,13 @@ class NemoFeatures:
 
     network: Nemo
     source: NemoInput
-    with_waveform: bool
+    with_waveform: bool = True
     steps_per_window: int = 1
+    _embedded: dict[tuple[int, int], Float32Array] = field(default_factory=dict)
+
+    def image_alone(self) -> NemoFeatures:
+        """The same without the waveform; what is computed once serves both."""
+        return replace(self, with_waveform=False)
 
     @property
     def recording_id(self) -> str:
@@ -195,8 +200,11 @@ class NemoFeatures:
 
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
         """Embeddings (U, D or 2 D) from windows [first, last), and in how many of them the unit fired (U,)."""
-        start_s = float(self.end_s[first - 1]) if first else 0.0
-        parts = [_through(self.network.image, self.source.images(start_s, float(self.end_s[last - 1])))]
+        if (first, last) not in self._embedded:
+            start_s = float(self.end_s[first - 1]) if first else 0.0
+            images = self.source.images(start_s, float(self.end_s[last - 1]))
+            self._embedded[first, last] = _through(self.network.image, images)
+        parts = [self._embedded[first, last]]
         if self.with_waveform and self.source.waveforms is not None:
             parts.append(_through(self.network.other, self.source.waveforms[:, None]))
         return np.hstack(parts), self.source.steps.between(first, last)[1]
@@ -223,16 +231,19 @@ def train_nemo(
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     batches = max(len(images) // settings.batch, 1)
     network.train()
+    losses = []
     for _ in range(settings.epochs):
         for rows in torch.randperm(len(images)).tensor_split(batches):
             loss = network(images[rows], others[rows], settings.temperature)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            losses.append(loss.item())
     network.eval()
+    half, end = (np.mean(losses[at : at + batches]) for at in (len(losses) // 2, len(losses) - batches))
     how = (
         f"{settings.epochs} epochs of {len(images)} units in batches of about {len(images) // batches}, image against "
-        f"{modality}; last loss {loss.item():.3f}"
+        f"{modality}; loss {half:.3f} half-way, {end:.3f} at the end (chance {np.log(len(images) / batches):.3f})"
     )
     return network, Budget(settings.epochs * batches, clock.cpu_s, parameters_of(network), how)
 
