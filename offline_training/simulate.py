@@ -201,11 +201,12 @@ def _assemble(animal: Animal, trains: list[np.ndarray], *, seed: int, session: i
         spike_samples=samples[order],
         spike_units=rows[order],
         unit_ids=np.array([f"{recording_id}:{row}" for row in range(len(cells))]),
-        units=_unit_columns(animal, len(cells)),
+        units=unit_columns(animal, len(cells)),
     )
 
 
-def _unit_columns(animal: Animal, units: int) -> dict[str, np.ndarray]:
+def unit_columns(animal: Animal, units: int) -> dict[str, np.ndarray]:
+    """Columns of the unit table for the first `units` cells: labels, and places as a probe would give them."""
     cells = animal.cells[:units]
     depth_um = np.round(np.array([c.depth_um for c in cells], dtype=np.float32))
     x_um = np.round(np.array([c.x_um for c in cells], dtype=np.float32))

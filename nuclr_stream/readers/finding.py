@@ -25,6 +25,7 @@ from nuclr_stream.readers.hdf5 import MAGIC, opened
 from nuclr_stream.readers.nwb import read_nwb
 from nuclr_stream.readers.phy import read_phy
 from nuclr_stream.readers.torch_brain import read_torch_brain
+from nuclr_stream.readers.traces import open_traces
 from nuclr_stream.readers.trains import PROBE_COLUMNS
 from nuclr_stream.recording import Recording
 from nuclr_stream.traces import TraceRecording
@@ -56,11 +57,7 @@ class Source:
             return [*read_torch_brain(self.path)]
         if self.kind == "phy":
             return [*read_phy(self.path)]
-        if self.path.is_file() and zipfile.is_zipfile(self.path):
-            return [TraceRecording.load(self.path)]
-        raise RecordingError(
-            f"{self.path.name}: holds traces and no spikes; traces are read from .npz: write a TraceRecording of it"
-        )
+        return [*open_traces(self.path)]
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -124,7 +121,8 @@ def _walk(path: Path) -> Iterator[Source]:
 def _kind_of_folder(folder: Path) -> Kind | None:
     if (folder / "spike_times.npy").is_file():
         return "phy"
-    return "traces" if (folder / "F.npy").is_file() else None
+    again = folder.name == "combined" and any(folder.parent.glob("plane*/F.npy"))  # suite2p's planes once more
+    return "traces" if (folder / "F.npy").is_file() and not again else None
 
 
 def _kind_of_file(path: Path) -> Kind | None:
