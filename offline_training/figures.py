@@ -41,6 +41,7 @@ def confusion_figure(found: Result, path: Path) -> Path:
         axes.set_yticks(range(len(found["scored"])), found["scored"], fontsize=7)
         axes.set_title(f"{name_of(name)}\nmacro-F1 {score[name]:.3f}", fontsize=8)
         axes.set_xlabel("predicted", fontsize=7)
+        axes.set_ylabel("label", fontsize=7)
     return _save(figure, path)
 
 

@@ -124,7 +124,7 @@ def _held_out(summary: Result, folder: str, page: Path) -> str:
         curve = scaling_figure(found, figures / f"{folder}_{task}_scaling.svg")
         lines += picture(curve, page, f"Macro-F1 by number of pretraining animals, {folder}, {task}")
         for reference, differences in difference_tables(found, setting):
-            lines += [f"Minus {reference}:\n", differences, ""]
+            lines += [f"Every row minus {reference}:\n", differences, ""]
         lines += ["Recall per animal, whole recording (units):\n", animal_table(found), ""]
     trained = {name: one for found in summary["tasks"].values() for name, one in found["features"].items()}
     if costs := cost_table(trained):

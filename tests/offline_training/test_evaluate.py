@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from offline_training.evaluate_simulated import evaluate_simulated
 from offline_training.examples import Examples
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, fit_readouts
-from offline_training.results import ResultsError, write_pages
 from offline_training.scores import (
     NO_PREDICTION,
     balanced_accuracy,
@@ -28,7 +26,7 @@ from offline_training.scores import (
 )
 from offline_training.simulate import simulate
 from offline_training.splits import Split, SplitError, parse_split
-from tests.offline_training.tiny import CONFIG
+from tests.offline_training.tiny import CONFIG, fold_file, three_folds
 
 
 @pytest.fixture(scope="module")
@@ -217,42 +215,6 @@ def test_precision_is_that_of_the_called_units():
     assert precision_and_coverage(right, np.ones(4, dtype=bool))[1] == 0
 
 
-def fold_file(folder: Path, subject: str, *, seed: int | None, label: list[int], prediction: list[int], **other: Any):
-    """A result file of three animals A, B, C, with class `rare` in C only."""
-    columns = {"prediction": prediction, "probability": [0.5] * len(label), "n": [1] * len(label)}
-    seconds = {"all": columns | {"abstained": [int(p == NO_PREDICTION) for p in prediction]}}
-    feature = {"c": 1.0, "seconds": seconds}
-    result = {
-        **{"name": "made", "kind": "", "split": "leave-one-subject-out", "folds": ["A", "B", "C"]},
-        **{
-            "format": 2,
-            "fold": subject,
-            "held_out": [subject],
-            "setting": "inductive zero-shot",
-            "seed": seed,
-            "hop_s": 1.0,
-            "versions": {},
-        },
-        "encoder": None,
-        "tasks": {
-            "region": {
-                "classes": ["x", "y", "rare"],
-                "class_subjects": {"x": ["A", "B"], "y": ["B", "C"], "rare": ["C"]},
-                "recordings": [{"recording_id": f"{subject}_1", "subject_id": subject, "units": len(label)}],
-                "label": label,
-                "features": {"embedding": feature},
-            }
-        },
-    } | other
-    (folder / f"fold_{subject}_seed{seed}.json").write_text(json.dumps(result))
-
-
-def three_folds(folder: Path, *, seed: int = 0) -> None:
-    fold_file(folder, "A", seed=seed, label=[0, 0, 0], prediction=[0, 0, 2])
-    fold_file(folder, "B", seed=seed, label=[0, 1], prediction=[NO_PREDICTION, 1])
-    fold_file(folder, "C", seed=seed, label=[1, 2, 2], prediction=[0, 0, 2])
-
-
 def test_a_class_of_one_animal_is_not_scored_and_predicting_it_is_an_error(tmp_path: Path):
     three_folds(tmp_path)
     task = combine(tmp_path)["tasks"]["region"]
@@ -297,25 +259,3 @@ def test_fresh_animals_are_scored_beside_the_floors(folds: Path, recordings: lis
         assert score["range"] == [min(score["macro_f1"]), max(score["macro_f1"])]
     with pytest.raises(EvaluationError, match="sim_000002 belong to the training"):
         evaluate_simulated(run, recordings[1:], out=out, seeds=[2, 5], units=32, duration_s=20.0)
-
-
-def test_pages_are_generated_from_results(folds: Path, tmp_path: Path):
-    summary = combine(folds / "results")
-    folder = tmp_path / "results" / "tiny"
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "notes.md").write_text("Mind the caveat.\n")
-    readme, page = tmp_path / "README.md", tmp_path / "results.md"
-    readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
-    assert write_pages(tmp_path / "results", page=page, readme=readme) == [page, readme]
-    score = summary["tasks"]["cell_type"]["features"]["embedding"]["mean"]["all"]["macro_f1"]
-    assert f"{score:.3f}" in readme.read_text()
-    assert "old" not in readme.read_text()
-    assert readme.read_text().startswith("before\n") and readme.read_text().endswith("after\n")
-    for said in ("Mind the caveat.", "inductive zero-shot", "CPU", f"{score:.3f}", "| sim_000001 | E ("):
-        assert said in page.read_text()
-
-
-def test_pages_without_results_are_refused(tmp_path: Path):
-    with pytest.raises(ResultsError, match="nuclr-train evaluate"):
-        write_pages(tmp_path, page=tmp_path / "results.md", readme=tmp_path / "README.md")
