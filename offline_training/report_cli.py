@@ -1,4 +1,4 @@
-"""The commands of `nuclr-train` that show results to others: report, submission."""
+"""The commands of `nuclr-train` that show results to others: report, submission, reproduce."""
 
 from __future__ import annotations
 
@@ -38,3 +38,33 @@ def report(
 
     loaded = load_recordings(recordings, load_run(run)[1]) if recordings is not None else []
     typer.echo(str(write_report(run, out, recordings=loaded, results=results, projection=projection)))
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="allen|ibl|steinmetz|bugeon", help="Which experiment.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for recordings, encoders and scores.")],
+    archive: Annotated[Path | None, typer.Option("--archive", help="The archive, already downloaded.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Instead of the published settings.")] = None,
+    held_out: Annotated[str, typer.Option(help="Animals to hold out instead of the published ones: ID,ID.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Instead of the config's training.seed.")] = None,
+) -> None:
+    """Repeat a published experiment from its public archive, and print its table beside the published one.
+
+    The layout of each archive is described in offline_training/reproduce/. Published settings need a GPU.
+    """
+    from offline_training.config import TrainConfig
+    from offline_training.reproduce import allen, bugeon, ibl, steinmetz
+    from offline_training.reproduce.download import download
+    from offline_training.reproduce.experiment import as_table
+    from offline_training.reproduce.experiment import reproduce as repeat
+
+    known = {one.ARCHIVE.name: one.ARCHIVE for one in (allen, ibl, steinmetz, bugeon)}
+    if name not in known:
+        raise typer.BadParameter(f"{name!r}: choose one of {', '.join(known)}")
+    chosen = known[name]
+    settings = TrainConfig.load(config or chosen.config)
+    if seed is not None:
+        settings = settings.with_training(seed=seed)
+    folder = archive or download(chosen, out / "archive")
+    names = tuple(one.strip() for one in held_out.split(",") if one.strip())
+    typer.echo(as_table(repeat(chosen, folder, out, config=settings, held_out=names)))
