@@ -1,4 +1,4 @@
-"""`nuclr-export`: bundle a run, check a bundle. Commands import what they need when they run."""
+"""`nuclr-export`: bundle a run, import published weights, check a bundle. Heavy imports wait for a command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from nuclr_stream.errors import NuclrStreamError
 
 if TYPE_CHECKING:
     from exporters.export import Contents
+    from offline_training.readout import Readout
+
+_PUBLISHED_SPIKES: dict[str, Any] = {"name": "imported", "kind": "published weights", "training": {"steps": 1}}
+"""The defaults of a config are the published window and rules; steps are asked for and say nothing here."""
 
 app = typer.Typer(
     name="nuclr-export",
@@ -37,11 +41,54 @@ def bundle(
     """Export encoder and readouts, with parity checked; nothing is written when a graph differs from its model."""
     from exporters.export import write_bundle
     from exporters.figures import read_evaluation
+    from offline_training.readout import load_readouts
 
     figures = read_evaluation(evaluation) if evaluation else {}
-    parity = write_bundle(_contents(run, name=name, evaluation=figures), out)
+    readouts = load_readouts(run)
+    fitted = json.loads((run / "readouts.json").read_text(encoding="utf-8"))
+    contents = _contents(run, name=name, evaluation=figures, readouts=readouts, fitted=fitted)
+    parity = write_bundle(contents, out)
     typer.echo(f"{out}: written")
     _last_line({"bundle": _checked(out)[0], "parity": parity})
+
+
+@app.command("import")
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="File of nerdslab/nuclr or ibl-bwb.")],
+    layout: Annotated[str, typer.Option("--layout", help="Which code wrote it: nuclr or brainwidebench.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory for the run; its bundle goes to bundle/ in it.")],
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Open pickled objects, which may run any code that they hold.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML with window, rules and tasks; published spike windows if not given."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help=".npz: counts (U, T), embedding (U, D) of the authors' code, for proof."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name of run and bundle; that of the config if not given.")] = "",
+) -> None:
+    """Turn published weights into safetensors and a bundle without readouts; `nuclr-train readout` adds those."""
+    from exporters.export import write_bundle
+    from offline_training.config import TrainConfig
+    from offline_training.weights import import_weights, read_checkpoint, write_imported
+
+    settings = TrainConfig.load(config) if config else TrainConfig.parse(_PUBLISHED_SPIKES)
+    settings = settings.model_copy(update={"name": name or settings.name})
+    weights = read_checkpoint(checkpoint, trust_pickle=trust_pickle)
+    encoder, settings, proof = import_weights(weights, layout=layout, config=settings, reference=reference)
+    write_imported(out, encoder, settings, source=checkpoint, layout=layout, proof=proof)
+    contents = _contents(out, name="", evaluation={}, readouts={}, fitted={"subjects": [], "recordings": []})
+    parity = write_bundle(contents, out / "bundle")
+    spec = settings.window.spec
+    typer.echo(f"{out}: {spec.window_s:g} s windows, {settings.encoder.spatiotemporal_blocks} spatio-temporal blocks")
+    typer.echo(f"{out / 'bundle'}: written, without readouts: embeddings only")
+    tasks = ", ".join(settings.tasks) or "no task: import with a --config that names some"
+    typer.echo(f"next: nuclr-train readout {out} --recordings DIR ({tasks})")
+    typer.echo(str(proof))
+    _last_line({"bundle": _checked(out / "bundle")[0], "parity": parity, "reference_max_abs": proof.max_abs})
 
 
 @app.command()
@@ -63,18 +110,23 @@ def main() -> None:
         sys.exit(2)
 
 
-def _contents(run: Path, *, name: str, evaluation: dict[str, Any]) -> Contents:
+def _contents(
+    run: Path, *, name: str, evaluation: dict[str, Any], readouts: dict[str, Readout], fitted: dict[str, Any]
+) -> Contents:
     """Gather what a run says of itself; "seen" are the animals and recordings of the encoder and of the readouts."""
     from exporters.export import Contents
     from nuclr_stream.bundle import MembershipPart, TrainedOn
     from offline_training.config import RecordingSettings
-    from offline_training.pretrain import load_run
-    from offline_training.readout import load_readouts
+    from offline_training.runs import load_run
 
     encoder, config, info = load_run(run)
-    readouts = load_readouts(run)
-    fitted = json.loads((run / "readouts.json").read_text(encoding="utf-8"))
-    settings = config.model_dump(mode="json", exclude_none=True)
+    settings, description = config.model_dump(mode="json", exclude_none=True), config.kind or config.name
+    membership: MembershipPart | None = MembershipPart(
+        **(config.recordings or RecordingSettings()).model_dump(), drop_last_s=config.training.drop_last_s
+    )
+    if "imported" in info:  # how published weights were trained is not in their file
+        settings = {part: settings[part] for part in ("window", "rules", "encoder")}
+        description, membership = f"{description}; encoder: {info['animals']}", None
     seen = {key: tuple(sorted({*info[key], *fitted[key]})) for key in ("subjects", "recordings")}
     return Contents(
         name=name or config.name,
@@ -82,10 +134,8 @@ def _contents(run: Path, *, name: str, evaluation: dict[str, Any]) -> Contents:
         spec=config.window.spec,
         rules=config.rules.rules,
         readouts=readouts,
-        membership=MembershipPart(
-            **(config.recordings or RecordingSettings()).model_dump(), drop_last_s=config.training.drop_last_s
-        ),
-        trained_on=TrainedOn(description=config.kind or config.name, **seen),
+        membership=membership,
+        trained_on=TrainedOn(description=description, **seen),
         training={
             "encoder": {key: value for key, value in info.items() if key not in ("name", "kind")},
             "readouts": fitted,

@@ -149,7 +149,7 @@ class Manifest(_Part):
     embedding_dim: int = Field(gt=0, le=4096)
     max_units: int = Field(gt=0, le=65536)
     parameters: int = Field(gt=0)
-    tasks: tuple[TaskPart, ...] = Field(min_length=1, max_length=16)
+    tasks: tuple[TaskPart, ...] = Field(max_length=16)
     trained_on: TrainedOn
     training: dict[str, Any]
     evaluation: dict[str, Any]

@@ -12,11 +12,12 @@ import numpy as np
 from nuclr_stream.binning import Float32Array, grid_of, rational
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model
-from nuclr_stream.labeler import Labeler
+from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import Recorded, Recording, require_fit
+from nuclr_stream.stability import NEVER
 from nuclr_stream.traces import TraceRecording
-from nuclr_stream.wire import Predictions, TaskPredictions
+from nuclr_stream.wire import Abstained, Predictions, TaskPredictions
 
 Row = dict[str, str | int | float]
 OnEnd = Callable[[Predictions, Mapping[str, Float32Array]], None]
@@ -35,7 +36,8 @@ def label_recording(
 
     Every row holds recording_id, unit_id, task, time_s (from sample 0), final, prediction (the top class, abstained or
     not), probability, abstained, windows, reason and a p_<class> per class of the task. Rows before the first window
-    have windows 0 and the prior as probabilities. `on_window` is told the time of every window as it is done,
+    have windows 0 and the prior as probabilities. A bundle without readouts gives a row per unit with no task, and its
+    mean embedding as e_0, e_1, ... `on_window` is told the time of every window as it is done,
     `on_end` the last predictions, if there are any, and where their units are.
     """
     require_fit(recording, model.manifest.spec)
@@ -48,7 +50,7 @@ def label_recording(
     rate = recording.sample_rate
     wanted = _times(recording, every_s)
     upcoming = next(wanted, None)
-    latest: Predictions | None = None
+    latest: Labelled | None = None
     for message in recording_messages(recording, stream=recording.recording_id, block_samples=max(1, int(rate))):
         labeler.push(message)
         while (labelled := labeler.step()) is not None:
@@ -56,14 +58,14 @@ def label_recording(
             while upcoming is not None and upcoming < end:
                 yield from _rows(recording, model, latest, float(upcoming), final=0)
                 upcoming = next(wanted, None)
-            latest = labelled.predictions
+            latest = labelled
             on_window(float(end))
     while upcoming is not None:
         yield from _rows(recording, model, latest, float(upcoming), final=0)
         upcoming = next(wanted, None)
     yield from _rows(recording, model, latest, recording.duration_s, final=1)
     if latest is not None and on_end is not None:
-        on_end(latest, labeler.population.units.geometry)
+        on_end(latest.predictions, labeler.population.units.geometry)
 
 
 def write_labels(
@@ -90,7 +92,8 @@ def write_labels(
         raise NuclrStreamError(f"--out {out}: {error.strerror}; choose another file") from error
     try:
         with file:
-            writer = csv.DictWriter(file, [*head, *(f"p_{c}" for c in classes), "reason"], restval="")
+            columns = [f"p_{c}" for c in classes] or [f"e_{d}" for d in range(model.manifest.embedding_dim)]
+            writer = csv.DictWriter(file, [*head, *columns, "reason"], restval="")
             writer.writeheader()
             for recording in recordings:
 
@@ -120,10 +123,12 @@ def _times(recording: Recorded, every_s: float | None) -> Iterator[Fraction]:
         yield k * step
 
 
-def _rows(
-    recording: Recorded, model: Model, predictions: Predictions | None, time_s: float, *, final: int
-) -> Iterator[Row]:
+def _rows(recording: Recorded, model: Model, latest: Labelled | None, time_s: float, *, final: int) -> Iterator[Row]:
     common: Row = {"recording_id": recording.recording_id, "time_s": time_s, "final": final}
+    if not model.task_names:
+        yield from (common | row for row in _embeddings(recording, model, latest))
+        return
+    predictions = None if latest is None else latest.predictions
     tasks = _before_any_window(recording, model) if predictions is None else predictions.tasks
     units = len(recording.unit_ids)
     windows = np.zeros(units, dtype=int) if predictions is None else predictions.windows
@@ -144,6 +149,15 @@ def _rows(
             }
 
 
+def _embeddings(recording: Recorded, model: Model, latest: Labelled | None) -> Iterator[Row]:
+    for u, unit_id in enumerate(recording.unit_ids):
+        windows = 0 if latest is None else int(latest.predictions.windows[u])
+        mean = latest.mean[u] if latest is not None and windows else ()
+        row: Row = {"unit_id": str(unit_id), "task": "", "windows": windows}
+        reason = "the bundle has no readouts" if windows else _reason(recording, model, 0, False, False)
+        yield row | {"reason": reason} | {f"e_{d}": float(value) for d, value in enumerate(mean)}
+
+
 def _before_any_window(recording: Recorded, model: Model) -> list[TaskPredictions]:
     units = len(recording.unit_ids)
     parts = [model.task(name) for name in model.task_names]
@@ -152,7 +166,10 @@ def _before_any_window(recording: Recorded, model: Model) -> list[TaskPrediction
             name=part.name,
             classes=part.classes,
             probabilities=np.tile(np.array(part.prior, dtype=np.float32), (units, 1)),
-            abstained=np.ones(units, dtype=bool),
+            sets=np.ones((units, len(part.classes)), dtype=np.bool_),
+            why=np.full(units, Abstained.NO_EVIDENCE, dtype=np.uint8),
+            stable_since=np.full(units, NEVER, dtype=np.int64),
+            flips=0,
         )
         for part in parts
     ]

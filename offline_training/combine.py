@@ -136,6 +136,7 @@ def _encoder(trained: Sequence[Result]) -> Result | None:
         return None
     return {
         "parameters": trained[0]["parameters"],
+        "selected_by": sorted({encoder.get("selection", {"by": "last"})["by"] for encoder in trained}),
         "steps": sorted({encoder["step"] for encoder in trained}),
         "windows": sorted({encoder["windows"] for encoder in trained}),
         "machine": sorted({f"{encoder['machine']}, {encoder['precision']}" for encoder in trained}),

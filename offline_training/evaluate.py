@@ -38,6 +38,8 @@ from offline_training.splits import Fold, Split, UnitFold
 
 INDUCTIVE = "inductive zero-shot"
 TRANSDUCTIVE = "transductive zero-shot"
+UNKNOWN = "zero-shot, encoder animals unknown"
+"""What scores of imported weights may be called: nobody here can say whose activity they saw."""
 SAME_POPULATIONS = "transductive"
 
 FORMAT = 2
@@ -128,11 +130,19 @@ def run_with_encoder(
     """Test a ready run: only the readouts are fitted anew, on what is not held out. Returns one file per fold.
 
     Where the encoder saw the activity of a held-out animal, the setting is "transductive zero-shot", with units of the
-    same populations in the readouts "transductive"; a `claim` of anything else raises EvaluationError.
+    same populations in the readouts "transductive"; a `claim` of anything else raises EvaluationError, and so does a
+    test animal that chose the checkpoint. Imported weights do not say what they saw: nothing may be claimed of them.
     """
     encoder, config, info = load_run(run_dir)
-    settings = [setting_of(info["subjects"], fold) for fold in folds]
+    imported = "imported" in info
+    settings = [UNKNOWN if imported else setting_of(info["subjects"], fold) for fold in folds]
     for fold, setting in zip(folds, settings, strict=True):
+        if judges := set(fold.held_out) & set(info["selection"].get("subjects", ())):
+            raise EvaluationError(
+                f"{run_dir.name}: the labels of {', '.join(sorted(judges))} chose its checkpoint; test other animals"
+            )
+        if claim is not None and imported:
+            raise EvaluationError(f"claim {claim!r}: {run_dir.name} holds imported weights; {info['animals']}")
         if claim is not None and not setting.startswith(claim):
             raise EvaluationError(
                 f"claim {claim!r}: the encoder of {run_dir.name} saw the activity of {_seen(info['subjects'], fold)}, "
@@ -146,7 +156,8 @@ def run_with_encoder(
             "setting": setting,
             "seed": config.training.seed,
             "fingerprint": fingerprint_of(config, recordings, spec),
-            "encoder": encoder_facts(info),
+            "encoder": None if imported else encoder_facts(info),
+            **({"imported": info["imported"]} if imported else {}),
         }
         path = out_dir / f"fold_{fold.name}_seed{config.training.seed}.json"
         paths.append(write_result(path, facts | {"tasks": score_fold(config, recordings, fold, sets)}))
@@ -253,8 +264,9 @@ def feature_result(
 
 
 def encoder_facts(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What results say of an encoder: its size and how it was trained, from run.json."""
-    return {key: info[key] for key in ("parameters", "step", "machine", "precision", "windows", "seconds")}
+    """What results say of an encoder: its size and how it was trained, and which checkpoint it is, from run.json."""
+    kept = ("parameters", "step", "machine", "precision", "windows", "seconds", "selection")
+    return {key: info[key] for key in kept}
 
 
 def library_versions() -> dict[str, str]:

@@ -96,7 +96,7 @@ def fit_readouts(run_dir: Path, recordings: Sequence[Recording], *, hop_s: float
     labels = {task: task_labels(task, settings, recordings) for task, settings in config.tasks.items()}
     encode = through_torch(encoder)
     embedded = [embed_recording(encode, recording, spec, config.rules.rules) for recording in recordings]
-    familiarity = _familiarity(recordings, info["subjects"])
+    familiarity = info["animals"] if "imported" in info else _familiarity(recordings, info["subjects"])
     readouts = {}
     for task, settings in config.tasks.items():
         readout = fit_readout(examples(embedded, labels[task]), settings.names)
