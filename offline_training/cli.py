@@ -10,7 +10,7 @@ import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recording import Recording
-from offline_training import evaluation_cli, placement_cli, recordings_cli, report_cli, study_cli
+from offline_training import calcium_cli, evaluation_cli, placement_cli, recordings_cli, report_cli, study_cli
 
 app = typer.Typer(
     name="nuclr-train",
@@ -113,6 +113,8 @@ app.command()(study_cli.ablate)
 app.command()(study_cli.scale)
 app.command()(study_cli.label_efficiency)
 app.command()(evaluation_cli.report_results)
+app.command()(calcium_cli.simulate_calcium)
+app.command()(calcium_cli.normaliser_distance)
 app.command()(placement_cli.placement)
 app.command()(report_cli.report)
 app.command()(report_cli.submission)

@@ -1,21 +1,26 @@
 """Scores on simulated animals that nothing was trained on: a fresh animal is a fresh seed.
 
 Per animal, macro-F1 over all classes after 60 s, 300 s and the whole recording; over animals, median and range.
-Readouts of the mean rate and of the ISI histogram, fitted on the training animals, are tested on the same recordings.
+Readouts of the mean rate and of the ISI histogram, or of the statistics of single traces, fitted on the training
+animals, are tested on the same recordings. Traces are embedded twice: divided by the running quantile, as the daemon
+does it, and by the percentile of the whole recording, which knows the future.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nuclr_stream.binning import Int64Array
-from nuclr_stream.recording import Recording
+from nuclr_stream.recording import Recorded
+from nuclr_stream.traces import TraceRecording
 from offline_training.baselines.single_unit import isi_steps, rate_steps
+from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.evaluate import EvaluationError, encoder_facts, library_versions
@@ -26,14 +31,20 @@ from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, load_readouts
 from offline_training.scores import balanced_accuracy, macro_f1
 from offline_training.simulate import simulate
+from offline_training.simulate_calcium import simulate_calcium
 
 SECONDS = (60.0, 300.0, None)
-BASELINES = {"rate": rate_steps, "isi": isi_steps}
+SIMULATORS = {"spikes": simulate, "traces": simulate_calcium}
+Baselines = Mapping[str, Callable[..., UnitFeatures]]
+BASELINES: dict[str, Baselines] = {
+    "spikes": {"rate": rate_steps, "isi": isi_steps},
+    "traces": {"trace_statistics": TraceStatistics},
+}
 
 
 def evaluate_simulated(
     run_dir: Path,
-    training: Sequence[Recording],
+    training: Sequence[Recorded],
     *,
     out: Path,
     seeds: Iterable[int],
@@ -47,8 +58,9 @@ def evaluate_simulated(
     Raises EvaluationError when an animal of `seeds` was trained on, ReadoutError when the run has no readouts.
     """
     encoder, config, info = load_run(run_dir)
-    readouts = {"embedding": load_readouts(run_dir)} | _fit_baselines(config, training)
-    fresh = [simulate(seed, units=units, duration_s=duration_s) for seed in seeds]
+    kind = config.window.input_kind
+    readouts = {"embedding": load_readouts(run_dir)} | _fit_baselines(config, training, BASELINES[kind])
+    fresh = [SIMULATORS[kind](seed, units=units, duration_s=duration_s) for seed in seeds]
     _require_fresh(fresh, [*info["subjects"], *(recording.subject_id for recording in training)])
     spec = config.window.spec
     spec = spec if hop_s is None else spec.with_hop_s(hop_s)
@@ -56,7 +68,12 @@ def evaluate_simulated(
     features: dict[str, list[UnitFeatures]] = {
         "embedding": [embed_recording(encode, recording, spec, config.rules.rules) for recording in fresh]
     }
-    for name, steps in BASELINES.items():
+    if spec.normaliser is not None:
+        divided = [_by_the_whole(recording, spec.normaliser.quantile) for recording in fresh]
+        as_it_is = replace(spec, normaliser=None)
+        features["embedding_offline"] = [embed_recording(encode, one, as_it_is, config.rules.rules) for one in divided]
+        readouts["embedding_offline"] = readouts["embedding"]
+    for name, steps in BASELINES[kind].items():
         features[name] = [steps(recording, config.window.spec) for recording in fresh]
     result = {
         "name": config.name,
@@ -77,9 +94,16 @@ def evaluate_simulated(
     return result
 
 
-def _fit_baselines(config: TrainConfig, training: Sequence[Recording]) -> dict[str, dict[str, Readout]]:
+def _by_the_whole(recording: TraceRecording, quantile: float) -> TraceRecording:
+    """The recording normalised as published, by one number that knows the future."""
+    return replace(recording, traces=recording.traces / np.float32(recording.percentile(quantile)))
+
+
+def _fit_baselines(
+    config: TrainConfig, training: Sequence[Recorded], baselines: Baselines
+) -> dict[str, dict[str, Readout]]:
     fitted: dict[str, dict[str, Readout]] = {}
-    for name, steps in BASELINES.items():
+    for name, steps in baselines.items():
         features = [steps(recording, config.window.spec) for recording in training]
         fitted[name] = {
             task: fit_readout(examples(features, task_labels(task, settings, training)), settings.names)
@@ -88,7 +112,7 @@ def _fit_baselines(config: TrainConfig, training: Sequence[Recording]) -> dict[s
     return fitted
 
 
-def _require_fresh(fresh: Sequence[Recording], trained_on: Sequence[str]) -> None:
+def _require_fresh(fresh: Sequence[Recorded], trained_on: Sequence[str]) -> None:
     known = sorted({recording.subject_id for recording in fresh} & set(trained_on))
     if known:
         raise EvaluationError(f"{', '.join(known)} belong to the training; choose seeds of animals that do not")
@@ -97,7 +121,7 @@ def _require_fresh(fresh: Sequence[Recording], trained_on: Sequence[str]) -> Non
 def _task_scores(
     task: str,
     config: TrainConfig,
-    fresh: Sequence[Recording],
+    fresh: Sequence[Recorded],
     features: Mapping[str, Sequence[UnitFeatures]],
     readouts: Mapping[str, Mapping[str, Readout]],
 ) -> dict[str, Any]:

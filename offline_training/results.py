@@ -13,6 +13,7 @@ from typing import Any
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.figures import confusion_figure, label_figure, picture, scaling_figure
+from offline_training.normaliser_distance import distance_section
 from offline_training.tables import FEATURES as FEATURES
 from offline_training.tables import (
     animal_table,
@@ -98,6 +99,8 @@ def _section(folder: Path, page: Path) -> str:
         parts.append(_label_efficiency(labels, folder.name, page))
     if fresh := _read(folder / "fresh_animals.json"):
         parts.append(_fresh(fresh))
+    if distance := _read(folder / "normaliser.json"):
+        parts.append(distance_section(distance))
     return "\n".join(parts)
 
 

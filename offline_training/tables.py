@@ -26,6 +26,8 @@ FEATURES = {
     "nemo": "NEMO (re-implemented)",
     "nemo_acg": "NEMO, autocorrelogram alone",
     "neuprint": "NeuPRINT (re-implemented, no behaviour)",
+    "embedding_offline": "NuCLR embedding, divided by the percentile of the whole recording",
+    "trace_statistics": "statistics of the single trace",
     "depth_only": "depth alone (a control that cheats)",
 }
 ANIMAL_ROWS = ("embedding", "embedding_pooled", "isi", "rate", "lolcat", "nemo")

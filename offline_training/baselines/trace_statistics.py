@@ -1,0 +1,54 @@
+"""What a single trace says by itself: level, spread, shape and pace of one cell, over any stretch of a recording.
+
+The floor for encoders of traces, as rate and ISI histogram are for encoders of spikes.
+Shapes: K steps, U units, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import Float32Array, WindowSpec
+from nuclr_stream.traces import TraceRecording
+
+LAGS = (1, 2, 4, 8, 16)
+"""Frames apart at which a trace is correlated with itself."""
+PERCENTILES = (5, 50, 95, 99)
+
+
+@dataclass(frozen=True)
+class TraceStatistics:
+    """Statistics of one recording in steps of one window."""
+
+    recording: TraceRecording
+    spec: WindowSpec
+    steps_per_window: int = 1
+
+    @property
+    def recording_id(self) -> str:
+        """The recording."""
+        return self.recording.recording_id
+
+    @property
+    def subject_id(self) -> str:
+        """The animal."""
+        return self.recording.subject_id
+
+    @property
+    def end_s(self) -> npt.NDArray[np.float64]:
+        """When each step (K,) is over, in seconds from frame 0."""
+        return np.arange(1, self.recording.num_samples // self.spec.bins + 1) * self.spec.window_s
+
+    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
+        """Features (U, F) from steps [first, last): mean, log spread, skewness, percentiles, autocorrelation; and how
+        many steps that are, per unit (U,)."""
+        values = self.recording.traces[:, first * self.spec.bins : last * self.spec.bins].astype(np.float64)
+        mean, spread = values.mean(axis=1, keepdims=True), values.std(axis=1, keepdims=True) + 1e-9
+        standard = (values - mean) / spread
+        features = [mean, np.log(spread), (standard**3).mean(axis=1, keepdims=True)]
+        features += [np.percentile(values, PERCENTILES, axis=1).T]
+        features += [(standard[:, lag:] * standard[:, :-lag]).mean(axis=1, keepdims=True) for lag in LAGS]
+        return np.hstack(features).astype(np.float32), np.full(len(values), last - first, dtype=np.float32)
