@@ -40,8 +40,8 @@ class NeuprintSettings:
     held_out: int = 20
     batch: int = 128
     steps: int = 1500
-    vector_rate: float = 1e-2
-    network_rate: float = 1e-3
+    vector_rate: float = 2e-2
+    network_rate: float = 3e-3
 
     def times_as_long(self, factor: float) -> NeuprintSettings:
         """The same with `factor` times as many steps, one at least."""

@@ -28,9 +28,9 @@ def rate_autocorrelograms(recording: Recording, start_s: float, stop_s: float) -
     first, last = np.searchsorted(samples, [start_s * rate, stop_s * rate])
     order = np.argsort(rows[first:last], kind="stable")
     unit = rows[first:last][order].astype(np.int64)
-    time_s = samples[first:last][order] / rate
-    row = unit * ROWS + _rate_group(unit, time_s)
-    counts = _lag_counts(unit, time_s, row, rows=len(recording.unit_ids) * ROWS)
+    at = samples[first:last][order]
+    row = unit * ROWS + _rate_group(unit, at, around=AROUND_S * rate)
+    counts = _lag_counts(unit, at, row, rows=len(recording.unit_ids) * ROWS, rate=rate)
     references = np.bincount(row, minlength=len(counts))
     width_ms = 1000 * np.diff(_lag_edges_s())
     images = counts / np.maximum(references, 1)[:, None] / width_ms
@@ -41,13 +41,12 @@ def _lag_edges_s() -> npt.NDArray[np.float64]:
     return np.geomspace(*LAG_RANGE_S, LAGS + 1)
 
 
-def _rate_group(unit: Int64Array, time_s: npt.NDArray[np.float64]) -> Int64Array:
-    """Tenth (N,) of its unit's spikes that each spike belongs to by the rate around it; among equals the earlier comes
-    first. Spikes come unit by unit, ascending."""
-    apart = unit * (2 * (time_s.max(initial=0.0) + 1))  # so that one search serves all units
-    at = time_s + apart
-    around = np.searchsorted(at, at + AROUND_S, side="right") - np.searchsorted(at, at - AROUND_S)
-    order = np.lexsort([np.arange(len(unit)), around, unit])
+def _rate_group(unit: Int64Array, at: Int64Array, *, around: float) -> Int64Array:
+    """Tenth (N,) of its unit's spikes that each spike belongs to by how many lie within `around` samples of it; among
+    equals the earlier comes first. Spikes come unit by unit, their samples `at` ascending."""
+    at = at + unit * (at.max(initial=0) + int(2 * around) + 1)  # far apart, so that one search serves all units
+    near = np.searchsorted(at, at + around, side="right") - np.searchsorted(at, at - around)
+    order = np.lexsort([np.arange(len(unit)), near, unit])
     per_unit = np.bincount(unit)
     begins = np.cumsum(per_unit) - per_unit
     place = np.empty(len(unit), dtype=np.int64)
@@ -55,21 +54,21 @@ def _rate_group(unit: Int64Array, time_s: npt.NDArray[np.float64]) -> Int64Array
     return place * ROWS // per_unit[unit]
 
 
-def _lag_counts(unit: Int64Array, time_s: npt.NDArray[np.float64], row: Int64Array, *, rows: int) -> Int64Array:
+def _lag_counts(unit: Int64Array, at: Int64Array, row: Int64Array, *, rows: int, rate: float) -> Int64Array:
     """How many spikes of the same unit follow the spikes of every row, per lag (rows, L)."""
     counts = np.zeros(rows * LAGS, dtype=np.int64)
-    low, high = LAG_RANGE_S
-    per_octave = LAGS / np.log(high / low)
+    low, high = (lag_s * rate for lag_s in LAG_RANGE_S)
+    per_e_fold = LAGS / np.log(high / low)
     reference = np.arange(len(unit))
     for ahead in range(1, len(unit)):
         reference = reference[reference + ahead < len(unit)]
-        lag = time_s[reference + ahead] - time_s[reference]
+        lag = at[reference + ahead] - at[reference]
         near = (unit[reference + ahead] == unit[reference]) & (lag < high)
         reference, lag = reference[near], lag[near]
         if not len(reference):
             break
         lag, of = lag[lag >= low], row[reference[lag >= low]]
         counts += np.bincount(
-            of * LAGS + np.minimum(per_octave * np.log(lag / low), LAGS - 1).astype(np.int64), minlength=len(counts)
+            of * LAGS + np.minimum(per_e_fold * np.log(lag / low), LAGS - 1).astype(np.int64), minlength=len(counts)
         )
     return counts.reshape(rows, LAGS)
