@@ -6,101 +6,116 @@ kept as float64 sums so that hours of windows add up the same in any order of ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from nuclr_stream.unit_rows import Float64Array, UnitRows
 
 
 def evidence_n(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -> Float32Array:
     """Return how many non-overlapping windows (U,) the given steps are worth: 1 + (windows - 1) * hop / window.
 
-    With hop >= window every step counts as one; 0 windows are 0 evidence.
+    With hop >= window every step counts as one; 0 windows are 0 evidence. Less than one window, where part of its data
+    is missing or was long ago, is worth just that.
     """
     steps = np.asarray(windows, dtype=np.float64)
     share = min(hop_s / window_s, 1.0)
-    n: Float32Array = np.where(steps > 0, 1.0 + (steps - 1.0) * share, 0.0).astype(np.float32)
+    n: Float32Array = np.where(steps > 1, 1.0 + (steps - 1.0) * share, steps).astype(np.float32)
     return n
 
 
 class Evidence:
-    """Running embedding sums of the units of one probe, by the unit index that the source gave."""
+    """Running embedding sums of the units of one probe, by the unit index that the source gave.
 
-    def __init__(self, dim: int) -> None:
+    A window weighs 1, or less where part of its data is missing. `half_life_windows`, if given, lets what was gathered
+    fade by half over so many windows of the probe, for units that drift.
+    """
+
+    def __init__(self, dim: int, *, half_life_windows: float | None = None) -> None:
         self.dim = dim
-        self._row: dict[int, int] = {}
-        self._sums = np.zeros((0, dim), dtype=np.float64)
-        self._windows = np.zeros(0, dtype=np.int64)
-        self._last = np.zeros((0, dim), dtype=np.float32)
+        self._keep = 1.0 if half_life_windows is None else 0.5 ** (1 / half_life_windows)
+        self._sums = UnitRows(dim + 3)  # weighted embeddings, weighted squares, weight, windows
+        self._last = UnitRows(dim)
 
-    def add(self, indices: Int64Array, embeddings: Float32Array) -> None:
+    def add(self, indices: Int64Array, embeddings: Float32Array, *, weight: float = 1.0) -> None:
         """Add one window's embeddings (U, D) of the units `indices` (U,), each of them at most once."""
-        rows = self._rows(indices)
-        self._sums[rows] += embeddings
-        self._windows[rows] += 1
-        self._last[rows] = embeddings
+        if self._keep < 1:
+            self._sums.scale(self._keep)
+        squares = np.square(embeddings, dtype=np.float64).sum(axis=1, keepdims=True)
+        ones = np.ones((len(embeddings), 1))
+        self._sums.add(indices, np.hstack([embeddings * np.float64(weight), squares * weight, ones * weight, ones]))
+        self._last.put(indices, embeddings)
 
     def windows(self, indices: Int64Array) -> Int64Array:
-        """Return in how many windows each unit (U,) has been embedded."""
-        return np.append(self._windows, 0)[self._known_rows(indices)]
+        """Return in how many windows each unit (U,) has been embedded; faded ones count for what is left of them."""
+        windows: Int64Array = np.ceil(self._sums.read(indices)[:, -1]).astype(np.int64)
+        return windows
+
+    def weight(self, indices: Int64Array) -> Float64Array:
+        """Return the weight (U,) of all windows of each unit: their number where nothing was missing or has faded."""
+        return self._sums.read(indices)[:, -2]
 
     def mean(self, indices: Int64Array) -> Float32Array:
         """Return the mean embedding (U, D) of each unit; zeros for a unit without a window."""
-        sums = np.vstack([self._sums, np.zeros((1, self.dim))])[self._known_rows(indices)]
-        means: Float32Array = (sums / np.maximum(self.windows(indices), 1)[:, None]).astype(np.float32)
+        sums = self._sums.read(indices)
+        means: Float32Array = (sums[:, : self.dim] / _some(sums[:, -2:-1])).astype(np.float32)
         return means
+
+    def scatter(self, indices: Int64Array) -> Float64Array:
+        """Return the variance (U,) of the window embeddings of each unit around their mean, summed over D.
+
+        0 where there are not two windows.
+        """
+        sums = self._sums.read(indices)
+        weight = _some(sums[:, -2])
+        spread = sums[:, self.dim] / weight - np.square(sums[:, : self.dim] / weight[:, None]).sum(axis=1)
+        scatter: Float64Array = np.where(
+            sums[:, -2] > 1, np.maximum(spread, 0) * weight / np.maximum(weight - 1, 1e-9), 0
+        )
+        return scatter
 
     def last(self, indices: Int64Array) -> Float32Array:
         """Return the embedding (U, D) of the last window in which each unit was embedded; zeros before it."""
-        return np.vstack([self._last, np.zeros((1, self.dim), dtype=np.float32)])[self._known_rows(indices)]
+        return self._last.read(indices).astype(np.float32)
 
     def merge(self, source: int, target: int) -> None:
         """Add what unit `source` has gathered to unit `target` and forget `source`."""
-        row = self._row.get(source)
-        if row is None:
-            return
-        (into,) = self._rows(np.array([target]))
-        if not self._windows[into]:
-            self._last[into] = self._last[row]
-        self._sums[into] += self._sums[row]
-        self._windows[into] += self._windows[row]
-        self.forget(source)
+        self._sums.merge(source, target)
+        if target in self._last:
+            self._last.forget(source)
+        else:
+            self._last.merge(source, target)
 
     def forget(self, index: int) -> None:
         """Drop what a unit has gathered; an index without evidence is no error."""
-        row = self._row.pop(index, None)
-        if row is None:
-            return
-        last = len(self._windows) - 1
-        if row != last:  # the last row moves into the hole: memory stays that of the living units
-            moved = next(i for i, r in self._row.items() if r == last)
-            self._row[moved] = row
-            for column in (self._sums, self._windows, self._last):
-                column[row] = column[last]
-        self._sums, self._windows, self._last = self._sums[:last], self._windows[:last], self._last[:last]
+        self._sums.forget(index)
+        self._last.forget(index)
 
-    def reindex(self, index_of: dict[int, int]) -> None:
+    def reindex(self, index_of: Mapping[int, int]) -> None:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
-        for index in [i for i in self._row if i not in index_of]:
-            self.forget(index)
-        self._row = {index_of[i]: row for i, row in self._row.items()}
+        self._sums.reindex(index_of)
+        self._last.reindex(index_of)
 
-    def _known_rows(self, indices: Int64Array) -> Int64Array:
-        """Return the row of every index; -1, the row of zeros that readers append, where there is none."""
-        return np.array([self._row.get(i, -1) for i in indices.tolist()], dtype=np.int64)
 
-    def _rows(self, indices: npt.NDArray[np.integer]) -> Int64Array:
-        new = [int(i) for i in indices if int(i) not in self._row]
-        if new:
-            self._row |= {index: len(self._windows) + k for k, index in enumerate(new)}
-            self._sums = np.vstack([self._sums, np.zeros((len(new), self.dim))])
-            self._windows = np.append(self._windows, np.zeros(len(new), dtype=np.int64))
-            self._last = np.vstack([self._last, np.zeros((len(new), self.dim), dtype=np.float32)])
-        return np.array([self._row[int(i)] for i in indices], dtype=np.int64)
+def effective_n(n: Float32Array, scatter: Float64Array, typical_scatter: float | None) -> Float32Array:
+    """Return the evidence (U,) that counts, where windows of one quiet state say less than windows of varied states.
+
+    Every window beyond the first counts in proportion to how far the unit's windows scatter, compared with what is
+    `typical_scatter` of a whole recording in training; n (U,) as it is where the bundle does not say.
+    """
+    if typical_scatter is None:
+        return n
+    varied = np.minimum(scatter / typical_scatter, 1.0)
+    effective: Float32Array = np.where(n > 1, 1 + (n - 1) * varied, n).astype(np.float32)
+    return effective
+
+
+def _some(weight: Float64Array) -> Float64Array:
+    return np.where(weight > 0, weight, 1.0)
 
 
 @dataclass(frozen=True)

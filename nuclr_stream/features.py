@@ -6,15 +6,20 @@ The inter-spike-interval (ISI) histogram is the training-free baseline of the fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.binning import Float32Array, Int64Array, WindowSpec
+from nuclr_stream.intervals import INTERVAL_BINS
+from nuclr_stream.unit_rows import UnitRows
 
 ISI_BINS = 128
 ISI_RANGE_S = (0.001, 3.0)
+STATISTICS = 20
+"""Features of `SpikeStatistics`."""
 
 
 class IsiHistogram:
@@ -60,3 +65,71 @@ def l1_normalised(counts: npt.NDArray[np.integer] | npt.NDArray[np.floating]) ->
     """Divide every row of counts (U, F), none negative, by its sum; rows of zeros stay zeros."""
     shares: Float32Array = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
     return shares
+
+
+class SpikeStatistics:
+    """What single units' spike trains add up to: intervals, rate, and variability at three time scales, by unit index.
+
+    Everything is a sum over patches (1 s) that were observed, so that stretches of any length are described alike.
+    """
+
+    def __init__(self, spec: WindowSpec) -> None:
+        self._scales = (1, max(1, spec.bins_per_patch // 10), spec.bins_per_patch)
+        self._bin_s = float(1 / spec.bins_per_second)
+        self._sums = UnitRows(INTERVAL_BINS + 2 + len(self._scales))  # intervals, bins, spikes, squares per scale
+
+    def add_counts(self, indices: Int64Array, counts: Float32Array) -> None:
+        """Add counts (U, bins) of whole patches of the units `indices` (U,)."""
+        units, bins = counts.shape
+        exact = counts.astype(np.float64)
+        squares = [np.square(exact.reshape(units, -1, k).sum(axis=2)).sum(axis=1) for k in self._scales]
+        columns = [np.full(units, bins), exact.sum(axis=1), *squares]
+        self._sums.add(indices, np.hstack([np.zeros((units, INTERVAL_BINS)), np.column_stack(columns)]))
+
+    def add_intervals(self, indices: Int64Array, intervals: npt.NDArray[np.integer]) -> None:
+        """Add interval counts (U, 17), see `intervals`."""
+        rest = self._sums.read(indices[:0]).shape[1] - INTERVAL_BINS
+        self._sums.add(indices, np.pad(intervals.astype(np.float64), ((0, 0), (0, rest))))
+
+    def seconds(self, indices: Int64Array) -> npt.NDArray[np.float64]:
+        """For how long each unit (U,) has been observed."""
+        return self._sums.read(indices)[:, INTERVAL_BINS] * self._bin_s
+
+    def spikes(self, indices: Int64Array) -> npt.NDArray[np.float64]:
+        """How many spikes each unit (U,) fired in that time."""
+        return self._sums.read(indices)[:, INTERVAL_BINS + 1]
+
+    def short_intervals(self, indices: Int64Array) -> npt.NDArray[np.float64]:
+        """Share (U,) of the intervals below 3 s that are shorter than 1 ms; 0 without intervals."""
+        intervals = self._sums.read(indices)[:, :INTERVAL_BINS]
+        share: npt.NDArray[np.float64] = intervals[:, 0] / np.maximum(intervals.sum(axis=1), 1)
+        return share
+
+    def features(self, indices: Int64Array) -> Float32Array:
+        """Return (U, STATISTICS): square roots of the 16 interval shares, log rate, log Fano factor at three scales.
+
+        Roots tame the counting noise of shares; small constants keep logarithms finite for units of few spikes.
+        """
+        sums = self._sums.read(indices)
+        intervals, bins, spikes = sums[:, 1:INTERVAL_BINS], sums[:, INTERVAL_BINS], sums[:, INTERVAL_BINS + 1]
+        seconds = np.maximum(bins, 1) * self._bin_s
+        shares = np.sqrt(intervals / np.maximum(intervals.sum(axis=1, keepdims=True), 1))
+        columns = [np.log((spikes + 0.5) / seconds)]
+        for scale, squares in zip(self._scales, sums[:, INTERVAL_BINS + 2 :].T, strict=True):
+            mean = spikes * scale / np.maximum(bins, 1)
+            variance = np.maximum(squares * scale / np.maximum(bins, 1) - np.square(mean), 0)
+            columns.append(np.log((variance + 0.1 / seconds) / (mean + 0.1 / seconds)))
+        features: Float32Array = np.column_stack([shares, *columns]).astype(np.float32)
+        return features
+
+    def merge(self, source: int, target: int) -> None:
+        """Add what unit `source` has gathered to unit `target` and forget `source`."""
+        self._sums.merge(source, target)
+
+    def forget(self, index: int) -> None:
+        """Drop what a unit has gathered."""
+        self._sums.forget(index)
+
+    def reindex(self, index_of: Mapping[int, int]) -> None:
+        """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
+        self._sums.reindex(index_of)

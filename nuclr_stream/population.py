@@ -27,6 +27,7 @@ from nuclr_stream.binning import (
     silence_bins,
     touches_silence,
 )
+from nuclr_stream.intervals import Intervals
 from nuclr_stream.normaliser import RunningNormaliser
 from nuclr_stream.rolling import RollingCounts
 from nuclr_stream.sequence import SequenceCheck
@@ -132,6 +133,7 @@ class Population:
         self._next_end: int | None = None
         self._step = 0
         self._counts = RollingCounts(4 * spec.bins)
+        self._intervals = Intervals(message.sample_rate)
         self._normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
 
     # -- windows -----------------------------------------------------------------------------------------------------
@@ -215,6 +217,7 @@ class Population:
             counts=counts,
             eligible=eligible,
             active=eligible & active_units(counts, spec.input_kind),
+            intervals=self._intervals.take(stop, self.units.index, self.units.rows),
             missing=missing,
             refusal=refusal,
             operations=tuple(self._operations),
@@ -317,6 +320,7 @@ class Population:
             self.counters["spikes_repeated"] += int((inside & known & on_time & ~good).sum())
             rows, bins = rows[good], bins[good]
         self.counters["spikes_accepted"] += len(rows)
+        self._intervals.add(batch.samples[good], batch.units[good].astype(np.int64))
         needed = bins >= self._oldest  # with a hop longer than a window no window takes some of them up
         if needed.any():
             self._reserve(int(bins.max()) + 1)

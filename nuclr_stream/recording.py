@@ -37,6 +37,7 @@ from nuclr_stream.binning import (
     touches_silence,
 )
 from nuclr_stream.errors import RecordingError
+from nuclr_stream.intervals import Int32Array, Intervals
 from nuclr_stream.normaliser import RunningNormaliser
 from nuclr_stream.stretches import Stretches
 
@@ -91,6 +92,9 @@ class Recorded(Protocol):
     def counts(self, grid: Grid) -> Float32Array:
         """Values (U, bins) in every whole bin of `grid` from sample 0 on, zero where nothing was recorded."""
 
+    def spikes(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
+        """Sample numbers (N,), ascending, and unit rows (N,) of the spikes in [start, stop); traces have none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
@@ -125,6 +129,11 @@ class Recording:
     def spikes_per_unit(self) -> Int64Array:
         """Spikes of every unit (U,) in the whole recording."""
         return np.bincount(self.spike_units, minlength=len(self.unit_ids)).astype(np.int64)
+
+    def spikes(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
+        """Sample numbers (N,), ascending, and unit rows (N,) of the spikes in [start, stop)."""
+        first, last = np.searchsorted(self.spike_samples, [start, stop])
+        return self.spike_samples[first:last], self.spike_units[first:last].astype(np.int64)
 
     def counts(self, grid: Grid) -> Float32Array:
         """Spike counts (U, bins) in every whole bin of `grid` from sample 0 on."""
@@ -184,7 +193,8 @@ class Recording:
 
 @dataclass(frozen=True)
 class RecordedWindow:
-    """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,).
+    """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,), and the intervals (U, 17)
+    that ended since the window before.
 
     `refusal` says why it must not be embedded (see WindowRules.refusal); empty when it may.
     """
@@ -192,6 +202,8 @@ class RecordedWindow:
     end_bin: int
     counts: Float32Array
     active: BoolArray
+    intervals: Int32Array
+    missing: float
     refusal: str
 
 
@@ -212,18 +224,23 @@ def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) 
     masked = _bins_inside(recording.mask_samples, grid, total)
     totals = np.concatenate([np.full(history, -1.0), np.where(in_gap, -1.0, counts.sum(axis=0))])
     normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
+    intervals, everyone, taken_to = Intervals(recording.sample_rate), np.arange(len(counts)), 0
     for end in range(first_window_end(0, spec), total + 1, spec.hop_bins):
         start = end - spec.bins
         window = counts[:, start:end]
+        missing, end_sample = _missing(gaps, grid, start, end), grid.first_sample(end)
+        intervals.add(*recording.spikes(taken_to, end_sample))
+        taken_to = end_sample
         refusal: str = rules.refusal(
-            missing=_missing(gaps, grid, start, end),
+            missing=missing,
             masked=bool(masked[start:end].any()),
             silent=touches_silence(totals[start : end + history], spec, first_bin=start - history),
         )
         if normaliser is not None:
             window, unready = normaliser.normalise(window, ~(in_gap | masked)[start:end], end_bin=end)
             refusal = refusal or unready
-        yield RecordedWindow(end, window, active_units(window, spec.input_kind), refusal)
+        counted = intervals.take(end_sample, everyone, lambda rows: rows)
+        yield RecordedWindow(end, window, active_units(window, spec.input_kind), counted, missing, refusal)
 
 
 def require_fit(recording: Recorded, spec: WindowSpec) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
+
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.intervals import Int32Array
 from nuclr_stream.units import Operation
 
 
@@ -14,7 +17,8 @@ class Window:
     """One window on its way to the encoder. Nothing in it is shared: it may cross to another thread.
 
     counts (U, T) float32 of all units of the probe, by ascending `unit_index` (U,); `eligible` (U,) units exist for the
-    whole window; `active` (U,) are the eligible ones that enter the encoder. `refusal` says why it is not embedded
+    whole window; `active` (U,) are the eligible ones that enter the encoder; `intervals` (U, 17) are those that ended
+    since the window before, see `intervals`. `refusal` says why it is not embedded
     (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
     the host's monotonic time when it was cut, as the caller gave it.
     """
@@ -32,12 +36,20 @@ class Window:
     counts: Float32Array
     eligible: BoolArray
     active: BoolArray
+    intervals: Int32Array
     missing: float
     refusal: str
     operations: tuple[Operation, ...]
     skipped_steps: int = 0
 
     def superseding(self, older: Window) -> Window:
-        """Return this window in the place of an older one that was never labelled: its operations are kept."""
-        skipped = self.skipped_steps + (older.skipped_steps + 1 if older.epoch == self.epoch else 0)
-        return replace(self, operations=older.operations + self.operations, skipped_steps=skipped)
+        """Return this window in the place of an older one that was never labelled: operations and intervals are kept."""
+        operations = older.operations + self.operations
+        if older.epoch != self.epoch:
+            return replace(self, operations=operations)
+        intervals = self.intervals.copy()
+        if not older.refusal:
+            _, mine, its = np.intersect1d(self.unit_index, older.unit_index, return_indices=True)
+            intervals[mine] += older.intervals[its]
+        skipped = self.skipped_steps + older.skipped_steps + 1
+        return replace(self, operations=operations, intervals=intervals, skipped_steps=skipped)

@@ -1,0 +1,107 @@
+"""The company of a unit: the units that it rises and falls with, and the whole population of its probe.
+
+Units that fire together tend to lie in one region, so what a unit's company looks like says where it is, without any
+depth. Correlations are those of the activity per patch (1 s), kept as running sums over the time that both units of a
+pair existed: a step costs O(U^2) additions, and nothing grows with the length of the recording.
+Shapes: U units, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.unit_rows import Float64Array
+
+NEIGHBOURS = 10
+_KINDS = np.arange(4)
+_COMMON, _OWN, _SQUARES, _PRODUCTS = range(4)
+
+
+class Coactivity:
+    """Running correlations between the units of one probe, by unit index."""
+
+    def __init__(self) -> None:
+        self._index: Int64Array = np.zeros(0, dtype=np.int64)
+        self._sums: Float64Array = np.zeros((4, 0, 0))
+
+    def add(self, index: Int64Array, activity: npt.NDArray[np.floating]) -> None:
+        """Add what the units `index` (U,), ascending, did in each patch: activity (U, P)."""
+        self._make_room(index)
+        rows = np.searchsorted(self._index, index)
+        x = activity.astype(np.float64)
+        patches = x.shape[1]
+        step = np.empty((4, len(rows), len(rows)))
+        step[_COMMON] = patches
+        step[_OWN] = x.sum(axis=1)[:, None]
+        step[_SQUARES] = np.square(x).sum(axis=1)[:, None]
+        step[_PRODUCTS] = x @ x.T
+        if len(rows) == len(self._index):
+            self._sums += step
+        else:
+            self._sums[np.ix_(_KINDS, rows, rows)] += step
+
+    def correlation(self, index: Int64Array) -> Float64Array:
+        """Return Pearson correlations (U, U) between the units `index` (U,), ascending; 0 where nothing is known."""
+        self._make_room(index)
+        rows = np.searchsorted(self._index, index)
+        common, own, squares, products = self._sums[np.ix_(_KINDS, rows, rows)]
+        count = np.maximum(common, 1)
+        covariance = products - own * own.T / count
+        variance = squares - np.square(own) / count
+        scale = np.sqrt(np.maximum(variance, 0) * np.maximum(variance.T, 0))
+        known = scale > 1e-9 * np.maximum(squares, 1)
+        correlation: Float64Array = np.where(known, covariance / np.where(known, scale, 1), 0.0)
+        return correlation
+
+    def merge(self, source: int, target: int) -> None:
+        """Forget unit `source`; what unit `target` did stays as it was seen."""
+        self.forget(source)
+
+    def forget(self, index: int) -> None:
+        """Drop a unit; an index that is not there is no error."""
+        self._keep(self._index != index)
+
+    def reindex(self, index_of: Mapping[int, int]) -> None:
+        """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
+        self._keep(np.isin(self._index, list(index_of)))
+        renamed = np.array([index_of[i] for i in self._index.tolist()], dtype=np.int64)
+        order = np.argsort(renamed)
+        self._index = renamed[order]
+        self._sums = self._sums[:, order][:, :, order]
+
+    def _keep(self, kept: BoolArray) -> None:
+        if not kept.all():
+            self._index = self._index[kept]
+            self._sums = self._sums[:, kept][:, :, kept]
+
+    def _make_room(self, index: Int64Array) -> None:
+        everyone = np.union1d(self._index, index)
+        if len(everyone) > len(self._index):
+            rows = np.searchsorted(everyone, self._index)
+            wider = np.zeros((4, len(everyone), len(everyone)))
+            wider[np.ix_(_KINDS, rows, rows)] = self._sums
+            self._index, self._sums = everyone, wider
+
+
+def with_company(features: Float32Array, correlation: Float64Array) -> Float32Array:
+    """Return [own, mean of the NEIGHBOURS most correlated others, population mean, population spread] (U, 4 F).
+
+    `features` (U, F) and `correlation` (U, U) are of the units that have any evidence. The spread is the standard
+    deviation over the population. A unit without others is its own company.
+    """
+    units = len(features)
+    values = features.astype(np.float64)
+    near = min(NEIGHBOURS, units - 1)
+    around = values
+    if near > 0:
+        others = correlation.copy()
+        np.fill_diagonal(others, -np.inf)
+        nearest = np.argsort(-others, axis=1, kind="stable")[:, :near]
+        around = values[nearest].mean(axis=1)
+    population = [np.broadcast_to(part, values.shape) for part in (values.mean(axis=0), values.std(axis=0))]
+    joined: Float32Array = np.hstack([values, around, *population]).astype(np.float32)
+    return joined

@@ -1,0 +1,92 @@
+"""Is a unit like those that training saw? Distances of what was gathered of it, against limits for its evidence.
+
+A distance is that of Mahalanobis to the nearest class centre, with the covariance within classes. Limits are such that
+all but a small share of the units of animals that nothing had seen lie within; they hang on the evidence n.
+Shapes: U units, F features, C centres, K knots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import Float32Array
+from nuclr_stream.errors import BundleError
+from nuclr_stream.unit_rows import Float64Array
+
+KINDS = ("embedding", "statistics")
+
+
+@dataclass(frozen=True)
+class Familiar:
+    """What training knew of one feature set: centres (C, F), a whitening matrix (F, F), and limits (K,) at knots (K,)."""
+
+    centres: Float64Array
+    whiten: Float64Array
+    knots: Float64Array
+    limits: Float64Array
+
+    def ratio(self, features: Float32Array, n: Float32Array) -> Float32Array:
+        """Return the distance (U,) of features (U, F) to the nearest centre, divided by the limit for evidence n (U,)."""
+        limit = np.interp(np.log(np.maximum(n, 1.0)), np.log(self.knots), self.limits)
+        ratio: Float32Array = (self.distance(features) / limit).astype(np.float32)
+        return ratio
+
+    def distance(self, features: Float32Array) -> Float64Array:
+        """Return the distance (U,) of features (U, F) to the nearest centre."""
+        there = features.astype(np.float64) @ self.whiten
+        centres = self.centres @ self.whiten
+        squared = np.square(there).sum(axis=1)[:, None] - 2 * there @ centres.T + np.square(centres).sum(axis=1)
+        nearest: Float64Array = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
+        return nearest
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """What a bundle knows of the units that it was trained on: `sets` by name of the feature set, the range of their
+    mean rates in Hz, and the largest share of intervals below 1 ms."""
+
+    sets: Mapping[str, Familiar]
+    rate_hz: tuple[float, float]
+    short_intervals: float
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Plain arrays, as familiarity.npz of a bundle holds them."""
+        named = {"rate_hz": np.array(self.rate_hz), "short_intervals": np.array(self.short_intervals)}
+        for name, known in self.sets.items():
+            for part in ("centres", "whiten", "knots", "limits"):
+                named[f"{name}.{part}"] = getattr(known, part)
+        return named
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Familiarity:
+        """Read what `arrays` wrote. Raises BundleError naming what is missing or does not fit."""
+        try:
+            sets = {
+                name: Familiar(
+                    *(_finite(arrays[f"{name}.{part}"]) for part in ("centres", "whiten", "knots", "limits"))
+                )
+                for name in KINDS
+                if f"{name}.centres" in arrays
+            }
+            low, high = _finite(arrays["rate_hz"]).tolist()
+            for name, known in sets.items():
+                features = known.whiten.shape[0]
+                if known.centres.shape[1:] != (features,) or known.whiten.shape[1] > features:
+                    raise ValueError(f"{name}: centres {known.centres.shape} and whiten {known.whiten.shape}")
+                if known.knots.shape != known.limits.shape or not (known.limits > 0).all():
+                    raise ValueError(f"{name}: knots and limits must be equally long, limits positive")
+            return cls(sets, (low, high), float(arrays["short_intervals"]))
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise BundleError(f"familiarity.npz: {error}; export the bundle again") from error
+
+
+def _finite(values: npt.NDArray[Any]) -> Float64Array:
+    exact = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(exact).all():
+        raise ValueError("NaN or infinite values")
+    return exact

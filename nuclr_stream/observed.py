@@ -1,0 +1,122 @@
+"""Everything that the windows of one probe add up to, and what experts make of it: one definition, live and offline.
+
+Feature sets, by name, each with one row per unit:
+embedding            mean of the window embeddings (U, D)
+embedding_company    the same with company (U, 4 D), see `company`
+statistics           intervals, rate and variability of the unit alone (U, 20), see `features.SpikeStatistics`
+statistics_company   the same with company (U, 80)
+Traces have no statistics. A second of data counts once, however many windows it is part of, and only as part of a
+window that was embedded or would have been but for the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec
+from nuclr_stream.company import Coactivity, with_company
+from nuclr_stream.evidence import Evidence, effective_n, evidence_n
+from nuclr_stream.features import SpikeStatistics
+from nuclr_stream.intervals import Int32Array
+
+FeatureSet = Literal["embedding", "embedding_company", "statistics", "statistics_company"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was gathered of the units asked for (U,): evidence n, the n that counts, and feature sets (U, F) by name.
+
+    A unit has a row of zeros in a set for which there is nothing of it; `has` (U,) says by set where there is something.
+    """
+
+    n: Float32Array
+    effective_n: Float32Array
+    features: Mapping[FeatureSet, Float32Array]
+    has: Mapping[FeatureSet, BoolArray]
+
+
+class Observed:
+    """Running sums over the accepted windows of one probe, by unit index."""
+
+    def __init__(
+        self,
+        spec: WindowSpec,
+        dim: int,
+        *,
+        typical_scatter: float | None = None,
+        half_life_s: float | None = None,
+    ) -> None:
+        self.spec = spec
+        self._typical_scatter = typical_scatter
+        hop_s = spec.hop_s
+        self.evidence = Evidence(dim, half_life_windows=None if half_life_s is None else half_life_s / hop_s)
+        self.statistics = SpikeStatistics(spec)
+        self._coactivity = Coactivity()
+        self._counted_to: int | None = None
+
+    def begin_epoch(self) -> None:
+        """Bins are counted anew from here on; what was gathered stays."""
+        self._counted_to = None
+
+    def add_activity(
+        self, index: Int64Array, counts: Float32Array, *, end_bin: int, eligible: BoolArray, intervals: Int32Array
+    ) -> None:
+        """Add a window's counts (U, T) and intervals (U, 17) of the units `index` (U,) that are `eligible` (U,)."""
+        patch, start = self.spec.bins_per_patch, end_bin - self.spec.bins
+        first = -(-max(start, start if self._counted_to is None else self._counted_to) // patch) * patch
+        last = end_bin // patch * patch
+        chosen = index[eligible]
+        if last > first and len(chosen):
+            fresh = counts[eligible, first - start : last - start]
+            self._coactivity.add(chosen, fresh.reshape(len(chosen), -1, patch).sum(axis=2, dtype=np.float64))
+            if self.spec.input_kind == "spikes":
+                self.statistics.add_counts(chosen, fresh)
+            self._counted_to = last
+        if self.spec.input_kind == "spikes":
+            self.statistics.add_intervals(chosen, intervals[eligible])
+
+    def add_embeddings(self, index: Int64Array, embeddings: Float32Array, *, missing: float = 0.0) -> None:
+        """Add one window's embeddings (U, D) of the units `index` (U,); `missing` of its data makes it weigh less."""
+        self.evidence.add(index, embeddings, weight=1.0 - missing)
+
+    def seen(self, index: Int64Array) -> Seen:
+        """Return what has been gathered of the units `index` (U,), ascending; they alone are one another's company."""
+        n = evidence_n(self.evidence.weight(index), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
+        counting = effective_n(n, self.evidence.scatter(index), self._typical_scatter)
+        features: dict[FeatureSet, Float32Array] = {"embedding": self.evidence.mean(index)}
+        has: dict[FeatureSet, BoolArray] = {"embedding": n > 0}
+        if self.spec.input_kind == "spikes":
+            features["statistics"] = self.statistics.features(index)
+            has["statistics"] = self.statistics.spikes(index) > 0
+        members = np.flatnonzero(n > 0)
+        correlation = self._coactivity.correlation(index[members])
+        for name, own in list(features.items()):
+            company: FeatureSet = "embedding_company" if name == "embedding" else "statistics_company"
+            joined = np.zeros((len(index), 4 * own.shape[1]), dtype=np.float32)
+            if len(members):
+                joined[members] = with_company(own[members], correlation)
+            features[company] = joined
+            has[company] = (n > 0) & (len(members) > 1)
+        return Seen(n, counting, features, has)
+
+    def merge(self, source: int, target: int) -> None:
+        """What unit `source` gathered goes to unit `target`; for correlations that stays what it was."""
+        self.evidence.merge(source, target)
+        self.statistics.merge(source, target)
+        self._coactivity.merge(source, target)
+
+    def forget(self, index: int) -> None:
+        """Drop what a unit has gathered."""
+        self.evidence.forget(index)
+        self.statistics.forget(index)
+        self._coactivity.forget(index)
+
+    def reindex(self, index_of: Mapping[int, int]) -> None:
+        """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
+        self.evidence.reindex(index_of)
+        self.statistics.reindex(index_of)
+        self._coactivity.reindex(index_of)

@@ -1,0 +1,74 @@
+"""Columns of numbers kept per unit while units come, merge and go: memory stays that of the living units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import Int64Array
+
+Float64Array = npt.NDArray[np.float64]
+
+
+class UnitRows:
+    """One row of `width` float64 sums per unit, by the unit index that the source gave; a new unit begins with zeros."""
+
+    def __init__(self, width: int) -> None:
+        self._row: dict[int, int] = {}
+        self._sums: Float64Array = np.zeros((0, width), dtype=np.float64)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._row
+
+    def add(self, indices: Int64Array, values: npt.NDArray[np.floating]) -> None:
+        """Add values (U, width) to the rows of `indices` (U,), each of them at most once."""
+        rows = self._rows(indices)  # first: it may replace the array
+        self._sums[rows] += values
+
+    def put(self, indices: Int64Array, values: npt.NDArray[np.floating]) -> None:
+        """Write values (U, width) in the place of what the rows of `indices` (U,) hold."""
+        rows = self._rows(indices)
+        self._sums[rows] = values
+
+    def read(self, indices: Int64Array) -> Float64Array:
+        """Return the rows (U, width) of `indices` (U,); zeros for a unit that has none."""
+        known = np.array([self._row.get(i, -1) for i in indices.tolist()], dtype=np.int64)
+        return np.vstack([self._sums, np.zeros((1, self._sums.shape[1]))])[known]
+
+    def scale(self, factor: float) -> None:
+        """Multiply everything by one factor."""
+        self._sums *= factor
+
+    def merge(self, source: int, target: int) -> None:
+        """Add the row of unit `source` to that of `target` and forget `source`."""
+        if source in self._row:
+            one = np.array([target])
+            self.add(one, self.read(np.array([source])))
+            self.forget(source)
+
+    def forget(self, index: int) -> None:
+        """Drop the row of a unit; an index without one is no error."""
+        row = self._row.pop(index, None)
+        if row is None:
+            return
+        last = len(self._sums) - 1
+        if row != last:  # the last row moves into the hole
+            moved = next(i for i, r in self._row.items() if r == last)
+            self._row[moved] = row
+            self._sums[row] = self._sums[last]
+        self._sums = self._sums[:last]
+
+    def reindex(self, index_of: Mapping[int, int]) -> None:
+        """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
+        for index in [i for i in self._row if i not in index_of]:
+            self.forget(index)
+        self._row = {index_of[i]: row for i, row in self._row.items()}
+
+    def _rows(self, indices: Int64Array) -> Int64Array:
+        new = [i for i in indices.tolist() if i not in self._row]
+        if new:
+            self._row |= {index: len(self._sums) + k for k, index in enumerate(new)}
+            self._sums = np.vstack([self._sums, np.zeros((len(new), self._sums.shape[1]))])
+        return np.array([self._row[i] for i in indices.tolist()], dtype=np.int64)
