@@ -185,6 +185,13 @@ def test_an_unknown_peer_is_refused(recordings: list[Recording], tmp_path: Path)
         run_peer("c4", CONFIG, recordings, split.folds[0], seed=0, out_dir=tmp_path, split=split)
 
 
+def test_traces_are_refused(recordings: list[Recording], tmp_path: Path):
+    traces = TrainConfig.parse(SETTINGS | {"window": {"input_kind": "traces"}})
+    split = parse_split("leave-one-subject-out", CONFIG, recordings)
+    with pytest.raises(EvaluationError, match="the peers read spikes"):
+        run_peer("nemo", traces, recordings, split.folds[0], seed=0, out_dir=tmp_path, split=split)
+
+
 def test_what_is_there_is_not_trained_again_and_not_mistaken(recordings: list[Recording], tmp_path: Path):
     first = run("depth", recordings, tmp_path)
     assert run("depth", recordings, tmp_path) == first
