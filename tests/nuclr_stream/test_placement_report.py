@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from nuclr_stream import wire
+from nuclr_stream.cli import app
 from nuclr_stream.client import Query, QueryError
 from nuclr_stream.daemon import Daemon
-from nuclr_stream.errors import NuclrStreamError, PlacementError
+from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference import Model
 from nuclr_stream.label import write_labels
 from nuclr_stream.placement_report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
@@ -29,7 +31,7 @@ PLAN = "region,from_um,to_um\nCTX,0,1500\nTH,1500,3000\n"
 
 def bold(said: wire.Predictions) -> wire.Predictions:
     """The same predictions with nothing abstained."""
-    tasks = tuple(replace(task, abstained=np.zeros_like(task.abstained)) for task in said.tasks)
+    tasks = tuple(replace(task, why=np.zeros_like(task.why)) for task in said.tasks)
     return replace(said, tasks=tasks)
 
 
@@ -99,6 +101,18 @@ def test_a_bundle_without_regions_is_refused_before_anything_runs(tiny_model: Mo
     other = manifest.model_copy(update={"tasks": tuple(t for t in manifest.tasks if t.name != "brain_region")})
     with pytest.raises(PlacementError, match="no task brain_region"):
         Reports(other, tmp_path / "out.json")
+
+
+def test_the_command_writes_labels_and_where_the_units_lie(tiny_bundle: Path, tmp_path: Path) -> None:
+    make_recording().save(tmp_path / "rig.npz")
+    (tmp_path / "plan.csv").write_text(PLAN)
+    command = ["label", str(tmp_path / "rig.npz"), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out.csv")]
+    placed = ["--placement", str(tmp_path / "out.json"), "--trajectory", str(tmp_path / "plan.csv")]
+    CliRunner().invoke(app, command + placed, catch_exceptions=False)
+    (found,) = json.loads((tmp_path / "out.json").read_text())["recordings"]
+    assert (found["stream"], len(found["units"]), len(found["plan"])) == ("random_0", 20, 1)
+    with pytest.raises(ConfigError, match="give both"):
+        CliRunner().invoke(app, command + placed[2:], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
