@@ -68,8 +68,8 @@ def run_peer(
     """Train and test one peer on one fold; returns its result file, at once when it is there already.
 
     `length` is how many times as long as by default it trains. Depth has no training and no seed. Raises
-    EvaluationError for traces, and where the scores are not what `claim` says, before anything is trained: NeuPRINT sees the activity
-    of the animals it is tested on, so nothing inductive can be claimed for it.
+    EvaluationError for traces, and, before anything is trained, where the scores are not what `claim` says: NeuPRINT
+    sees the activity of the animals it is tested on, so nothing inductive can be claimed for it.
     """
     if peer not in PEERS:
         raise EvaluationError(f"peer {peer!r}: must be one of {', '.join(PEERS)}")
