@@ -16,9 +16,10 @@ from nuclr_stream.errors import NonFiniteError
 from nuclr_stream.evidence import Evidence, evidence_n
 from nuclr_stream.inference import Model
 from nuclr_stream.population import Population
+from nuclr_stream.stability import Stability
 from nuclr_stream.units import Operation
 from nuclr_stream.window import Window
-from nuclr_stream.wire import Input, Predictions, StreamStatus, TaskPredictions, UnitFlag
+from nuclr_stream.wire import Abstained, Input, Predictions, StreamStatus, TaskPredictions, UnitFlag
 
 MAX_UNITS = 4_096
 
@@ -60,6 +61,7 @@ class Labeler:
             max_units=min(max_units, manifest.max_units),
         )
         self._evidence = Evidence(manifest.embedding_dim)
+        self._stability = Stability()
         self._outside = False  # whether the population was too small in the last window that was embedded
 
     # -- the side of the data ----------------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ class Labeler:
         windows = self._evidence.windows(index)
         mean = self._evidence.mean(index)
         evidence = evidence_n(windows, hop_s=self.spec.hop_s, window_s=self.spec.window_s)
-        answers = [self._task(name, mean, evidence, outside=outside) for name in self.model.task_names]
+        answers = [self._task(name, mean, evidence, window, outside=outside) for name in self.model.task_names]
         causes = [refusal, "population_below_minimum" if outside else "", *(cause for _, cause in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
         state: StreamStatus = "degraded" if reasons else "ready"
@@ -115,6 +117,8 @@ class Labeler:
             unit_ids=window.unit_ids,
             windows=windows.astype(np.uint32),
             evidence=evidence,
+            effective_n=evidence,
+            familiarity=np.zeros_like(evidence),
             flags=self._flags(window, outside=outside),
             tasks=tuple(task for task, _ in answers),
         )
@@ -135,7 +139,7 @@ class Labeler:
         return ""
 
     def _task(
-        self, name: str, mean: Float32Array, evidence: Float32Array, *, outside: bool
+        self, name: str, mean: Float32Array, evidence: Float32Array, window: Window, *, outside: bool
     ) -> tuple[TaskPredictions, str]:
         """Return a task's answer, and why it is none that may be believed, or an empty string."""
         part, cause = self.model.task(name), ""
@@ -144,10 +148,27 @@ class Labeler:
         except NonFiniteError:
             cause = "nonfinite"
             probabilities = np.tile(np.asarray(part.prior, dtype=np.float32), (len(evidence), 1))
-        abstained = part.calibration.abstains(probabilities, evidence)
+        why = np.where(part.calibration.abstains(probabilities, evidence), Abstained.LOW_PROBABILITY, Abstained.NO)
         if outside or cause:
-            abstained = np.ones_like(abstained)
-        return TaskPredictions(name=name, classes=part.classes, probabilities=probabilities, abstained=abstained), cause
+            why[:] = Abstained.NONFINITE if cause else Abstained.SMALL_POPULATION
+        why[evidence <= 0] = Abstained.NO_EVIDENCE
+        stable_since, flips = self._stability.update(
+            name,
+            window.unit_index,
+            top=probabilities.argmax(axis=1),
+            has_evidence=(evidence > 0) & (not cause),
+            end_sample=window.end_sample,
+        )
+        task = TaskPredictions(
+            name=name,
+            classes=part.classes,
+            probabilities=probabilities,
+            sets=np.ones_like(probabilities, dtype=np.bool_),
+            why=why.astype(np.uint8),
+            stable_since=stable_since,
+            flips=flips,
+        )
+        return task, cause
 
     def _flags(self, window: Window, *, outside: bool) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         flags = np.where(window.active, 0, UnitFlag.SILENT).astype(np.uint8)
@@ -157,8 +178,11 @@ class Labeler:
     def _apply(self, operation: Operation) -> None:
         if operation.kind == "merge":
             self._evidence.merge(operation.source, operation.target)
+            self._stability.forget(operation.source)
         elif operation.kind == "forget":
             self._evidence.forget(operation.source)
+            self._stability.forget(operation.source)
         else:
             self._evidence.reindex(dict(operation.index_of))
+            self._stability.restart()
             self._outside = self._outside and bool(operation.index_of)

@@ -13,9 +13,11 @@ from nuclr_stream.binning import Float32Array, active_units
 from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference import Model
 from nuclr_stream.placement_report import placement_report
+from nuclr_stream.stability import NEVER
 from nuclr_stream.streams import Stream, Streams
 from nuclr_stream.trajectory import Planned
 from nuclr_stream.wire import (
+    Abstained,
     DaemonState,
     EmbeddingsReply,
     EmbeddingsRequest,
@@ -134,8 +136,17 @@ def embed_window(request: EmbedWindowRequest, model: Model) -> EmbedWindowReply 
 def _task(model: Model, name: str, embedding: Float32Array, evidence: Float32Array) -> TaskPredictions:
     part = model.task(name)
     probabilities = model.probabilities(name, embedding, evidence)
-    abstained = part.calibration.abstains(probabilities, evidence)
-    return TaskPredictions(name=name, classes=part.classes, probabilities=probabilities, abstained=abstained)
+    why = np.where(part.calibration.abstains(probabilities, evidence), Abstained.LOW_PROBABILITY, Abstained.NO)
+    why[evidence <= 0] = Abstained.NO_EVIDENCE
+    return TaskPredictions(
+        name=name,
+        classes=part.classes,
+        probabilities=probabilities,
+        sets=np.ones_like(probabilities, dtype=np.bool_),
+        why=why.astype(np.uint8),
+        stable_since=np.full(len(evidence), NEVER, dtype=np.int64),
+        flips=0,
+    )
 
 
 def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:

@@ -12,6 +12,7 @@ from nuclr_stream.wire.fields import (
     REASONS,
 )
 from nuclr_stream.wire.messages import (
+    Abstained,
     DaemonState,
     EmbeddingsReply,
     EmbeddingsRequest,
@@ -53,6 +54,7 @@ __all__ = [
     "MAX_WINDOW_BYTES",
     "PROTOCOL_VERSION",
     "REASONS",
+    "Abstained",
     "DaemonState",
     "EmbedWindowReply",
     "EmbedWindowRequest",

@@ -14,18 +14,17 @@ from nuclr_stream.wire.fields import (
     MAX_LIST,
     MAX_TASKS,
     MAX_TEXT_BYTES,
-    PROTOCOL_VERSION,
     integer,
     mistyped,
 )
 from nuclr_stream.wire.frames import check_bytes, check_order, check_stream, split_names, view
 from nuclr_stream.wire.layout import (
-    ABSTAINED,
     CLASSES,
+    FLIPS,
     IN_SNAPSHOT,
     LAYOUT_OF_KIND,
     OFFSETS,
-    PROBABILITIES,
+    TASK_ARRAYS,
     TASK_NAME,
     Array,
     Frame,
@@ -48,7 +47,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> Message:
         raise WireError("frames", f"{len(frames)} frames, must be 2 to {MAX_FRAMES}")
     layout, stream = _topic(frames[0])
     check_bytes(layout, frames)
-    header = _header(frames[1])
+    header = _header(frames[1], layout)
     values: dict[str, Any] = {} if layout.stream == "none" else {"stream": stream}
     try:
         for name, read, _ in layout.fields:
@@ -79,7 +78,7 @@ def _topic(frame: bytes | memoryview) -> tuple[Layout, str]:
         raise WireError("text", "the stream is not valid UTF-8") from error
 
 
-def _header(frame: bytes | memoryview) -> dict[str, Any]:
+def _header(frame: bytes | memoryview, layout: Layout) -> dict[str, Any]:
     if len(frame) > MAX_HEADER_BYTES:
         raise WireError("size", f"the header has {len(frame)} bytes, at most {MAX_HEADER_BYTES} fit")
     try:
@@ -97,8 +96,9 @@ def _header(frame: bytes | memoryview) -> dict[str, Any]:
     if type(header) is not dict:
         raise mistyped("the header", "a map", header)
     version = header.get("v")
-    if type(version) is not int or version != PROTOCOL_VERSION:
-        raise WireError("version", f"this side speaks version {PROTOCOL_VERSION}")
+    if type(version) is not int or version != layout.version:
+        other = version if type(version) is int else type(version).__name__
+        raise WireError("version", f"{layout.kind} of version {other}; this side knows version {layout.version}")
     return header
 
 
@@ -146,14 +146,11 @@ class _Reader:
     def task(self, entry: Any) -> TaskPredictions:
         if type(entry) is not dict:
             raise mistyped("a task", "a map", entry)
-        name, classes = TASK_NAME.read(entry.get("name")), CLASSES.read(entry.get("classes"))
+        name, classes, flips = [field.read(entry.get(field.name)) for field in (TASK_NAME, CLASSES, FLIPS)]
+        names = self.names("classes", classes)
         shape = (self.sizes["units"], classes)
-        return TaskPredictions(
-            name=name,
-            classes=self.names("classes", classes),
-            probabilities=view(self.next(), PROBABILITIES, shape),
-            abstained=view(self.next(), ABSTAINED, shape[:1]),
-        )
+        arrays = {spec.name: view(self.next(), spec, shape[: len(spec.dims)]) for spec in TASK_ARRAYS}
+        return TaskPredictions(name=name, classes=names, flips=flips, **arrays)
 
     def part(self, entry: Any) -> Predictions | StreamState | DaemonState:
         start = self.position

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import WireError
-from nuclr_stream.wire.fields import MAX_HEADER_BYTES, MAX_LIST, MAX_TASKS, PROTOCOL_VERSION, Field
+from nuclr_stream.wire.fields import MAX_HEADER_BYTES, MAX_LIST, MAX_TASKS, Field
 from nuclr_stream.wire.frames import DTYPES, check_bytes, check_order, check_stream, check_values, split_names
 from nuclr_stream.wire.layout import (
-    ABSTAINED,
     CLASSES,
+    FLIPS,
     LAYOUT_OF_TYPE,
-    PROBABILITIES,
+    TASK_ARRAYS,
     TASK_NAME,
     Array,
     Frame,
@@ -45,7 +45,7 @@ def encode(message: Message) -> list[bytes]:
     if layout is None:
         raise WireError("kind", f"{type(message).__name__} is no message")
     stream = check_stream(getattr(message, "stream", ""), layout)
-    header: dict[str, Any] = {"v": PROTOCOL_VERSION}
+    header: dict[str, Any] = {"v": layout.version}
     for field in layout.fields:
         header[field.name] = _plain(field, getattr(message, field.name))
     check_order(header)
@@ -131,10 +131,11 @@ class _Writer:
         for task in tasks:
             classes = CLASSES.read(len(task.classes))
             self.sizes["classes"] = classes
-            self.header["tasks"].append({"name": TASK_NAME.read(task.name), "classes": classes})
+            fields = {"name": TASK_NAME.read(task.name), "classes": classes, "flips": _plain(FLIPS, task.flips)}
+            self.header["tasks"].append(fields)
             self.names("classes", task.classes)
-            self.array(PROBABILITIES, task.probabilities)
-            self.array(ABSTAINED, task.abstained)
+            for spec in TASK_ARRAYS:
+                self.array(spec, getattr(task, spec.name))
 
     def parts(self, messages: Sequence[Predictions | StreamState | DaemonState]) -> None:
         if len(messages) > MAX_LIST:

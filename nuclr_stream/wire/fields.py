@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from nuclr_stream.binning import MAX_SAMPLE
 from nuclr_stream.errors import WireError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""The newest version of any kind of message; each kind has the version in which it last changed, see layout.py."""
 REASONS = ("frames", "kind", "version", "header", "size", "range", "text", "nonfinite")
 """Every `reason` that a WireError of this package can have; safe as a metric label."""
 

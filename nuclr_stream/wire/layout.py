@@ -63,7 +63,7 @@ class Text(NamedTuple):
 
 
 class Tasks(NamedTuple):
-    """Four frames a task: class names (offsets, text), probabilities (units, classes), abstained (units,)."""
+    """Six frames a task: class names (offsets, text), then TASK_ARRAYS. The header lists name, classes, flips."""
 
     name: str
 
@@ -78,7 +78,11 @@ Frame = Array | Names | Text | Tasks | Parts
 
 
 class Layout(NamedTuple):
-    """One kind of message. `stream` says whether the topic must, may or must not name one."""
+    """One kind of message. `stream` says whether the topic must, may or must not name one.
+
+    `version` is that of the protocol in which the kind last changed: what a header says of itself, and nothing else is
+    read.
+    """
 
     kind: str
     build: type[Any]
@@ -87,6 +91,7 @@ class Layout(NamedTuple):
     sizes: tuple[Field, ...] = ()
     limit: int = MAX_REPLY_BYTES
     stream: Literal["must", "may", "none"] = "must"
+    version: int = 1
 
 
 def size(name: str, high: int) -> Field:
@@ -103,8 +108,13 @@ STATE = choice("state", ("ready", "warming_up", "degraded", "ended"))
 TASK_NAME = text("name", low=1)
 TASK_FIELD = text("task", low=1)
 CLASSES = size("classes", MAX_CLASSES)
-PROBABILITIES = Array("probabilities", "<f4", ("units", "classes"), 0, 1)
-ABSTAINED = Array("abstained", "|b1", ("units",), 0, 1)
+FLIPS = integer("flips", 0, MAX_UNITS)
+TASK_ARRAYS = (
+    Array("probabilities", "<f4", ("units", "classes"), 0, 1),
+    Array("sets", "|b1", ("units", "classes"), 0, 1),
+    Array("why", "|u1", ("units",), min(m.Abstained), max(m.Abstained)),
+    Array("stable_since", "<i8", ("units",), -MAX_SAMPLE, MAX_SAMPLE),
+)
 OFFSETS = Array("offsets", "<u4", ("names",))
 IN_SNAPSHOT = frozenset({b"predictions", b"state", b"daemon"})
 
@@ -188,10 +198,13 @@ OUTPUTS = (
             Names("unit_ids", "units"),
             Array("windows", "<u4", ("units",)),
             Array("evidence", "<f4", ("units",), 0, None),
+            Array("effective_n", "<f4", ("units",), 0, None),
+            Array("familiarity", "<f4", ("units",), 0, None),
             Array("flags", "|u1", ("units",)),
             Tasks("tasks"),
         ),
         (UNITS,),
+        version=2,
     ),
     Layout(
         "state",
@@ -286,6 +299,7 @@ REPLIES = (
         (Array("embedding", "<f4", ("units", "dim")), Tasks("tasks")),
         (UNITS, size("dim", MAX_DIM)),
         stream="none",
+        version=2,
     ),
     Layout("status_reply", m.StatusReply, (REQUEST_ID,), (Text("status"),), stream="none"),
     Layout("placement_reply", m.PlacementReply, (REQUEST_ID,), (Text("placement"),)),

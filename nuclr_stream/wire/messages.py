@@ -40,11 +40,34 @@ class UnitFlag(IntFlag):
     OUT_OF_DISTRIBUTION: the population is smaller than the encoder was trained on, and every class is abstained from.
     SILENT: the unit did not enter this window, what stands behind its prediction are earlier ones.
     NEW: the unit has not existed for a whole window yet.
+    UNFAMILIAR_EMBEDDING, UNFAMILIAR_STATISTICS, UNFAMILIAR_RATE: its embedding, spike statistics or firing rate are
+    farther from what training saw than the bundle's limit.
+    UNSORTED: its spikes are those of more than one neuron, where training saw sorted units.
     """
 
     OUT_OF_DISTRIBUTION = 1
     SILENT = 2
     NEW = 4
+    UNFAMILIAR_EMBEDDING = 8
+    UNFAMILIAR_STATISTICS = 16
+    UNFAMILIAR_RATE = 32
+    UNSORTED = 64
+
+
+class Abstained(IntEnum):
+    """Why no class is named for a unit; NO where one is. Of several reasons the first of this list is given:
+
+    NO_EVIDENCE: no window yet. NONFINITE: the readout gave no number. SMALL_POPULATION: the population is smaller than
+    training saw. UNFAMILIAR_UNIT: the unit is unlike those of training, its flags say how. LOW_PROBABILITY: the top
+    class is less probable than the bundle's threshold.
+    """
+
+    NO = 0
+    NO_EVIDENCE = 1
+    LOW_PROBABILITY = 2
+    UNFAMILIAR_UNIT = 3
+    SMALL_POPULATION = 4
+    NONFINITE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +180,25 @@ class End(SourceHeader):
 class TaskPredictions:
     """One task's answer for the U units of the message around it.
 
-    `classes` C names, `probabilities` (U, C) float32, `abstained` (U,) bool: too little evidence to name a class.
+    `classes` C names, `probabilities` (U, C) float32. `sets` (U, C) bool, the classes that the bundle's conformal
+    threshold does not rule out; a bundle without one rules out none. `why` (U,) uint8 of Abstained. `stable_since` (U,)
+    int64, the device sample at the end of the window since which the top class is the same, -1 where there is none (no
+    evidence, or a window outside any stream). `flips` is how many units have another top class than one step before.
     """
 
     name: str
     classes: tuple[str, ...]
     probabilities: Float32Array
-    abstained: BoolArray
+    sets: BoolArray
+    why: UInt8Array
+    stable_since: Int64Array
+    flips: int
+
+    @property
+    def abstained(self) -> BoolArray:
+        """Of which units (U,) no class is named."""
+        abstained: BoolArray = self.why != Abstained.NO
+        return abstained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -176,7 +211,9 @@ class Predictions:
     the window without data, `skipped_steps` how many steps of this epoch were overtaken by newer ones.
 
     `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `evidence` (U,) float32
-    the same as non-overlapping windows, `flags` (U,) uint8 of UnitFlag.
+    the same as non-overlapping windows, `effective_n` (U,) float32 how many independent windows they are worth.
+    `familiarity` (U,) float32 is how far a unit is from what training saw, as a ratio to the bundle's limit: above 1 it
+    is unfamiliar, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,) uint8 of UnitFlag.
     """
 
     stream: str
@@ -201,6 +238,8 @@ class Predictions:
     unit_ids: tuple[str, ...]
     windows: UInt32Array
     evidence: Float32Array
+    effective_n: Float32Array
+    familiarity: Float32Array
     flags: UInt8Array
     tasks: tuple[TaskPredictions, ...]
 

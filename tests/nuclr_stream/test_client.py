@@ -301,6 +301,8 @@ def prediction(seq: int, *, instance: int = 1) -> wire.Predictions:
         unit_ids=(),
         windows=nothing.astype(np.uint32),
         evidence=nothing,
+        effective_n=nothing,
+        familiarity=nothing,
         flags=nothing.astype(np.uint8),
         tasks=(),
     )

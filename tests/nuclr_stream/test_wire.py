@@ -61,8 +61,10 @@ def test_arrays_are_read_only_views_on_the_frames(wrap):
     for array, frame in [
         (message.unit_index, frames[2]),
         (message.evidence, frames[6]),
-        (task.probabilities, frames[10]),
-        (task.abstained, frames[11]),
+        (message.familiarity, frames[8]),
+        (task.probabilities, frames[12]),
+        (task.sets, frames[13]),
+        (task.stable_since, frames[15]),
     ]:
         assert np.shares_memory(array, np.frombuffer(frame, dtype=np.uint8))
         with pytest.raises(ValueError, match="read-only"):
@@ -87,6 +89,20 @@ def test_numbers_of_numpy_and_narrower_arrays_are_sent_as_the_declared_types():
     assert type(back.seq) is int and back.samples.dtype == np.int64 and back.units.dtype == np.uint32
 
 
+def test_every_kind_says_the_version_in_which_it_last_changed():
+    versions = {kind: msgpack.unpackb(frames[1])["v"] for kind, frames in FRAMES.items()}
+    assert {kind for kind, version in versions.items() if version != 1} == {"predictions", "embed_window_reply"}
+    assert max(versions.values()) == wire.PROTOCOL_VERSION
+    future = [FRAMES["mask"][0], msgpack.packb(msgpack.unpackb(FRAMES["mask"][1]) | {"v": 3})]
+    with pytest.raises(WireError, match="mask of version 3; this side knows version 1"):
+        wire.decode(future)
+
+
+def test_whether_a_unit_is_abstained_from_follows_from_why():
+    every = dataclasses.replace(TASK, why=np.array(list(wire.Abstained), dtype=np.uint8))
+    assert every.abstained.tolist() == [False, True, True, True, True, True]
+
+
 def test_arrays_that_are_not_contiguous_are_sent_in_order():
     counts = np.arange(6, dtype=np.float32).reshape(3, 2).T
     back = wire.decode(wire.encode(wire.EmbedWindowRequest(request_id=1, counts=counts)))
@@ -99,7 +115,9 @@ def test_detail_for_people_is_made_to_fit():
     assert detail.startswith("line break µµ") and len(detail.encode()) in (255, 256)
 
 
-TOO_MANY_CLASSES = dataclasses.replace(TASK, classes=("E",) * 1025, probabilities=np.zeros((2, 1025), dtype=np.float32))
+TOO_MANY_CLASSES = dataclasses.replace(
+    TASK, classes=("E",) * 1025, probabilities=np.zeros((2, 1025), np.float32), sets=np.zeros((2, 1025), np.bool_)
+)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +150,10 @@ TOO_MANY_CLASSES = dataclasses.replace(TASK, classes=("E",) * 1025, probabilitie
         ("predictions", {"state": "fine"}, "range"),
         ("predictions", {"reasons": ("gap",) * 65}, "size"),
         ("predictions", {"tasks": (TOO_MANY_CLASSES,)}, "size"),
+        ("predictions", {"tasks": (dataclasses.replace(TASK, flips=-1),)}, "range"),
+        ("predictions", {"tasks": (dataclasses.replace(TASK, why=np.array([0, 6], np.uint8)),)}, "range"),
+        ("predictions", {"tasks": (dataclasses.replace(TASK, sets=np.ones((2, 3), np.bool_)),)}, "size"),
+        ("predictions", {"familiarity": np.array([np.inf, 0], np.float32)}, "nonfinite"),
         ("predictions", {"tasks": MESSAGES["predictions"].tasks * 17}, "size"),
         ("state", {"counters": {f"{n}": n for n in range(65)}}, "size"),
         ("daemon", {"streams": ("s" * 250,) * 64, "counters": {"c" * 60 + f"{n}": n for n in range(64)}}, "size"),
@@ -217,7 +239,10 @@ def embed_window_replies(draw):
         name=draw(texts(1)),
         classes=tuple(classes),
         probabilities=draw(arrays(np.float32, (n, len(classes)), 0, 1)),
-        abstained=draw(arrays(np.bool_, n)),
+        sets=draw(arrays(np.bool_, (n, len(classes)))),
+        why=draw(arrays(np.uint8, n, 0, 5)),
+        stable_since=draw(arrays(np.int64, n, -(2**53), 2**53)),
+        flips=draw(st.integers(0, 8192)),
     )
     return wire.EmbedWindowReply(
         request_id=draw(counters), embedding=draw(arrays(np.float32, (n, d))), tasks=(task,) * draw(st.integers(0, 3))

@@ -35,7 +35,7 @@ def with_count(kind, key, count, *arrays):
 
 
 def task(**changes):
-    return with_header("predictions", tasks=[{"name": "cell_type", "classes": 2} | changes])
+    return with_header("predictions", tasks=[{"name": "cell_type", "classes": 2, "flips": 1} | changes])
 
 
 HOSTILE = {
@@ -59,6 +59,7 @@ HOSTILE = {
     "stream with an escape": (with_frame("spikes", 0, b"spikes/\x1b[2J"), "text"),
     "stream where none belongs": (with_frame("status", 0, b"status/probeA"), "text"),
     "version of the future": (with_header("spikes", v=2), "version"),
+    "predictions of version 1": (with_header("predictions", v=1), "version"),
     "version true": (with_header("spikes", v=True), "version"),
     "no version": (with_header("spikes", v=...), "version"),
     "header empty": (with_frame("spikes", 1, b""), "header"),
@@ -90,6 +91,8 @@ HOSTILE = {
     "a task no map": (with_header("predictions", tasks=[1]), "header"),
     "a task without name": (task(name=None), "header"),
     "a task without classes": (task(classes=None), "header"),
+    "a task without flips": (task(flips=None), "header"),
+    "flips true": (task(flips=True), "header"),
     "header of 17 KiB": (with_header("spikes", **{f"k{n}": "a" * 256 for n in range(50)}, x=["b" * 256] * 20), "size"),
     "header of a megabyte": (with_frame("spikes", 1, b"\x91" * 10**6), "size"),
     "message above a megabyte": (with_frame("mask", 1, b"\0" * (2**20)), "size"),
@@ -101,7 +104,7 @@ HOSTILE = {
     "one byte short": (with_frame("spikes", 2, b"\0" * 15), "size"),
     "one byte long": (with_frame("spikes", 2, b"\0" * 17), "size"),
     "1,025 classes": (task(classes=1025), "size"),
-    "17 tasks": (with_header("predictions", tasks=[{"name": "a", "classes": 0}] * 17), "size"),
+    "17 tasks": (with_header("predictions", tasks=[{"name": "a", "classes": 0, "flips": 0}] * 17), "size"),
     "sample beyond 2**53": (with_frame("spikes", 2, struct.pack("<2q", HIGH, 0)), "range"),
     "sample below -2**53": (with_frame("spikes", 2, struct.pack("<2q", LOW, 0)), "range"),
     "start beyond 2**53": (with_header("spikes", stop=HIGH), "range"),
@@ -117,15 +120,25 @@ HOSTILE = {
     "unknown action": (with_frame("units", 2, b"\x00\x05"), "range"),
     "shank -2": (with_frame("units", 6, struct.pack("<2i", -2, 0)), "range"),
     "channel -2": (with_frame("units", 9, struct.pack("<2i", -2, 0)), "range"),
-    "probability above one": (with_frame("predictions", 10, struct.pack("<4f", 1.5, 0, 0, 0)), "range"),
-    "probability below zero": (with_frame("predictions", 10, struct.pack("<4f", -0.5, 0, 0, 0)), "range"),
-    "abstained neither": (with_frame("predictions", 11, b"\x00\x02"), "range"),
+    "effective n negative": (with_frame("predictions", 7, struct.pack("<2f", -1, 0)), "range"),
+    "familiarity negative": (with_frame("predictions", 8, struct.pack("<2f", 0, -0.5)), "range"),
+    "probability above one": (with_frame("predictions", 12, struct.pack("<4f", 1.5, 0, 0, 0)), "range"),
+    "probability below zero": (with_frame("predictions", 12, struct.pack("<4f", -0.5, 0, 0, 0)), "range"),
+    "in a set neither": (with_frame("predictions", 13, b"\x00\x02\x00\x00"), "range"),
+    "abstained for no known reason": (with_frame("predictions", 14, b"\x00\x06"), "range"),
+    "stable since beyond 2**53": (with_frame("predictions", 15, struct.pack("<2q", HIGH, 0)), "range"),
+    "flips negative": (task(flips=-1), "range"),
+    "flips of 8,193 units": (task(flips=8193), "range"),
+    "one set for two units": (with_frame("predictions", 13, b"\x00\x01"), "size"),
+    "as many units stable as bytes": (with_frame("predictions", 15, b"\x00\x01"), "size"),
     "negative counts": (with_frame("embed_window", 2, struct.pack("<6f", 0, 0, -1, 0, 0, 0)), "range"),
     "fraction NaN": (with_header("predictions", missing=float("nan")), "nonfinite"),
     "hop infinite": (with_header("predictions", hop_s=float("inf")), "nonfinite"),
     "trace NaN": (with_frame("traces", 3, struct.pack("<6f", 0, 0, 0, 0, 0, np.nan)), "nonfinite"),
     "count infinite": (with_frame("embed_window", 2, struct.pack("<6f", 0, 0, 0, 0, 0, np.inf)), "nonfinite"),
-    "probability NaN": (with_frame("predictions", 10, struct.pack("<4f", np.nan, 0, 0, 0)), "nonfinite"),
+    "familiarity NaN": (with_frame("predictions", 8, struct.pack("<2f", 0, np.nan)), "nonfinite"),
+    "effective n infinite": (with_frame("predictions", 7, struct.pack("<2f", 0, np.inf)), "nonfinite"),
+    "probability NaN": (with_frame("predictions", 12, struct.pack("<4f", np.nan, 0, 0, 0)), "nonfinite"),
     "depth infinite": (with_frame("units", 8, struct.pack("<2f", np.inf, 0)), "nonfinite"),
     "plan NaN": (with_frame("placement", 4, struct.pack("<2f", np.nan, 0)), "nonfinite"),
     "plan of 65 regions": (with_count("placement", "regions", 65, bytes(4 * 66), b"", bytes(260), bytes(260)), "size"),
@@ -227,7 +240,7 @@ def mutate(rng, frames):
 
 NUMBERS = [0, 1, -1, 2**32, 2**63, -(2**63), 2**64 - 1, 1.5, float("nan"), float("inf"), True, None]
 TEXTS = ["", "a\0", "a" * 256, b"\0"]
-NESTED = [[], [1, 1], [0, 0], [[]], [2, 2], [3] * 64, {}, {"a": 1}, [{"name": "a", "classes": 3}]]
+NESTED = [[], [1, 1], [0, 0], [[]], [2, 2], [3] * 64, {}, {"a": 1}, [{"name": "a", "classes": 3, "flips": 0}]]
 
 
 def change_header(rng, frames):

@@ -1,4 +1,4 @@
-"""One message of every kind, and the very bytes that it is on the wire in version 1. Never edit bytes of a release."""
+"""One message of every kind, and the very bytes that it is on the wire. Never edit bytes of a release."""
 
 from fractions import Fraction
 
@@ -20,7 +20,10 @@ TASK = wire.TaskPredictions(
     name="cell_type",
     classes=("E", "PV"),
     probabilities=_f4([0.75, 0.25], [0.5, 0.5]),
-    abstained=np.array([False, True]),
+    sets=np.array([[True, False], [True, True]]),
+    why=np.array([wire.Abstained.NO, wire.Abstained.LOW_PROBABILITY], dtype=np.uint8),
+    stable_since=np.array([300, -1]),
+    flips=1,
 )
 STATE = wire.StreamState(
     stream="probeA",
@@ -87,7 +90,9 @@ MESSAGES = {
         unit_ids=("a", "µ2"),
         windows=_u4(3, 0),
         evidence=_f4(1.25, 0),
-        flags=np.array([0, wire.UnitFlag.OUT_OF_DISTRIBUTION], dtype=np.uint8),
+        effective_n=_f4(1, 0),
+        familiarity=_f4(0.5, 1.5),
+        flags=np.array([0, wire.UnitFlag.OUT_OF_DISTRIBUTION | wire.UnitFlag.UNFAMILIAR_RATE], dtype=np.uint8),
         tasks=(TASK,),
     ),
     "state": STATE,
@@ -235,7 +240,7 @@ FRAMES = {
         b"predictions/probeA",
         (
             b"\xde\x00\x14"
-            b"\xa1v\x01"
+            b"\xa1v\x02"
             b"\xa5epoch\x07"
             b"\xa4step\x02"
             b"\xa3seq\t"
@@ -254,18 +259,22 @@ FRAMES = {
             b"\xa5hop_s\xcb?\xf0\x00\x00\x00\x00\x00\x00"
             b"\xa8window_s\xcb@$\x00\x00\x00\x00\x00\x00"
             b"\xa5units\x02"
-            b"\xa5tasks\x91\x82\xa4name\xa9cell_type\xa7classes\x02"
+            b"\xa5tasks\x91\x83\xa4name\xa9cell_type\xa7classes\x02\xa5flips\x01"
         ),
         b"\x04\x00\x00\x00\x06\x00\x00\x00",
         b"\x00\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00",
         b"a\xc2\xb52",
         b"\x03\x00\x00\x00\x00\x00\x00\x00",
         b"\x00\x00\xa0?\x00\x00\x00\x00",
-        b"\x00\x01",
+        b"\x00\x00\x80?\x00\x00\x00\x00",
+        b"\x00\x00\x00?\x00\x00\xc0?",
+        b"\x00!",
         b"\x00\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00",
         b"EPV",
         b"\x00\x00@?\x00\x00\x80>\x00\x00\x00?\x00\x00\x00?",
-        b"\x00\x01",
+        b"\x01\x00\x01\x01",
+        b"\x00\x02",
+        b",\x01\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
     ],
     "state": [
         b"state/probeA",
@@ -362,17 +371,19 @@ FRAMES = {
         b"embed_window_reply/",
         (
             b"\x85"
-            b"\xa1v\x01"
+            b"\xa1v\x02"
             b"\xaarequest_id\x03"
             b"\xa5units\x02"
             b"\xa3dim\x02"
-            b"\xa5tasks\x91\x82\xa4name\xa9cell_type\xa7classes\x02"
+            b"\xa5tasks\x91\x83\xa4name\xa9cell_type\xa7classes\x02\xa5flips\x01"
         ),
         b"\x00\x00\x80?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\xbf",
         b"\x00\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00",
         b"EPV",
         b"\x00\x00@?\x00\x00\x80>\x00\x00\x00?\x00\x00\x00?",
-        b"\x00\x01",
+        b"\x01\x00\x01\x01",
+        b"\x00\x02",
+        b",\x01\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
     ],
     "status_reply": [
         b"status_reply/",

@@ -1,0 +1,49 @@
+"""Since when the top class of every unit stands: one clock per task and unit, O(units) a step, no history kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nuclr_stream.binning import BoolArray, Int64Array
+
+NEVER = -1
+"""The sample of a unit for which no clock runs."""
+
+
+class Stability:
+    """The top class of the units of one probe at their last answer, and the sample since which it is the same.
+
+    Units go by the index that the source gave. A merged unit keeps the clock of its target, whatever the source was;
+    `restart` is for a new epoch, whose sample numbers cannot be compared with those before.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[int, tuple[int, int]]] = {}
+
+    def update(
+        self, task: str, unit_index: Int64Array, *, top: Int64Array, has_evidence: BoolArray, end_sample: int
+    ) -> tuple[Int64Array, int]:
+        """Take the top classes (U,) of a window that ended at `end_sample`.
+
+        Returns the samples (U,) int64 since which they are the same, and how many units had another one before. Units
+        without evidence give no answer: NEVER, and their clocks stay as they are. A first answer is no change.
+        """
+        held = self._held.setdefault(task, {})
+        since, flips = np.full(len(unit_index), NEVER, dtype=np.int64), 0
+        indices, tops = unit_index.tolist(), top.tolist()
+        for row in np.flatnonzero(has_evidence).tolist():
+            before = held.get(indices[row])
+            if before is None or before[0] != tops[row]:
+                flips += before is not None
+                held[indices[row]] = before = tops[row], end_sample
+            since[row] = before[1]
+        return since, flips
+
+    def forget(self, index: int) -> None:
+        """Drop the clocks of a unit that was retired, reset or merged into another; one without clocks is no error."""
+        for held in self._held.values():
+            held.pop(index, None)
+
+    def restart(self) -> None:
+        """Drop all clocks: of a new epoch every first answer counts anew, and none of them is a change."""
+        self._held.clear()
