@@ -174,6 +174,25 @@ def test_a_run_that_saw_the_animals_is_transductive(
     assert unseen["setting"] == "inductive zero-shot"
 
 
+def test_units_of_the_same_populations_are_transductive(folds: Path, recordings: list[Recording], tmp_path: Path):
+    (tmp_path / "units.json").write_text('{"name": "thirds", "what": "", "unit_folds": 3}')
+    thirds = parse_split(str(tmp_path / "units.json"), CONFIG, recordings)
+    run = folds / "runs" / "fold_sim_000001_seed0"
+    place = {"out_dir": tmp_path, "split": thirds}
+    paths = run_with_encoder(run, recordings, thirds.folds, hop_s=2.0, claim="transductive", **place)
+    paths += [run_baselines(CONFIG, recordings, fold, **place) for fold in thirds.folds]
+    for path in paths:
+        result = json.loads(path.read_text())
+        assert result["setting"] == "transductive"
+        assert [block["subject_id"] for block in result["tasks"]["cell_type"]["recordings"]] == [
+            r.subject_id for r in recordings
+        ]
+    summary = combine(tmp_path)["tasks"]["cell_type"]
+    labels = np.concatenate([CONFIG.tasks["cell_type"].labels(recording) for recording in recordings])
+    assert sum(summary["units"].values()) == (labels >= 0).sum()
+    assert {one["row"] for one in summary["differences"] if one["minus"] == "embedding"} > {"isi", "rate"}
+
+
 def test_folds_are_pooled_before_scoring(folds: Path):
     summary = combine(folds / "results")
     task = summary["tasks"]["cell_type"]

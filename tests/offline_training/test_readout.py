@@ -136,6 +136,14 @@ def test_one_animal_is_validated_by_recording():
     assert out_of_fold(blobs(subjects=1), 3, c=0.1).grouped_by == "recording"
 
 
+def test_animals_that_share_no_class_are_validated_by_recording():
+    label = np.arange(120) // 4 % 3
+    subject = ["A" if c < 2 else "B" for c in label]
+    held_out = out_of_fold(made(label, np.eye(3)[label], subject=subject), 3, c=0.1)
+    assert held_out.grouped_by == "recording"
+    assert set(held_out.examples.label) == {0, 1, 2}
+
+
 def test_one_class_or_one_recording_is_refused():
     with pytest.raises(ReadoutError, match=r"one class only \(\['b'\]\)"):
         fit_readout(made([1, 1], np.zeros((2, 1))), CLASSES)
