@@ -133,6 +133,9 @@ def write_results(tmp_path: Path) -> Path:
         "seeds": [0, 1],
     }
     (tmp_path / "summary.json").write_text(json.dumps(facts | {"tasks": {"region": task}}))
+    shares = {"1": {"macro_f1": [0.6]}, "0.01": {"macro_f1": [0.2, 0.4]}}
+    labels = {"seeds": [0, 1], "draws": 3, "tasks": {"region": {"features": {"embedding": shares, "isi": shares}}}}
+    (tmp_path / "label_efficiency.json").write_text(json.dumps(labels))
     return tmp_path
 
 
@@ -157,7 +160,7 @@ def test_the_page_needs_nothing_but_itself(run_dir: Path, recordings: list[Any],
 def test_every_figure_says_in_words_what_it_shows(full_page: Page) -> None:
     page = full_page
     alts = [image["alt"] for image in page.images]
-    assert len(alts) == 9 and all(alts) and len(page.texts["figcaption"]) == 9
+    assert len(alts) == 10 and all(alts) and len(page.texts["figcaption"]) == 10
     joined = "\n".join(alts)
     assert "40 units on a plane, coloured by cell_type: E " in joined
     assert "coloured by animal: sim_000001 20, sim_000002 20." in joined
@@ -165,6 +168,7 @@ def test_every_figure_says_in_words_what_it_shows(full_page: Page) -> None:
     assert "Macro-F1 over observed time; after the whole recording 0.700 for ISI histogram" in joined
     assert "NuCLR embedding: A 1.00, B 0.50; ISI histogram (128 bins): A 1.00, B 0.33" in joined
     assert "Macro-F1 of region by number of pretraining animals: 2: 0.400, 12: 0.500." in joined
+    assert "Macro-F1 of region by share of labels. NuCLR embedding: 1 %: 0.300, 100 %: 0.600; ISI" in joined
 
 
 def test_the_run_is_told_from_its_files(run_dir: Path, tmp_path: Path) -> None:
@@ -182,6 +186,7 @@ def test_what_is_not_there_has_a_reason(run_dir: Path, tmp_path: Path) -> None:
     assert "no recordings were given (--recordings DIR)" in reasons
     assert "no results were given (--results DIR" in reasons
     assert "scaling: the results hold no rows of `nuclr-train scale`" in reasons
+    assert "label efficiency: there is no label_efficiency.json" in reasons
 
 
 def test_throughput_comes_from_tensorboards_clock_or_is_refused(run_dir: Path, tmp_path: Path) -> None:
