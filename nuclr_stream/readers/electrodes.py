@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nuclr_stream.binning import Int64Array
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.hdf5 import numbers, table_columns, text_of
+from nuclr_stream.readers.hdf5 import members, numbers, table_columns, text_of
 from nuclr_stream.readers.ragged import ends_of
 from nuclr_stream.readers.trains import PROBE_COLUMNS, StrArray
 
@@ -74,7 +74,7 @@ def read_electrodes(file: h5py.File, units: int, where: str) -> Electrodes:
 
 def _table(file: h5py.File, where: str) -> _Table:
     folder = file.get("general/extracellular_ephys", {})
-    groups = {name: group for name, group in folder.items() if "device" in group}
+    groups = {name: group for name, group in members(folder) if "device" in group}
     if "electrodes" not in folder:
         nothing = np.empty(0, dtype=np.str_)
         ids, columns, group_of = np.empty(0, dtype=np.int64), {}, nothing
@@ -106,7 +106,7 @@ def _probes_of_groups(
     file: h5py.File, groups: dict[str, h5py.Group], group_of: StrArray, columns: Columns
 ) -> dict[str, str]:
     """The probe of every electrode group: its device, or itself where groups of a device overlap."""
-    names = {device: name for name, device in file.get("general/devices", {}).items()}
+    names = {device: name for name, device in members(file.get("general/devices", {}))}
     device_of = {name: names.get(group["device"], "") for name, group in groups.items()}
     probe_of = {}
     for name, device in device_of.items():

@@ -163,8 +163,8 @@ def _kind_of_hdf5(file: h5py.File, path: Path) -> Kind | None:
     if path.suffix.lower() not in SUFFIXES:
         return None
     raise RecordingError(
-        f"{path.name}: HDF5 with {', '.join(sorted(file)) or 'nothing'}, neither NWB (nwb_version) nor torch_brain "
-        "(spikes/timestamps, units); remove it"
+        f"{path.name}: HDF5 with {', '.join(sorted(map(str, file))) or 'nothing'}, neither NWB (nwb_version) nor "
+        "torch_brain (spikes/timestamps, units); remove it"
     )
 
 

@@ -64,10 +64,22 @@ def values_of(dataset: h5py.Dataset, where: str) -> npt.NDArray[Any] | None:
     return None
 
 
+def members(group: h5py.Group) -> Iterator[tuple[str, Any]]:
+    """Names and objects of a group, broken links left out."""
+    return ((name, item) for name, item in group.items() if item is not None)
+
+
+def is_dataset(item: object) -> bool:
+    """Whether something found in a file is a dataset: not a group, not a named type, not nothing."""
+    import h5py
+
+    return isinstance(item, h5py.Dataset)
+
+
 def required(group: h5py.Group, name: str, where: str) -> npt.NDArray[Any]:
     """The numbers or text of a dataset that must be there. Raises RecordingError naming it."""
     dataset = group.get(name)
-    values = values_of(dataset, where) if hasattr(dataset, "dtype") else None
+    values = values_of(dataset, where) if is_dataset(dataset) else None
     if values is None:
         raise RecordingError(f"{where}: field {group.name.rstrip('/')}/{name} is missing; this is no such recording")
     return values
@@ -85,14 +97,14 @@ def text_of(group: h5py.Group | None, name: str) -> str:
     """A scalar text of a group, stored as a dataset or an attribute; empty when there is none."""
     if group is None:
         return ""
-    value = group[name][()] if hasattr(group.get(name), "dtype") else group.attrs.get(name, "")
+    value = group[name][()] if is_dataset(group.get(name)) else group.attrs.get(name, "")
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def table_columns(group: h5py.Group, rows: int, where: str) -> dict[str, npt.NDArray[Any]]:
     """Every column of a table with one plain value a row, by name; ragged and many-dimensional ones are left out."""
     found = {}
-    for name, dataset in group.items():
+    for name, dataset in members(group):
         ragged = name.endswith("_index") or f"{name}_index" in group
         refers = dataset.attrs.get("neurodata_type") == "DynamicTableRegion"
         if name == "id" or ragged or refers or getattr(dataset, "shape", None) != (rows,):

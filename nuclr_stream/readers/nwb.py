@@ -24,7 +24,7 @@ import numpy.typing as npt
 from nuclr_stream.binning import Int64Array
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.readers.electrodes import Electrodes, read_electrodes
-from nuclr_stream.readers.hdf5 import numbers, opened, required, table_columns, text_of
+from nuclr_stream.readers.hdf5 import members, numbers, opened, required, table_columns, text_of
 from nuclr_stream.readers.ragged import ends_of
 from nuclr_stream.readers.trains import (
     DEFAULT_SAMPLE_RATE_HZ,
@@ -84,7 +84,7 @@ def _sample_rate(file: h5py.File, where: str) -> Fraction:
         return declared_rate(1 / resolution, where=f"{where}: units/spike_times: resolution")
     rates = [
         float(series["starting_time"].attrs.get("rate", 0))
-        for series in file.get("acquisition", {}).values()
+        for _, series in members(file.get("acquisition", {}))
         if series.attrs.get("neurodata_type") == "ElectricalSeries" and "starting_time" in series
     ]
     fast = [rate for rate in rates if rate >= MIN_SPIKE_BAND_HZ]

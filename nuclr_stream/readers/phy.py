@@ -178,7 +178,7 @@ def _typed(cells: list[str]) -> npt.NDArray[Any]:
 def _places(folder: Path, rows: npt.NDArray[np.integer], units: int) -> dict[str, npt.NDArray[Any]]:
     """`depth_um`, `x_um`, `channel` and `shank` of every cluster where the folder has templates and positions."""
     needed = ("templates.npy", "channel_positions.npy", "spike_templates.npy")
-    if not all((folder / name).is_file() for name in needed):
+    if not units or not all((folder / name).is_file() for name in needed):
         return {}
     templates, positions = _array(folder, "templates.npy"), _array(folder, "channel_positions.npy")
     used = _vector(folder, "spike_templates.npy")

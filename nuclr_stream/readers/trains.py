@@ -58,6 +58,12 @@ class Trains:
         """
         if not len(self.unit_ids):
             raise RecordingError(f"{self.where}: the unit table is empty; there is nothing to read")
+        early = np.flatnonzero(self.samples < 0)
+        if early.size:
+            raise RecordingError(
+                f"{self.where}: spike {early[0]} is at sample {self.samples[early[0]]}; samples count from the "
+                "beginning of the recording: remove it"
+            )
         ends = [int(self.samples.max()) + 1 if self.samples.size else 0]
         ends += [int(stretches.max()) for stretches in self.observed.values() if stretches.size]
         if max(ends) <= 0:
