@@ -61,7 +61,7 @@ def evaluate(
 def peer(
     name: Annotated[str, typer.Argument(metavar="NAME", help="lolcat, nemo, neuprint or depth.")],
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")],
-    recordings: Annotated[Path, typer.Option("--recordings", help="Folder of .npz recordings.")],
+    recordings: Annotated[Path, typer.Option("--recordings", help=HELP)],
     split: Annotated[
         str, typer.Option(help="leave-one-subject-out, held-out=ID,ID, or a .json file.")
     ] = "leave-one-subject-out",
@@ -73,14 +73,13 @@ def peer(
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the scores as one JSON document.")] = False,
 ) -> None:
     """Train and test a peer, a method to compare with, on the same folds; what is done already is not repeated."""
-    from nuclr_stream.recording import load_folder
     from offline_training.combine import combine
     from offline_training.config import TrainConfig
     from offline_training.peers import run_peer
     from offline_training.splits import parse_split
 
     settings = TrainConfig.load(config)
-    loaded = load_folder(recordings)
+    loaded = load_recordings(recordings, settings)
     parsed = parse_split(split, settings, loaded)
     for each in [parsed.fold(fold)] if fold else parsed.folds:
         done = run_peer(name, settings, loaded, each, seed=seed, out_dir=out, split=parsed, claim=claim, length=length)
