@@ -9,16 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from offline_training.report.style import GREY, INK, looks, panels
+from offline_training.report.style import GREY, INK, WIDTH_IN, Look, looks, panels
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Per time observed the scores of a feature set."""
 
 
-def time_figure(features: Mapping[str, Scores], *, chance: float) -> Figure:
+def time_figure(features: Mapping[str, Scores], shown: Mapping[str, Look], *, chance: float) -> Figure:
     """Macro-F1 of every feature set over observed time, with its range over seeds."""
     figure, (axis,) = panels(1, 1, height_in=3.0)
-    shown = looks(list(features))
     for offset, (name, times) in enumerate(features.items()):
         x = np.arange(len(times)) + 0.05 * (offset - (len(features) - 1) / 2)
         f1 = np.array([one["macro_f1"] for one in times.values()])
@@ -37,7 +36,7 @@ def confusion_figure(counts: Mapping[str, np.ndarray], classes: Sequence[str], s
     """One matrix (K, C + 1) a feature set; the column of no prediction is left out where it is empty."""
     columns = [*classes, "none"]
     side = max(2.6, 0.42 * len(scored) + 1.3)
-    figure, axes = panels(1, len(counts), height_in=side)
+    figure, axes = panels(1, len(counts), height_in=side, width_in=WIDTH_IN if len(counts) > 1 else 0.6 * WIDTH_IN)
     for axis, (name, table) in zip(axes, counts.items(), strict=True):
         used = len(columns) if table[:, -1].any() else len(columns) - 1
         shares = table[:, :used] / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -57,10 +56,11 @@ def confusion_figure(counts: Mapping[str, np.ndarray], classes: Sequence[str], s
     return figure
 
 
-def f1_figure(features: Mapping[str, Sequence[Sequence[float]]], classes: Sequence[str]) -> Figure:
+def f1_figure(
+    features: Mapping[str, Sequence[Sequence[float]]], shown: Mapping[str, Look], classes: Sequence[str]
+) -> Figure:
     """F1 of every class (S, K) per feature set: bars of means, points of seeds."""
     figure, (axis,) = panels(1, 1, height_in=3.0)
-    shown = looks(list(features))
     width = 0.8 / len(features)
     for place, (name, runs) in enumerate(features.items()):
         values = np.array(runs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from offline_training.report.curves import ARM
 from offline_training.report.files import ReportError, read_json
 from offline_training.report.outcomes import WHOLE, Outcome, outcomes
 from offline_training.report.page import Missing, Part, Picture, Section
@@ -18,6 +19,7 @@ from offline_training.report.score_figures import (
     recall_figure,
     time_figure,
 )
+from offline_training.report.style import Look, looks
 from offline_training.results import FEATURES
 
 TITLE = "Scores"
@@ -70,10 +72,13 @@ def _setting(summary: Mapping[str, Any], task: str) -> str:
 def _task(task: Mapping[str, Any], found: Mapping[str, Sequence[Outcome]]) -> list[Part]:
     names = _chosen(task["features"])
     means = {name: task["features"][name]["mean"] for name in names}
+    shown = looks([shown_name(name) for name in names])
     best, worst = names[0], names[-1]
     parts: list[Part] = [
         Picture(
-            time_figure({shown_name(name): mean for name, mean in means.items()}, chance=1 / len(task["classes"])),
+            time_figure(
+                {shown_name(name): mean for name, mean in means.items()}, shown, chance=1 / len(task["classes"])
+            ),
             alt=f"Macro-F1 over observed time; after the whole recording {_figure(means[best])} for {shown_name(best)} "
             f"and {_figure(means[worst])} for {shown_name(worst)}.",
             caption="Macro-F1 by how much of a recording was observed. Bars: range over seeds (training-free features "
@@ -84,12 +89,13 @@ def _task(task: Mapping[str, Any], found: Mapping[str, Sequence[Outcome]]) -> li
     if not names:
         return [*parts, Missing("confusion and scores of single classes: the fold_*.json files are not in the folder.")]
     scored = np.array([task["classes"].index(name) for name in task["scored"]])
-    return [*parts, *_confusions(task, found, scored, names), *_by_class(task, found, scored, names)]
+    return [*parts, *_confusions(task, found, scored, names), *_by_class(task, found, scored, shown, names=names)]
 
 
 def _chosen(features: Mapping[str, Any]) -> list[str]:
     """The best feature sets by macro-F1 after the whole recording, the headline always among them; best first."""
-    ordered = sorted(features, key=lambda name: -features[name]["mean"][WHOLE]["macro_f1"])
+    ranked = [name for name in features if not ARM.fullmatch(name)]  # those have a curve of their own
+    ordered = sorted(ranked, key=lambda name: -features[name]["mean"][WHOLE]["macro_f1"])
     chosen = ordered[:FEATURES_SHOWN]
     if HEADLINE in features and HEADLINE not in chosen:
         chosen[-1] = HEADLINE
@@ -126,16 +132,21 @@ def _confusions(
 
 
 def _by_class(
-    task: Mapping[str, Any], found: Mapping[str, Sequence[Outcome]], scored: np.ndarray, names: Sequence[str]
+    task: Mapping[str, Any],
+    found: Mapping[str, Sequence[Outcome]],
+    scored: np.ndarray,
+    shown: Mapping[str, Look],
+    *,
+    names: Sequence[str],
 ) -> list[Part]:
-    shown = {shown_name(name): [one.f1(scored) for one in found[name]] for name in names}
+    by_seed = {shown_name(name): [one.f1(scored) for one in found[name]] for name in names}
     parts: list[Part] = [
         Picture(
-            f1_figure(shown, task["scored"]),
+            f1_figure(by_seed, shown, task["scored"]),
             alt="F1 of every class: "
             + "; ".join(
                 f"{name}: " + ", ".join(f"{c} {v:.2f}" for c, v in zip(task["scored"], np.mean(runs, 0), strict=True))
-                for name, runs in shown.items()
+                for name, runs in by_seed.items()
             ),
             caption="F1 of every class over the pooled units of all held-out animals. Bar: mean over seeds; points: "
             "single seeds.",
