@@ -50,5 +50,11 @@ class TraceStatistics:
         standard = (values - mean) / spread
         features = [mean, np.log(spread), (standard**3).mean(axis=1, keepdims=True)]
         features += [np.percentile(values, PERCENTILES, axis=1).T]
-        features += [(standard[:, lag:] * standard[:, :-lag]).mean(axis=1, keepdims=True) for lag in LAGS]
+        features += [_autocorrelation(standard, lag) for lag in LAGS]
         return np.hstack(features).astype(np.float32), np.full(len(values), last - first, dtype=np.float32)
+
+
+def _autocorrelation(standard: npt.NDArray[np.float64], lag: int) -> npt.NDArray[np.float64]:
+    """Correlation (U, 1) of standardised traces with themselves; 0 where the stretch is not longer than the lag."""
+    products = standard[:, lag:] * standard[:, :-lag]
+    return products.mean(axis=1, keepdims=True) if products.size else np.zeros((len(standard), 1))

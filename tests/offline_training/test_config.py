@@ -27,7 +27,7 @@ def test_the_defaults_are_the_published_window_and_rules() -> None:
 
 
 def test_the_calcium_window_is_exactly_128_frames() -> None:
-    spec = TrainConfig.load(next(path for path in CONFIGS if "calcium" in path.stem)).window.spec
+    spec = TrainConfig.load(next(path for path in CONFIGS if "paper_calcium" in path.stem)).window.spec
     assert (spec.bins, spec.hop_bins, spec.bins_per_second) == (128, 128, Fraction(100000, 23344))
 
 
