@@ -26,7 +26,7 @@ def confusion_figure(found: Result, path: Path) -> Path:
     """Confusion matrices of our rows and of the best others, whole recordings, rows normalised to recall."""
     score = {name: one["mean"]["all"]["macro_f1"] for name, one in found["features"].items()}
     names = [name for name in PREFERRED if name in score]
-    others = sorted(score.keys() - set(names), key=lambda name: (-score[name], name))
+    others = sorted(score.keys() - {*names, "depth_only"}, key=lambda name: (-score[name], name))
     names += others[: MOST_MATRICES - len(names)]
     predicted = [*found["classes"], "none"]
     figure = Figure(figsize=(3.4 * len(names), 3.1), layout="constrained")

@@ -16,6 +16,7 @@ from offline_training.figures import confusion_figure, label_figure, picture, sc
 from offline_training.normaliser_distance import distance_section
 from offline_training.tables import FEATURES as FEATURES
 from offline_training.tables import (
+    OTHERS,
     animal_table,
     cost_table,
     difference_tables,
@@ -179,13 +180,25 @@ def _fresh(result: Result) -> str:
 
 
 def _readme_table(folders: Sequence[Path]) -> str:
-    """One row per data set and task: what the embedding reaches, and what the floors reach."""
+    """One row per data set and task, for animals never seen: what the embedding, floors and best other method reach.
+
+    Only folders that hold the embedding itself; other settings and studies stand on the page."""
     rows = []
     for folder in folders:
-        if summary := _read(folder / "summary.json"):
+        summary = _read(folder / "summary.json")
+        if summary and summary["setting"].startswith("inductive"):
             for task, found in summary["tasks"].items():
-                whole = {name: one["mean"]["all"] for name, one in found["features"].items()}
+                if "embedding" not in found["features"]:
+                    continue
+                whole = {
+                    name: one["mean"]["all"]
+                    for name, one in found["features"].items()
+                    if one["setting"] == summary["setting"]
+                }
                 scores = {name: with_range(one["macro_f1"], one["macro_f1_range"]) for name, one in whole.items()}
+                if others := [name for name in OTHERS if name in whole]:
+                    best = max(others, key=lambda name: whole[name]["macro_f1"])
+                    scores["best"] = f"{scores[best]} {name_of(best)}"
                 held_out = f"{len(summary['held_out'])} animals, {summary['split']}"
                 rows.append(_readme_row(summary, task, held_out, scores=scores, classes=len(found["scored"])))
         if fresh := _read(folder / "fresh_animals.json"):
@@ -194,14 +207,14 @@ def _readme_table(folders: Sequence[Path]) -> str:
                 scores = {name: with_range(one["median"], one["range"]) for name, one in whole.items()}
                 held_out = f"{len(fresh['animals'])} fresh animals, median"
                 rows.append(_readme_row(fresh, task, held_out, scores=scores, classes=len(found["classes"])))
-    head = ["data", "task (classes)", "tested on", "NuCLR", "ISI histogram", "mean rate"]
+    head = ["data", "task (classes)", "tested on", "NuCLR", "ISI histogram", "mean rate", "best other method"]
     return "Macro-F1, whole recordings; see docs/results.md for what these figures may be used for.\n\n" + table(
         head, rows
     )
 
 
 def _readme_row(result: Result, task: str, held_out: str, *, scores: dict[str, str], classes: int) -> list[str]:
-    columns = [scores.get(name, "-") for name in ("embedding", "isi", "rate")]
+    columns = [scores.get(name, "-") for name in ("embedding", "isi", "rate", "best")]
     return [result["kind"] or result["name"], f"{task} ({classes})", f"{held_out}; {result['setting']}", *columns]
 
 

@@ -30,6 +30,8 @@ FEATURES = {
     "trace_statistics": "statistics of the single trace",
     "depth_only": "depth alone (a control that cheats)",
 }
+OTHERS = ("isi", "isi_pooled", "statistics", "statistics_pooled", "rate", "lolcat", "nemo", "nemo_acg", "neuprint")
+"""Rows that are not ours and do not cheat: floors and peers."""
 ANIMAL_ROWS = ("embedding", "embedding_pooled", "isi", "rate", "lolcat", "nemo")
 
 Result = dict[str, Any]

@@ -133,9 +133,22 @@ def test_the_table_of_the_readme_is_replaced_between_its_markers(folder: Path):
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     assert write_pages(folder.parent, page=page, readme=readme) == [page, readme]
     text = readme.read_text()
-    assert "| made | region (2) | 3 animals, leave-one-subject-out; inductive zero-shot | 0.619 |" in text
+    assert (
+        "| made | region (2) | 3 animals, leave-one-subject-out; inductive zero-shot | 0.619 | - | - | 0.619 LOLCAT"
+        in text
+    )
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "Mind the caveat." in page.read_text()
+
+
+def test_the_readme_shows_no_other_setting_and_no_study(folder: Path):
+    for path in folder.glob("fold_*"):
+        path.write_text(path.read_text().replace("inductive zero-shot", "transductive zero-shot"))
+    combine(folder)
+    readme = folder.parents[1] / "README.md"
+    readme.write_text("<!-- results --><!-- /results -->")
+    write_pages(folder.parent, page=folder.parents[1] / "results.md", readme=readme)
+    assert "| made |" not in readme.read_text()
 
 
 def test_pages_without_results_are_refused(tmp_path: Path):
