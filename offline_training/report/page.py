@@ -8,7 +8,7 @@ from html import escape
 
 from matplotlib.figure import Figure
 
-from offline_training.report.style import data_uri
+from offline_training.report.style import WIDTH_IN, data_uri
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -20,7 +20,7 @@ p.lead { color: #555; margin-top: 0; } p.missing { color: #555; border-left: 3px
 table { border-collapse: collapse; font-size: .88rem; margin: .8rem 0; } caption { text-align: left; color: #555; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #e6e6e6; }
 td { overflow-wrap: break-word; } td:first-child { white-space: nowrap; } th { font-weight: 600; }
-figure { margin: 1.2rem 0; } figure img { width: 100%; height: auto; } figcaption { font-size: .88rem; color: #555; }
+figure { margin: 1.2rem 0; } figure img { height: auto; } figcaption { font-size: .88rem; color: #555; }
 @media print { body { max-width: none; margin: 0; font-size: 10pt; } figure, table { break-inside: avoid; }
   h2 { break-after: avoid; } @page { margin: 16mm; } }
 """
@@ -79,7 +79,8 @@ def _section(section: Section) -> str:
 
 def _part(part: Part) -> str:
     if isinstance(part, Picture):
-        image = f'<img src="{data_uri(part.figure)}" alt="{escape(part.alt)}">'
+        width = round(100 * part.figure.get_size_inches()[0] / WIDTH_IN)  # so that letters are of one size everywhere
+        image = f'<img src="{data_uri(part.figure)}" style="width: {width}%" alt="{escape(part.alt)}">'
         return f"<figure>\n{image}\n<figcaption>{escape(part.caption)}</figcaption>\n</figure>"
     if isinstance(part, Table):
         caption = f"<caption>{escape(part.caption)}</caption>\n" if part.caption else ""
