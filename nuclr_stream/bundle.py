@@ -27,7 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nuclr_stream.binning import WindowRules, WindowSpec, rational
 from nuclr_stream.errors import BundleError
 from nuclr_stream.evidence import Calibration
+from nuclr_stream.familiarity import Familiarity
+from nuclr_stream.fusion import Fusion
 from nuclr_stream.normaliser import Normalisation
+from nuclr_stream.observed import FeatureSet
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 64 * 2**20
@@ -89,11 +92,38 @@ class MembershipPart(_Part):
     drop_last_s: float = Field(default=0.0, ge=0)
 
 
-class TaskPart(_Part):
-    """One question that a readout answers, its classes in the order of the logits, and how far to believe them.
+class FusionPart(_Part):
+    """How several experts speak together: see fusion.Fusion. `weight` has one row per expert, one column per knot."""
 
-    `prior` is the class prior that the probabilities assume. `n` and `temperature` are the calibration curve T(n);
-    `calibrated_on` says which scores it was fitted on.
+    experts: tuple[FeatureSet, ...] = Field(min_length=1)
+    n: tuple[float, ...] = Field(min_length=1)
+    weight: tuple[tuple[float, ...], ...]
+    abstain_below: tuple[float, ...]
+    set_above: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FusionPart:
+        rows = (*self.weight, self.abstain_below, self.set_above)
+        if len(self.weight) != len(self.experts) or any(len(row) != len(self.n) for row in rows):
+            raise ValueError(f"fusion of {', '.join(self.experts)}: one row of {len(self.n)} values each is needed")
+        if list(self.n) != sorted(set(self.n)) or self.n[0] < 1 or len(set(self.experts)) != len(self.experts):
+            raise ValueError(f"fusion of {', '.join(self.experts)}: n must ascend from at least 1, experts differ")
+        if min(map(min, self.weight)) < 0 or not all(0 <= v <= 1 for v in (*self.abstain_below, *self.set_above)):
+            raise ValueError(f"fusion of {', '.join(self.experts)}: weights below 0 or thresholds outside 0 to 1")
+        return self
+
+    @property
+    def fusion(self) -> Fusion:
+        """The same as fusion.py applies it."""
+        return Fusion(**self.model_dump())
+
+
+class TaskPart(_Part):
+    """One question that experts answer, its classes in the order of the logits, and how far to believe them.
+
+    `prior` is the class prior that the probabilities assume. `n` and `temperature` are the calibration curve T(n) of
+    the encoder's readout alone, `fusions` the ways in which `experts` speak together, the preferred first.
+    `calibrated_on` says which scores all of it was fitted on, `sets_promise` what the sets of classes promise.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
@@ -103,6 +133,9 @@ class TaskPart(_Part):
     temperature: tuple[float, ...] = (1.0,)
     abstain_below: float = Field(default=0.0, ge=0, le=1)
     calibrated_on: str = "nothing: temperature is 1"
+    experts: tuple[FeatureSet, ...] = ("embedding",)
+    fusions: tuple[FusionPart, ...] = ()
+    sets_promise: str = "nothing: every set holds all classes"
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskPart:
@@ -116,12 +149,33 @@ class TaskPart(_Part):
             raise ValueError(f"n and temperature of {self.name} must be equally long, n ascending from at least 1")
         if min(self.temperature) <= 0:
             raise ValueError(f"temperature of {self.name} must be positive")
+        unknown = {name for fusion in self.fusions for name in fusion.experts} - set(self.experts)
+        if unknown or "embedding" not in self.experts:
+            raise ValueError(
+                f"experts of {self.name} must hold embedding and {', '.join(sorted(unknown)) or 'no other'}"
+            )
         return self
 
     @property
     def file(self) -> str:
-        """Name of the readout graph in the bundle."""
-        return f"readout_{self.name}.onnx"
+        """Name of the encoder's readout graph in the bundle."""
+        return self.file_of("embedding")
+
+    def file_of(self, expert: FeatureSet) -> str:
+        """Name of an expert's graph in the bundle."""
+        return f"readout_{self.name}.onnx" if expert == "embedding" else f"readout_{self.name}_{expert}.onnx"
+
+    @property
+    def ways(self) -> tuple[Fusion, ...]:
+        """All ways in which this task can be answered, the preferred first; the last is the encoder alone."""
+        alone = Fusion(
+            experts=("embedding",),
+            n=self.n,
+            weight=(tuple(1 / t for t in self.temperature),),
+            abstain_below=(self.abstain_below,) * len(self.n),
+            set_above=(0.0,) * len(self.n),
+        )
+        return (*(part.fusion for part in self.fusions), alone)
 
     @property
     def calibration(self) -> Calibration:
@@ -147,6 +201,7 @@ class Manifest(_Part):
     rules: RulesPart
     membership: MembershipPart | None = None
     embedding_dim: int = Field(gt=0, le=4096)
+    typical_scatter: float | None = Field(default=None, gt=0)
     max_units: int = Field(gt=0, le=65536)
     parameters: int = Field(gt=0)
     tasks: tuple[TaskPart, ...] = Field(max_length=16)
@@ -203,21 +258,31 @@ class Bundle:
     @property
     def sample(self) -> Sample:
         """The sample window. Raises BundleError when it is no such file, or its arrays do not fit the manifest."""
-        file = io.BytesIO(self.files["sample.npz"])
-        try:
-            with zipfile.ZipFile(file) as zipped:
-                unpacked = sum(info.file_size for info in zipped.infolist())
-            if unpacked > 4 * MAX_FILE_BYTES:
-                raise BundleError(f"sample.npz: unpacks to {unpacked} bytes, more than {4 * MAX_FILE_BYTES}")
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-            raise BundleError(f"sample.npz: not a readable .npz of plain arrays ({error})") from error
+        arrays = _arrays(self.files["sample.npz"], "sample.npz")
         logits = {k[len("logits_") :]: v for k, v in arrays.items() if k.startswith("logits_")}
         missing = {"counts", "mask", "embedding"} - set(arrays) | {t.name for t in self.manifest.tasks} - set(logits)
         if missing:
             raise BundleError(f"sample.npz: {', '.join(sorted(missing))} missing; export the bundle again")
         return Sample(arrays["counts"], arrays["mask"], arrays["embedding"], logits)
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        """What the bundle knows of the units that it was trained on, or None. Raises BundleError where it is broken."""
+        content = self.files.get("familiarity.npz")
+        return None if content is None else Familiarity.of_arrays(_arrays(content, "familiarity.npz"))
+
+
+def _arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    file = io.BytesIO(content)
+    try:
+        with zipfile.ZipFile(file) as zipped:
+            unpacked = sum(info.file_size for info in zipped.infolist())
+        if unpacked > 4 * MAX_FILE_BYTES:
+            raise BundleError(f"{name}: unpacks to {unpacked} bytes, more than {4 * MAX_FILE_BYTES}")
+        with np.load(file, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+        raise BundleError(f"{name}: not a readable .npz of plain arrays ({error})") from error
 
 
 def find_bundle(name: str) -> Path:
@@ -238,7 +303,8 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle: format, manifest, and the hash of every file. Raises BundleError naming the cause."""
     raw = _read(folder, "manifest.json")
     manifest = _manifest(raw, folder)
-    needed = {"encoder.onnx", "sample.npz", "MODEL_CARD.md"} | {task.file for task in manifest.tasks}
+    graphs = {task.file_of(expert) for task in manifest.tasks for expert in task.experts}
+    needed = {"encoder.onnx", "sample.npz", "MODEL_CARD.md"} | graphs
     absent = needed - set(manifest.files)
     if absent:
         raise BundleError(f"{folder.name}/manifest.json: files does not list {', '.join(sorted(absent))}")

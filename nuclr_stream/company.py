@@ -17,6 +17,8 @@ from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.unit_rows import Float64Array
 
 NEIGHBOURS = 10
+COMPANY_PARTS = 4
+"""Own, nearest, population mean, population spread."""
 _KINDS = np.arange(4)
 _COMMON, _OWN, _SQUARES, _PRODUCTS = range(4)
 

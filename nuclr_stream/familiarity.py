@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.errors import BundleError
+from nuclr_stream.features import SpikeStatistics
+from nuclr_stream.observed import FeatureSet, Seen
 from nuclr_stream.unit_rows import Float64Array
 
-KINDS = ("embedding", "statistics")
+KINDS: tuple[FeatureSet, ...] = ("embedding", "statistics")
 
 
 @dataclass(frozen=True)
 class Familiar:
-    """What training knew of one feature set: centres (C, F), a whitening matrix (F, F), and limits (K,) at knots (K,)."""
+    """What training knew of one feature set: centres (C, F), whitening matrix (F, F), limits (K,) at knots (K,)."""
 
     centres: Float64Array
     whiten: Float64Array
@@ -31,7 +33,7 @@ class Familiar:
     limits: Float64Array
 
     def ratio(self, features: Float32Array, n: Float32Array) -> Float32Array:
-        """Return the distance (U,) of features (U, F) to the nearest centre, divided by the limit for evidence n (U,)."""
+        """Return the distance (U,) of features (U, F) to the nearest centre over the limit for evidence n (U,)."""
         limit = np.interp(np.log(np.maximum(n, 1.0)), np.log(self.knots), self.limits)
         ratio: Float32Array = (self.distance(features) / limit).astype(np.float32)
         return ratio
@@ -46,13 +48,50 @@ class Familiar:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Of each unit: its largest distance as a ratio to the limit (U,), and what is unfamiliar about it (U,) each."""
+
+    ratio: Float32Array
+    embedding: BoolArray
+    statistics: BoolArray
+    rate: BoolArray
+    unsorted: BoolArray
+
+    @property
+    def unfamiliar(self) -> BoolArray:
+        """Units (U,) with anything unfamiliar about them."""
+        return self.embedding | self.statistics | self.rate | self.unsorted
+
+
+@dataclass(frozen=True)
 class Familiarity:
     """What a bundle knows of the units that it was trained on: `sets` by name of the feature set, the range of their
     mean rates in Hz, and the largest share of intervals below 1 ms."""
 
-    sets: Mapping[str, Familiar]
+    sets: Mapping[FeatureSet, Familiar]
     rate_hz: tuple[float, float]
     short_intervals: float
+
+    def judge(self, seen: Seen, statistics: SpikeStatistics, index: Int64Array) -> Judged:
+        """Compare the units `index` (U,), of whom `seen` is known, with the training.
+
+        Rates and short intervals are unfamiliar only where counting noise of two deviations does not explain it.
+        """
+        ratios = np.zeros((len(KINDS), len(index)), dtype=np.float32)
+        for row, name in enumerate(KINDS):
+            if name in self.sets and name in seen.has:
+                ratio = self.sets[name].ratio(seen.features[name], seen.n_for((name,)))
+                ratios[row] = np.where(seen.has[name], ratio, 0)
+        seconds, spikes = np.maximum(statistics.seconds(index), 1e-9), statistics.spikes(index)
+        intervals = statistics.intervals(index)
+        noise = 2 * np.sqrt(spikes) + 3
+        low, high = self.rate_hz
+        known = statistics.seconds(index) > 0
+        rate = known & (((spikes + noise) / seconds < low) | ((spikes - noise) / seconds > high))
+        short = intervals[:, 0] - 2 * np.sqrt(intervals[:, 0]) - 1
+        unsorted = short > self.short_intervals * intervals.sum(axis=1)
+        far = ratios > 1
+        return Judged(ratios.max(axis=0), far[0], far[1], rate, unsorted)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Plain arrays, as familiarity.npz of a bundle holds them."""

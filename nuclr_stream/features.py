@@ -99,11 +99,9 @@ class SpikeStatistics:
         """How many spikes each unit (U,) fired in that time."""
         return self._sums.read(indices)[:, INTERVAL_BINS + 1]
 
-    def short_intervals(self, indices: Int64Array) -> npt.NDArray[np.float64]:
-        """Share (U,) of the intervals below 3 s that are shorter than 1 ms; 0 without intervals."""
-        intervals = self._sums.read(indices)[:, :INTERVAL_BINS]
-        share: npt.NDArray[np.float64] = intervals[:, 0] / np.maximum(intervals.sum(axis=1), 1)
-        return share
+    def intervals(self, indices: Int64Array) -> npt.NDArray[np.float64]:
+        """Interval counts (U, 17), see `intervals`."""
+        return self._sums.read(indices)[:, :INTERVAL_BINS]
 
     def features(self, indices: Int64Array) -> Float32Array:
         """Return (U, STATISTICS): square roots of the 16 interval shares, log rate, log Fano factor at three scales.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nuclr_stream.binning import BoolArray, Float32Array
+from nuclr_stream.observed import FeatureSet
 from nuclr_stream.unit_rows import Float64Array
 
 
@@ -25,13 +26,13 @@ class Fusion:
     which a class belongs to the conformal set (at 0 all classes do).
     """
 
-    experts: tuple[str, ...]
+    experts: tuple[FeatureSet, ...]
     n: tuple[float, ...]
     weight: tuple[tuple[float, ...], ...]
     abstain_below: tuple[float, ...]
     set_above: tuple[float, ...]
 
-    def probabilities(self, logits: Mapping[str, Float32Array], n: Float32Array) -> Float32Array:
+    def probabilities(self, logits: Mapping[FeatureSet, Float32Array], n: Float32Array) -> Float32Array:
         """Return probabilities (U, C) for the logits (U, C) of every expert and evidence n (U,)."""
         total = sum(
             self.at(row, n)[:, None] * log_softmax(logits[name])

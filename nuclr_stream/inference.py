@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from nuclr_stream.binning import BoolArray, Float32Array, active_units
 from nuclr_stream.bundle import Bundle, TaskPart
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
+from nuclr_stream.experts import Answer, answer
+from nuclr_stream.observed import FeatureSet, Seen, feature_count
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -64,12 +67,15 @@ class Model:
         self.threads = threads or max(1, _cores() - 1)
         self._tasks = {task.name: task for task in bundle.manifest.tasks}
         self.provider, self.provider_note, self._encoder = _encoder_session(bundle, provider, self.threads)
-        self._readouts = {
-            task.name: _cpu_session(bundle.files[task.file], task.file, 1) for task in self._tasks.values()
-        }
+        self.familiarity = bundle.familiarity
+        self._readouts: dict[tuple[str, FeatureSet], ort.InferenceSession] = {}
         _check_encoder(self._encoder, bundle)
         for task in self._tasks.values():
-            _check_readout(self._readouts[task.name], task, bundle.manifest.embedding_dim)
+            for expert in task.experts:
+                name = task.file_of(expert)
+                session = _cpu_session(bundle.files[name], name, 1)
+                _check_readout(session, task, name, feature_count(expert, bundle.manifest.embedding_dim))
+                self._readouts[task.name, expert] = session
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -96,14 +102,28 @@ class Model:
         feed = {"counts": _padded(rows, size), "mask": np.arange(size) < units}
         return _finite(self._encoder.run(["embedding"], feed)[0][:units], "encoder.onnx")
 
-    def readout(self, task: str, embedding: Float32Array, evidence: Float32Array) -> Float32Array:
-        """Return the logits (U, C) of a task for embeddings (U, D) and evidence n (U,). Raises NonFiniteError."""
-        units = len(embedding)
+    def readout(
+        self, task: str, features: Float32Array, evidence: Float32Array, *, expert: FeatureSet = "embedding"
+    ) -> Float32Array:
+        """Return the logits (U, C) of a task's expert for its features (U, F) and evidence n (U,).
+
+        The features of the encoder's readout are embeddings (U, D). Raises NonFiniteError.
+        """
+        units = len(features)
         if not units:
             return np.zeros((0, len(self._tasks[task].classes)), dtype=np.float32)
         size = self._bucket(units)
-        feed = {"embedding": _padded(embedding, size), "evidence": _padded(evidence, size)}
-        return _finite(self._readouts[task].run(["logits"], feed)[0][:units], self._tasks[task].file)
+        feed = {"embedding": _padded(features, size), "evidence": _padded(evidence, size)}
+        logits = self._readouts[task, expert].run(["logits"], feed)[0][:units]
+        return _finite(logits, self._tasks[task].file_of(expert))
+
+    def answer(self, task: str, seen: Seen, *, prior: Sequence[float] | None = None, alone: bool = False) -> Answer:
+        """Return what all experts of a task say together, see `experts.answer`. Raises NonFiniteError."""
+
+        def logits(expert: FeatureSet, features: Float32Array) -> Float32Array:
+            return self.readout(task, features, seen.n, expert=expert)
+
+        return answer(self._tasks[task], seen, logits, prior=prior, alone=alone)
 
     def probabilities(self, task: str, embedding: Float32Array, evidence: Float32Array) -> Float32Array:
         """Return calibrated probabilities (U, C) float32; a unit without evidence has the prior of the task."""
@@ -116,9 +136,10 @@ class Model:
         manifest = self.manifest
         counts = np.ones((units, manifest.spec.bins), dtype=np.float32)
         for _ in range(_WARM_RUNS):
-            embedding = self.embed(counts, np.ones(units, dtype=bool))
-            for task in self._tasks:
-                self.readout(task, embedding, np.ones(units, dtype=np.float32))
+            self.embed(counts, np.ones(units, dtype=bool))
+            for task, expert in self._readouts:
+                features = np.zeros((units, feature_count(expert, manifest.embedding_dim)), dtype=np.float32)
+                self.readout(task, features, np.ones(units, dtype=np.float32), expert=expert)
 
     def _bucket(self, units: int) -> int:
         return max(units, min(bucket(units), self.manifest.max_units))
@@ -264,10 +285,10 @@ def _check_encoder(session: ort.InferenceSession, bundle: Bundle) -> None:
     )
 
 
-def _check_readout(session: ort.InferenceSession, task: TaskPart, dim: int) -> None:
+def _check_readout(session: ort.InferenceSession, task: TaskPart, name: str, dim: int) -> None:
     inputs = {"embedding": ("tensor(float)", (dim,)), "evidence": ("tensor(float)", ())}
-    _check_ends(session.get_inputs(), inputs, f"{task.file}: input")
-    _check_ends(session.get_outputs(), {"logits": ("tensor(float)", (len(task.classes),))}, f"{task.file}: output")
+    _check_ends(session.get_inputs(), inputs, f"{name}: input")
+    _check_ends(session.get_outputs(), {"logits": ("tensor(float)", (len(task.classes),))}, f"{name}: output")
 
 
 def _check_ends(ends: list[Any], expected: dict[str, tuple[str, tuple[int, ...]]], where: str) -> None:

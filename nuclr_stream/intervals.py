@@ -1,7 +1,7 @@
 """Inter-spike intervals of the units of one probe, counted window by window from spikes that may come late.
 
-Seventeen bins: intervals below 1 ms, which a sorted neuron has next to none of, then 16 log-spaced bins from 1 ms to 3 s.
-An interval belongs to the window in which its second spike falls; 3 s and more is in no bin.
+Seventeen bins: intervals below 1 ms, which a sorted neuron has next to none of, then 16 log-spaced bins from 1 ms to
+3 s. An interval belongs to the window in which its second spike falls; 3 s and more is in no bin.
 """
 
 from __future__ import annotations

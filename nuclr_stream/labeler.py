@@ -7,14 +7,17 @@ crosses. Time comes in as an argument, so ten hours replay in a test, determinis
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.binning import Float32Array
-from nuclr_stream.errors import NonFiniteError
-from nuclr_stream.evidence import Evidence, evidence_n
+from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.errors import ConfigError, NonFiniteError
+from nuclr_stream.experts import Answer
+from nuclr_stream.familiarity import Judged
 from nuclr_stream.inference import Model
+from nuclr_stream.observed import Observed, Seen
 from nuclr_stream.population import Population
 from nuclr_stream.stability import Stability
 from nuclr_stream.units import Operation
@@ -37,6 +40,8 @@ class Labeler:
     """One probe, live: `push` messages, `cut` windows until there is none, `label` each of them in order.
 
     `hop_s` overrides the hop of the bundle (a whole number of bins), `lateness_s` is how long data may come late.
+    `half_life_s` lets evidence fade, for units that drift; `priors` (task -> class -> weight) replace the class priors
+    that the bundle assumes. Raises ConfigError for priors of other tasks or classes.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class Labeler:
         hop_s: float | None = None,
         lateness_s: float = 0.0,
         max_units: int = MAX_UNITS,
+        half_life_s: float | None = None,
+        priors: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.model = model
         self.stream = stream
@@ -60,8 +67,12 @@ class Labeler:
             lateness_s=lateness_s,
             max_units=min(max_units, manifest.max_units),
         )
-        self._evidence = Evidence(manifest.embedding_dim)
+        self._observed = Observed(
+            self.spec, manifest.embedding_dim, typical_scatter=manifest.typical_scatter, half_life_s=half_life_s
+        )
+        self._priors = _checked_priors(model, priors or {})
         self._stability = Stability()
+        self._epoch: int | None = None
         self._outside = False  # whether the population was too small in the last window that was embedded
 
     # -- the side of the data ----------------------------------------------------------------------------------------
@@ -85,16 +96,17 @@ class Labeler:
         """Embed a window, add it to the evidence of its units, and say what all of that adds up to."""
         for operation in window.operations:
             self._apply(operation)
+        if window.epoch != self._epoch:
+            self._observed.begin_epoch()
+            self._epoch = window.epoch
         index = window.unit_index
-        refusal = window.refusal or self._embed(window)
-        if not refusal:
+        refusal = window.refusal or self._observe(window)
+        if not window.refusal:
             self._outside = int(window.active.sum()) < self.rules.min_population
-        outside = self._outside
-        windows = self._evidence.windows(index)
-        mean = self._evidence.mean(index)
-        evidence = evidence_n(windows, hop_s=self.spec.hop_s, window_s=self.spec.window_s)
-        answers = [self._task(name, mean, evidence, window, outside=outside) for name in self.model.task_names]
-        causes = [refusal, "population_below_minimum" if outside else "", *(cause for _, cause in answers)]
+        seen = self._observed.seen(index)
+        judged = self._judge(seen, index)
+        answers = [self._task(name, seen, judged, window) for name in self.model.task_names]
+        causes = [refusal, "population_below_minimum" if self._outside else "", *(cause for _, cause in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
         state: StreamStatus = "degraded" if reasons else "ready"
         predictions = Predictions(
@@ -115,74 +127,105 @@ class Labeler:
             window_s=self.spec.window_s,
             unit_index=index.astype(np.uint32),
             unit_ids=window.unit_ids,
-            windows=windows.astype(np.uint32),
-            evidence=evidence,
-            effective_n=evidence,
-            familiarity=np.zeros_like(evidence),
-            flags=self._flags(window, outside=outside),
+            windows=self._observed.evidence.windows(index).astype(np.uint32),
+            evidence=seen.n,
+            effective_n=seen.effective_n,
+            familiarity=judged.ratio,
+            flags=self._flags(window, judged),
             tasks=tuple(task for task, _ in answers),
         )
-        return Labelled(predictions, mean, self._evidence.last(index))
+        return Labelled(predictions, seen.features["embedding"], self._observed.evidence.last(index))
 
     def step(self, now_ns: int = 0) -> Labelled | None:
         """Cut and label the next window, in one thread; None when more data are needed."""
         window = self.cut(now_ns)
         return None if window is None else self.label(window)
 
-    def _embed(self, window: Window) -> str:
-        """Add the window's embeddings to the evidence; returns why that was not possible, or an empty string."""
+    def _observe(self, window: Window) -> str:
+        """Add the window to what was observed; returns why its embeddings could not be, or an empty string."""
+        index = window.unit_index
+        self._observed.add_activity(
+            index, window.counts, end_bin=window.end_bin, eligible=window.eligible, intervals=window.intervals
+        )
         try:
             embeddings = self.model.embed(window.counts, window.active)
         except NonFiniteError:
             return "nonfinite"
-        self._evidence.add(window.unit_index[window.active], embeddings)
+        self._observed.add_embeddings(index[window.active], embeddings, missing=window.missing)
         return ""
 
-    def _task(
-        self, name: str, mean: Float32Array, evidence: Float32Array, window: Window, *, outside: bool
-    ) -> tuple[TaskPredictions, str]:
+    def _judge(self, seen: Seen, index: Int64Array) -> Judged:
+        if self.model.familiarity is None:
+            nothing = np.zeros(len(index), dtype=np.bool_)
+            return Judged(np.zeros(len(index), dtype=np.float32), nothing, nothing, nothing, nothing)
+        return self.model.familiarity.judge(seen, self._observed.statistics, index)
+
+    def _task(self, name: str, seen: Seen, judged: Judged, window: Window) -> tuple[TaskPredictions, str]:
         """Return a task's answer, and why it is none that may be believed, or an empty string."""
         part, cause = self.model.task(name), ""
         try:
-            probabilities = self.model.probabilities(name, mean, evidence)
+            answer = self.model.answer(name, seen, prior=self._priors.get(name), alone=self._outside)
         except NonFiniteError:
-            cause = "nonfinite"
-            probabilities = np.tile(np.asarray(part.prior, dtype=np.float32), (len(evidence), 1))
-        why = np.where(part.calibration.abstains(probabilities, evidence), Abstained.LOW_PROBABILITY, Abstained.NO)
-        if outside or cause:
-            why[:] = Abstained.NONFINITE if cause else Abstained.SMALL_POPULATION
-        why[evidence <= 0] = Abstained.NO_EVIDENCE
+            answer, cause = Answer.nothing(len(seen.n), part.prior), "nonfinite"
+        why = np.where(answer.unsure, Abstained.LOW_PROBABILITY, Abstained.NO)
+        why[judged.unfamiliar] = Abstained.UNFAMILIAR_UNIT
+        why[~answer.spoke] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_EVIDENCE
+        why[seen.observed_n + seen.n <= 0] = Abstained.NO_EVIDENCE
+        if cause:
+            why[:] = Abstained.NONFINITE
         stable_since, flips = self._stability.update(
             name,
             window.unit_index,
-            top=probabilities.argmax(axis=1),
-            has_evidence=(evidence > 0) & (not cause),
+            top=answer.probabilities.argmax(axis=1),
+            has_evidence=answer.spoke,
             end_sample=window.end_sample,
         )
         task = TaskPredictions(
             name=name,
             classes=part.classes,
-            probabilities=probabilities,
-            sets=np.ones_like(probabilities, dtype=np.bool_),
+            probabilities=answer.probabilities,
+            sets=answer.sets,
             why=why.astype(np.uint8),
             stable_since=stable_since,
             flips=flips,
         )
         return task, cause
 
-    def _flags(self, window: Window, *, outside: bool) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    def _flags(self, window: Window, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         flags = np.where(window.active, 0, UnitFlag.SILENT).astype(np.uint8)
         flags |= np.where(window.eligible, 0, UnitFlag.NEW).astype(np.uint8)
-        return flags | np.uint8(UnitFlag.OUT_OF_DISTRIBUTION if outside else 0)
+        for flag, raised in (
+            (UnitFlag.UNFAMILIAR_EMBEDDING, judged.embedding),
+            (UnitFlag.UNFAMILIAR_STATISTICS, judged.statistics),
+            (UnitFlag.UNFAMILIAR_RATE, judged.rate),
+            (UnitFlag.UNSORTED, judged.unsorted),
+        ):
+            flags |= np.where(raised, flag, 0).astype(np.uint8)
+        return flags | np.uint8(UnitFlag.OUT_OF_DISTRIBUTION if self._outside else 0)
 
     def _apply(self, operation: Operation) -> None:
         if operation.kind == "merge":
-            self._evidence.merge(operation.source, operation.target)
+            self._observed.merge(operation.source, operation.target)
             self._stability.forget(operation.source)
         elif operation.kind == "forget":
-            self._evidence.forget(operation.source)
+            self._observed.forget(operation.source)
             self._stability.forget(operation.source)
         else:
-            self._evidence.reindex(dict(operation.index_of))
+            self._observed.reindex(dict(operation.index_of))
             self._stability.restart()
             self._outside = self._outside and bool(operation.index_of)
+
+
+def _checked_priors(model: Model, priors: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    """Priors (C,) by task in the order of its classes, adding up to 1; a class that is not named has none."""
+    checked = {}
+    for name, prior in priors.items():
+        classes = model.task(name).classes if name in model.task_names else ()
+        unknown, total = set(prior) - set(classes), sum(prior.values())
+        if unknown or not classes or total <= 0 or min(prior.values()) < 0:
+            there = "; ".join(f"{task}: {', '.join(model.task(task).classes)}" for task in model.task_names)
+            raise ConfigError(
+                f"priors.{name} = {dict(prior)}: give weights, none negative, to classes of {model.bundle_id} ({there})"
+            )
+        checked[name] = tuple(prior.get(c, 0.0) / total for c in classes)
+    return checked

@@ -18,25 +18,39 @@ from typing import Literal
 import numpy as np
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec
-from nuclr_stream.company import Coactivity, with_company
+from nuclr_stream.company import COMPANY_PARTS, Coactivity, with_company
 from nuclr_stream.evidence import Evidence, effective_n, evidence_n
-from nuclr_stream.features import SpikeStatistics
+from nuclr_stream.features import STATISTICS, SpikeStatistics
 from nuclr_stream.intervals import Int32Array
+from nuclr_stream.unit_rows import Float64Array
 
 FeatureSet = Literal["embedding", "embedding_company", "statistics", "statistics_company"]
 
 
+def feature_count(name: FeatureSet, dim: int) -> int:
+    """How many features a set has, with embeddings of `dim`."""
+    own = dim if name.startswith("embedding") else STATISTICS
+    return COMPANY_PARTS * own if name.endswith("company") else own
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What was gathered of the units asked for (U,): evidence n, the n that counts, and feature sets (U, F) by name.
+    """What was gathered of the units asked for (U,): evidence n, the n that counts, the time observed in windows, the
+    scatter of the window embeddings, and feature sets (U, F) by name.
 
-    A unit has a row of zeros in a set for which there is nothing of it; `has` (U,) says by set where there is something.
+    A unit has a row of zeros in a set for which there is nothing of it; `has` (U,) says by set where there is.
     """
 
     n: Float32Array
     effective_n: Float32Array
+    observed_n: Float32Array
+    scatter: Float64Array
     features: Mapping[FeatureSet, Float32Array]
     has: Mapping[FeatureSet, BoolArray]
+
+    def n_for(self, experts: tuple[FeatureSet, ...]) -> Float32Array:
+        """Evidence (U,) that the word of these experts rests on."""
+        return self.observed_n if experts == ("statistics",) else self.effective_n
 
 
 class Observed:
@@ -86,7 +100,8 @@ class Observed:
     def seen(self, index: Int64Array) -> Seen:
         """Return what has been gathered of the units `index` (U,), ascending; they alone are one another's company."""
         n = evidence_n(self.evidence.weight(index), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
-        counting = effective_n(n, self.evidence.scatter(index), self._typical_scatter)
+        scatter = self.evidence.scatter(index)
+        counting = effective_n(n, scatter, self._typical_scatter)
         features: dict[FeatureSet, Float32Array] = {"embedding": self.evidence.mean(index)}
         has: dict[FeatureSet, BoolArray] = {"embedding": n > 0}
         if self.spec.input_kind == "spikes":
@@ -96,12 +111,13 @@ class Observed:
         correlation = self._coactivity.correlation(index[members])
         for name, own in list(features.items()):
             company: FeatureSet = "embedding_company" if name == "embedding" else "statistics_company"
-            joined = np.zeros((len(index), 4 * own.shape[1]), dtype=np.float32)
+            joined = np.zeros((len(index), COMPANY_PARTS * own.shape[1]), dtype=np.float32)
             if len(members):
                 joined[members] = with_company(own[members], correlation)
             features[company] = joined
             has[company] = (n > 0) & (len(members) > 1)
-        return Seen(n, counting, features, has)
+        observed_n = (self.statistics.seconds(index) / self.spec.window_s).astype(np.float32)
+        return Seen(n, counting, observed_n, scatter, features, has)
 
     def merge(self, source: int, target: int) -> None:
         """What unit `source` gathered goes to unit `target`; for correlations that stays what it was."""

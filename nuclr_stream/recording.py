@@ -193,8 +193,8 @@ class Recording:
 
 @dataclass(frozen=True)
 class RecordedWindow:
-    """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,), and the intervals (U, 17)
-    that ended since the window before.
+    """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,), the intervals (U, 17)
+    that ended since the window before, and the share of the window that is missing.
 
     `refusal` says why it must not be embedded (see WindowRules.refusal); empty when it may.
     """

@@ -13,7 +13,7 @@ Float64Array = npt.NDArray[np.float64]
 
 
 class UnitRows:
-    """One row of `width` float64 sums per unit, by the unit index that the source gave; a new unit begins with zeros."""
+    """One row of `width` float64 sums per unit, by the unit index that the source gave; new ones begin with zeros."""
 
     def __init__(self, width: int) -> None:
         self._row: dict[int, int] = {}

@@ -43,7 +43,7 @@ class Window:
     skipped_steps: int = 0
 
     def superseding(self, older: Window) -> Window:
-        """Return this window in the place of an older one that was never labelled: operations and intervals are kept."""
+        """Return this window in the place of an older one that was never labelled, with its operations and intervals."""
         operations = older.operations + self.operations
         if older.epoch != self.epoch:
             return replace(self, operations=operations)

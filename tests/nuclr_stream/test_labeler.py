@@ -47,7 +47,8 @@ def test_after_t_seconds_the_running_mean_is_the_offline_embedding_of_those_seco
     embedded = 0
     for window in recorded_windows(recording, labeler.spec, labeler.rules):
         if not window.refusal:
-            offline.add(everyone[window.active], model.embed(window.counts, window.active))
+            embeddings = model.embed(window.counts, window.active)
+            offline.add(everyone[window.active], embeddings, weight=1 - window.missing)
             embedded += 1
         live = next(ends)
         assert np.array_equal(live.mean, offline.mean(everyone))
@@ -194,10 +195,10 @@ def test_a_readout_that_is_not_finite_says_nothing_but_the_prior(model, monkeypa
     labeler = Labeler(model, stream="probeA")
     readout = labeler.model.readout
 
-    def broken(task, *arguments):
+    def broken(task, features, evidence, *, expert):
         if task == "cell_type":
             raise NonFiniteError("readout_cell_type.onnx")
-        return readout(task, *arguments)
+        return readout(task, features, evidence, expert=expert)
 
     monkeypatch.setattr(labeler.model, "readout", broken)
     (done,) = play(labeler, *messages)
