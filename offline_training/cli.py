@@ -55,6 +55,7 @@ def pretrain(
 ) -> None:
     """Train an encoder without labels. Ctrl-C saves and ends; --resume goes on with the very next step."""
     from offline_training.config import TrainConfig
+    from offline_training.distributed import is_first
     from offline_training.pretrain import load_run
     from offline_training.pretrain import pretrain as train
 
@@ -66,6 +67,8 @@ def pretrain(
     loaded = recordings_cli.load_recordings(recordings, settings)
     chosen = _of_subjects(loaded, only=_names(only), without=_names(without))
     train(settings, chosen, out, resume=resume, title=settings.name)
+    if not is_first():
+        return
     info = load_run(out)[2]
     state = "finished" if info["finished"] else "stopped; --resume goes on"
     typer.echo(f"{out}: {info['step']}/{info['steps']} steps, {info['windows_per_s']} windows/s, {state}")
@@ -141,7 +144,8 @@ def bench(
     for run in figures["runs"]:
         typer.echo(
             f"{run['precision']}, {run['threads']} threads: {run['windows_per_s']:g} windows/s, "
-            f"{run['step_s']:g} s and {run['cpu_s']:g} CPU s a step"
+            f"{run['step_s']:g} s and {run['cpu_s']:g} CPU s a step, {run['matmul_share']:.0%} of a large matrix "
+            f"product; {run['loader_workers_to_keep_up']} loader workers keep up"
         )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

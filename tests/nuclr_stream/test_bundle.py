@@ -110,7 +110,7 @@ def _task(edit: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]]
         (lambda m: m["rules"].update(active_units_only=False), "rules.active_units_only is False for spikes"),
         (lambda m: m["rules"].update(one_probe_one_population=False), "rules.one_probe_one_population"),
         (lambda m: m["rules"].pop("cut_masks"), "rules.cut_masks: Field required"),
-        (lambda m: m.update(tasks=[]), "tasks: Tuple should have at least 1 item"),
+        (lambda m: m.update(tasks=m["tasks"] * 9), "tasks: Tuple should have at most 16 items"),
         (lambda m: m.update(tasks=[m["tasks"][0], m["tasks"][0]]), "names of tasks repeat: cell_type"),
         (_task(lambda t: t.update(name="../../etc")), "tasks.0.name"),
     ],

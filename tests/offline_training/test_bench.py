@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from nuclr_stream.errors import ConfigError
 from offline_training import bench
 from offline_training.bench import run_bench
 from offline_training.cli import main
 from offline_training.config import TrainConfig
+from offline_training.encoder import Encoder, EncoderConfig
+from offline_training.views import Views
 
 CONFIG = """
 name = "tiny"
@@ -41,6 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SEEDS", (1000,))
     monkeypatch.setattr(bench, "UNITS", 40)
     monkeypatch.setattr(bench, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(bench, "MATMUL_SIZE", {"cpu": 64})
 
 
 @pytest.fixture
@@ -91,7 +95,31 @@ def test_medians_leave_the_warm_up_out_and_windows_include_sampling() -> None:
     assert figures == {
         **{"precision": "fp32", "threads": 1, "windows_per_s": 2.0},
         **{"step_s": 2.0, "step_s_range": [1.0, 9.0], "cpu_s": 2.0},
+        **{"sample_s": 1.0, "loader_workers_to_keep_up": 1},
     }
+
+
+def test_the_arithmetic_of_the_encoder_is_what_torch_counts() -> None:
+    config = EncoderConfig(bins_per_patch=5, patches=4, dim=16, heads=2, head_dim=8, ffn_hidden=24)
+    present = np.ones((3, 7), dtype=bool)
+    views = Views(*[None] * 7)._replace(present1=present, present2=present)  # type: ignore[arg-type]
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        Encoder(config).eval()(torch.zeros(6, 7, config.bins), torch.ones(6, 7, dtype=torch.bool))
+    assert bench.forward_flops(config, views) == counted.get_total_flops()
+    without_one = views._replace(present2=present & (np.arange(7) > 0))
+    assert bench.forward_flops(config, without_one) < counted.get_total_flops()
+
+
+def test_a_compiled_encoder_is_timed_beside_the_plain_one(
+    file: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "compile", lambda encoder, *, dynamic: None)
+    config = TrainConfig.load(file).with_training(compile="encoder", precision="fp32")
+    runs = run_bench(config, steps=1)["runs"]
+    assert [run["precision"] for run in runs if run["threads"] == 1] == [
+        *("fp32", "fp32, compiled"),
+        *("bf16", "bf16, compiled"),
+    ]
 
 
 def test_use_of_the_gpu_counts_kernels_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +150,7 @@ def test_the_last_line_is_json_and_the_file_holds_the_same(
     for run in document["runs"]:
         assert run["windows_per_s"] > 0 and run["cpu_s"] > 0
         assert run["step_s_range"][0] <= run["step_s"] <= run["step_s_range"][1]
+        assert run["model_tflops_per_s"] > 0 and run["matmul_share"] > 0 and run["sample_s"] > 0
 
 
 def test_a_config_that_leaves_no_batch_is_refused(file: Path) -> None:
