@@ -72,9 +72,8 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
     Returns what was written; a README that is absent or has no markers is left alone. Raises ResultsError where there
     are no results.
     """
-    folders = sorted(
-        f for f in results.glob("*") if (f / "summary.json").is_file() or (f / "fresh_animals.json").is_file()
-    )
+    shown = ("summary.json", "fresh_animals.json", "normaliser.json")
+    folders = sorted(folder for folder in results.glob("*") if any((folder / name).is_file() for name in shown))
     if not folders:
         raise ResultsError(
             f"{results}: no summary.json or fresh_animals.json in any folder; run `nuclr-train evaluate`"

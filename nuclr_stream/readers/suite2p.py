@@ -1,13 +1,13 @@
 """One plane of suite2p: F.npy, Fneu.npy and iscell.npy become dF/F of the ROIs that were judged to be cells.
 
-ops.npy and stat.npy are pickles, which can run any code, and are never read. What they would have told stands in a file
-recording.json beside F.npy or in the folder above: {"frame_rate_hz": 4.28, "recording_id": "...", "subject_id": "...",
-"session_date": "..."}; only the frame rate is needed. Without an id a recording is named after its folders.
+ops.npy and stat.npy are pickles, which can run any code, and are never read. What they would have told stands in a
+file `recording.toml` beside F.npy or in the folder above: `frame_rate_hz`, a number or exact text such as "6250/1459",
+and any of `recording_id`, `subject_id` and `session_date`. Without an id a recording is named after its folders.
 """
 
 from __future__ import annotations
 
-import json
+import tomllib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from nuclr_stream.readers.trains import UNKNOWN_SUBJECT
 from nuclr_stream.recording import MAX_FILE_BYTES
 from nuclr_stream.traces import TraceRecording
 
-SIDECAR = "recording.json"
+ABOUT = "recording.toml"
 _TOLD = ("frame_rate_hz", "recording_id", "subject_id", "session_date")
 
 
 def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRecording:
-    """Read the folder of one plane; `frame_rate` goes before that of recording.json.
+    """Read the folder of one plane; `frame_rate` goes before that of recording.toml.
 
     Units are called roi<row of F.npy>; `cell_probability` is suite2p's. Raises RecordingError naming file and remedy.
     """
@@ -35,8 +35,8 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
     told = _told(plane)
     if frame_rate is None and "frame_rate_hz" not in told:
         raise RecordingError(
-            f"{where}: the frame rate is not known, for ops.npy is a pickle and is never read; write {SIDECAR} beside "
-            'F.npy: {"frame_rate_hz": 30.0}'
+            f"{where}: the frame rate is not known, for ops.npy is a pickle and is never read; write {ABOUT} beside "
+            "F.npy: frame_rate_hz = 30.0"
         )
     rate = _rate(told["frame_rate_hz"], where) if frame_rate is None else frame_rate
     fluorescence, neuropil = (_matrix(plane / name, where) for name in ("F.npy", "Fneu.npy"))
@@ -63,38 +63,37 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
 
 
 def _told(plane: Path) -> dict[str, Any]:
-    """What recording.json says: the one above, and over it the one of the plane. An id above gets the plane's name."""
+    """What recording.toml says: the one above, and over it the one of the plane. An id above gets the plane's name."""
     told: dict[str, Any] = {}
     for folder in (plane.parent, plane):
-        path = folder / SIDECAR
+        path = folder / ABOUT
         if path.is_file():
-            found = _read_json(path)
+            found = _read(path)
             if folder != plane and "recording_id" in found:
                 found["recording_id"] = f"{found['recording_id']}_{plane.name}"
             told |= found
     return told
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     where = f"{path.parent.name}/{path.name}"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordingError(f"{where}: not readable as JSON ({error})") from error
-    unknown = sorted(set(found) - set(_TOLD)) if isinstance(found, dict) else ["no object"]
-    if unknown:
-        raise RecordingError(f"{where}: {unknown[0]!r} is not known; it may hold {', '.join(_TOLD)}")
-    for name, value in found.items():
-        if name != "frame_rate_hz" and not isinstance(value, str):
-            raise RecordingError(f"{where}: field {name} is {value!r}; it must be text")
-    return dict(found)
+        raise RecordingError(f"{where}: not readable as TOML ({error}); correct it") from error
+    for key, value in found.items():
+        if key not in _TOLD or (key != "frame_rate_hz" and not (isinstance(value, str) and value)):
+            raise RecordingError(
+                f"{where}: {key} = {value!r}; it may hold {_TOLD[0]} and the texts {', '.join(_TOLD[1:])}"
+            )
+    return found
 
 
 def _rate(value: Any, where: str) -> Fraction:
     try:
         return rational(value)
     except ValueError as error:
-        raise RecordingError(f"{where}: {SIDECAR}: frame_rate_hz: {error}") from error
+        raise RecordingError(f"{where}: {ABOUT}: frame_rate_hz: {error}") from error
 
 
 def _matrix(path: Path, where: str) -> npt.NDArray[np.float32]:

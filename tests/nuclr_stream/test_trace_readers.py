@@ -81,7 +81,9 @@ def suite2p(folder: Path, seed: int = 0, **sidecar: object) -> Path:
     np.save(folder / "iscell.npy", np.array([[1, 0.9], [0, 0.1], [1, 0.8], [1, 0.7], [1, 0.6]]))
     np.save(folder / "ops.npy", {"fs": 2.0}, allow_pickle=True)
     if sidecar:
-        (folder / "recording.json").write_text(json.dumps(sidecar))
+        (folder / "recording.toml").write_text(
+            "".join(f"{key} = {json.dumps(value)}\n" for key, value in sidecar.items())
+        )
     return folder
 
 
@@ -100,7 +102,7 @@ def test_every_plane_is_a_population_and_combined_is_not_one_more(tmp_path: Path
     root = tmp_path / "m1" / "suite2p"
     for number, name in enumerate(("plane0", "plane1", "combined")):
         suite2p(root / name, number)
-    (root / "recording.json").write_text(json.dumps({"frame_rate_hz": "2/1", "recording_id": "m1", "subject_id": "m"}))
+    (root / "recording.toml").write_text('frame_rate_hz = "2/1"\nrecording_id = "m1"\nsubject_id = "m"\n')
     for found in (open_traces(tmp_path / "m1"), open_recordings(tmp_path)):
         assert [r.recording_id for r in found] == ["m1_plane0", "m1_plane1"]
         assert {r.subject_id for r in found} == {"m"}
@@ -108,7 +110,7 @@ def test_every_plane_is_a_population_and_combined_is_not_one_more(tmp_path: Path
 
 def test_the_frame_rate_is_asked_for_because_ops_is_never_unpickled(tmp_path: Path):
     plane = suite2p(tmp_path / "m2" / "plane0")
-    with pytest.raises(RecordingError, match=r"m2/plane0: the frame rate is not known.*recording\.json"):
+    with pytest.raises(RecordingError, match=r"m2/plane0: the frame rate is not known.*recording\.toml"):
         open_traces(plane)
     (found,) = open_traces(plane, frame_rate=RATE)
     assert (found.frame_rate, found.recording_id, found.subject_id) == (RATE, f"{tmp_path.name}_m2_plane0", "unknown")
@@ -122,11 +124,11 @@ def test_the_frame_rate_is_asked_for_because_ops_is_never_unpickled(tmp_path: Pa
         ("Fneu.npy", np.zeros((5, 3)), r"Fneu.npy \(5, 3\) and 4 cells"),
         ("iscell.npy", np.zeros((5, 2)), "0 cells in iscell.npy"),
         ("iscell.npy", np.zeros((4, 2)), r"iscell.npy is \(4, 2\); F.npy has 5 ROIs"),
-        ("recording.json", '{"frame_rate": 2}', "'frame_rate' is not known; it may hold frame_rate_hz"),
-        ("recording.json", '{"frame_rate_hz": -1}', "frame_rate_hz: -1 must be above 0"),
-        ("recording.json", '{"frame_rate_hz": 2, "subject_id": 3}', "field subject_id is 3; it must be text"),
-        ("recording.json", "[]", "'no object' is not known"),
-        ("recording.json", "{", "not readable as JSON"),
+        ("recording.toml", "frame_rate = 2", "frame_rate = 2; it may hold frame_rate_hz and the texts recording_id"),
+        ("recording.toml", "frame_rate_hz = -1", "frame_rate_hz: -1 must be above 0"),
+        ("recording.toml", "frame_rate_hz = [1]", "frame_rate_hz: .* is not a finite number"),
+        ("recording.toml", "subject_id = 3", "subject_id = 3; it may hold"),
+        ("recording.toml", "{", "not readable as TOML"),
     ],
 )
 def test_a_wrong_suite2p_folder_is_refused_with_its_file(tmp_path: Path, name, content, message):
