@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.export import write_bundle
-from nuclr_stream.bundle import SHIPPED, MembershipPart, load_bundle
+from exporters.export import _manifest
+from nuclr_stream.bundle import MembershipPart, load_bundle
 from nuclr_stream.errors import BundleError, ConfigError, RecordingError
 from nuclr_stream.recording import Recording
 from nuclr_stream.traces import TraceRecording
@@ -138,17 +140,17 @@ def test_recordings_of_which_nothing_is_left_are_dropped_and_none_at_all_is_an_e
         load_selected(tmp_path, settings.model_copy(update={"quality_keep": ("best",)}))
 
 
-def test_the_manifest_states_the_rules_and_old_manifests_load_without(tmp_path: Path) -> None:
+def test_the_manifest_states_the_rules_and_old_manifests_load_without(tiny_bundle: Path, tmp_path: Path) -> None:
     stated = {"quality_column": "label", "quality_keep": (1.0, "good", True), "min_rate_hz": 1.0, "drop_last_s": 300.0}
-    contents = tiny_contents()
-
-    write_bundle(replace(contents, membership=MembershipPart(**stated)), tmp_path / "b")
-    found = load_bundle(tmp_path / "b").manifest.membership
+    written = _manifest(replace(tiny_contents(), membership=MembershipPart(**stated))).model_dump(mode="json")
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny"))
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(content | {"membership": written["membership"]}))
+    found = load_bundle(folder).manifest.membership
     assert found is not None and found.model_dump(include=set(stated)) == stated
-    assert found.excluded_regions == ()
-    for shipped in SHIPPED.glob("*/manifest.json"):
-        load_bundle(shipped.parent)
-    text = (tmp_path / "b" / "manifest.json").read_text().replace('"drop_last_s"', '"drop_first_s"')
-    (tmp_path / "b" / "manifest.json").write_text(text)
-    with pytest.raises(BundleError, match=r"membership\.drop_"):
-        load_bundle(tmp_path / "b")
+    content.pop("membership", None)
+    (folder / "manifest.json").write_text(json.dumps(content))
+    assert load_bundle(folder).manifest.membership is None
+    (folder / "manifest.json").write_text(json.dumps(content | {"membership": {"drop_first_s": 1}}))
+    with pytest.raises(BundleError, match=r"membership\.drop_first_s"):
+        load_bundle(folder)
