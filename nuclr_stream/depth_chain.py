@@ -91,6 +91,19 @@ def quantiles(at_um: Float64Array, mass: Float64Array, probabilities: Sequence[f
     return [float(v) for v in np.interp(probabilities, mass[rising], at_um[rising])]
 
 
+def blurred_quantiles(
+    depth_um: Float64Array, mass: Float64Array, probabilities: Sequence[float], *, sd_um: float
+) -> list[float]:
+    """As `quantiles` of a mass that rises along an even grid, blurred by a normal; never outside of the grid."""
+    step_um = float(depth_um[1] - depth_um[0])
+    reach = int(np.ceil(4 * sd_um / step_um)) + 1
+    kernel = np.diff(ndtr((np.arange(-reach, reach + 2) - 0.5) * step_um / max(sd_um, 1e-9)))
+    spread = np.convolve(np.diff(mass) / (mass[-1] - mass[0]), kernel)
+    at_um = depth_um[0] + step_um * (np.arange(len(spread) + 1, dtype=np.float64) - reach)
+    found = quantiles(at_um, np.append(0.0, np.cumsum(spread)), probabilities)
+    return [float(v) for v in np.clip(found, depth_um[0], depth_um[-1])]
+
+
 def offset_likelihoods(
     depth_um: Float64Array,
     log_emission: Float64Array,

@@ -18,11 +18,11 @@ import numpy as np
 from nuclr_stream.binning import BoolArray, Int64Array
 from nuclr_stream.depth_chain import (
     Float64Array,
+    blurred_quantiles,
     forward_backward,
     free_step,
     likeliest_path,
     passed,
-    quantiles,
 )
 from nuclr_stream.errors import PlacementError
 
@@ -46,14 +46,16 @@ class PlacementSettings:
     step_um: distance of the depths of the grid. stay_um: mean thickness of a region.
     correlation, correlation_um: how alike the errors of two units at one depth are, and over what distance that fades.
     outlier: share of units that say nothing about their depth, however sure they are.
+    border_sd_um: how far units change region from where the border lies: no border is a plane.
     plan_sd_um: how far a border lies from where the plan has it once the offset is right.
     """
 
     step_um: float = 10.0
     stay_um: float = 600.0
     correlation: float = 0.3
-    correlation_um: float = 100.0
+    correlation_um: float = 50.0
     outlier: float = 0.05
+    border_sd_um: float = 20.0
     plan_sd_um: float = 100.0
 
 
@@ -271,7 +273,7 @@ def _place_shank(
     along = np.diag(step[order, order]) + np.diag(step[order[:-1], order[1:]], 1)
     within, ordered = forward_backward(column.log_emission[:, order], start=ends[0] / count, step=along, end=ends[-1])
     names = tuple(units.classes[c] for c in order)
-    boundaries = borders(column.depth_um, within, names)
+    boundaries = borders(column.depth_um, within, names, settings)
     return ShankPlacement(
         shank=shank,
         units=len(rows),
@@ -284,14 +286,16 @@ def _place_shank(
     )
 
 
-def borders(depth_um: Float64Array, posterior: Float64Array, names: Sequence[str]) -> tuple[Boundary, ...]:
+def borders(
+    depth_um: Float64Array, posterior: Float64Array, names: Sequence[str], settings: PlacementSettings
+) -> tuple[Boundary, ...]:
     """The borders that lie on the shank more likely than not, from the posterior (G, K) of an ordered chain."""
     found = []
     for k, mass in enumerate(passed(posterior).T):
         on_shank = float(mass[-1] - mass[0])
         if on_shank < 0.5:
             continue
-        low, middle, high = quantiles(depth_um, (mass - mass[0]) / on_shank, QUANTILES)
+        low, middle, high = blurred_quantiles(depth_um, mass, QUANTILES, sd_um=settings.border_sd_um)
         found.append(Boundary(names[k], names[k + 1], middle, low, high, on_shank))
     return tuple(found)
 

@@ -106,7 +106,7 @@ def _planned_boundaries(
     leave = np.full(states - 1, 1 - np.exp(-column.step_um / settings.stay_um))
     anywhere = np.ones(states)
     posterior, _ = forward_backward(log_emission, start=anywhere / states, step=ordered_step(leave), end=anywhere)
-    return borders(column.depth_um, posterior, [planned.region for planned in plan])
+    return borders(column.depth_um, posterior, [planned.region for planned in plan], settings)
 
 
 def _mean_probability(
