@@ -51,8 +51,9 @@ class Subscription:
     """Everything that the daemon says about one stream (`stream` "" means all of them), in order and without repeats.
 
     Iterating yields Predictions and raises DaemonGoneError once the daemon has been silent for a second; iterate on and
-    it comes back by itself. `lost` counts predictions that never arrived (a slow reader), `state` is the last
-    StreamState, `daemon` the last DaemonState.
+    it comes back by itself. Raises WireError with the reason "version" for a daemon of a release that says things in
+    another form. `lost` counts predictions that never arrived (a slow reader), `state` is the last StreamState,
+    `daemon` the last DaemonState.
     """
 
     def __init__(self, stream: str = "", *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT) -> None:
@@ -119,7 +120,9 @@ class Subscription:
             return
         try:
             message = wire.decode(frames)
-        except WireError:
+        except WireError as error:
+            if error.reason == "version":  # every message of its kind is like this: silence would look like no data
+                raise
             self.malformed += 1
             return
         assert isinstance(message, wire.Output)  # its topic says so

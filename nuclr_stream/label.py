@@ -17,10 +17,24 @@ from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import Recorded, Recording, require_fit
 from nuclr_stream.stability import NEVER
 from nuclr_stream.traces import TraceRecording
-from nuclr_stream.wire import Abstained, Predictions, TaskPredictions
+from nuclr_stream.wire import Abstained, Predictions, TaskPredictions, UnitFlag
 
 Row = dict[str, str | int | float]
 OnEnd = Callable[[Predictions, Mapping[str, Float32Array]], None]
+
+HEAD = (
+    *("recording_id", "unit_id", "task", "time_s", "final"),
+    *("prediction", "probability", "set", "abstained", "why", "stable_since_s"),
+    *("windows", "effective_n", "familiarity", "flags"),
+)
+_REASONS = {
+    Abstained.NO: "",
+    Abstained.NO_EVIDENCE: "no window yet",
+    Abstained.LOW_PROBABILITY: "probability below the abstention threshold",
+    Abstained.UNFAMILIAR_UNIT: "unlike the units of training, see flags",
+    Abstained.SMALL_POPULATION: "population below minimum",
+    Abstained.NONFINITE: "the readout gave no number",
+}
 
 
 def label_recording(
@@ -35,8 +49,10 @@ def label_recording(
     """Yield a row per unit and task at every multiple of `every_s` seconds, and one with final = 1 at the end.
 
     Every row holds recording_id, unit_id, task, time_s (from sample 0), final, prediction (the top class, abstained or
-    not), probability, abstained, windows, reason and a p_<class> per class of the task. Rows before the first window
-    have windows 0 and the prior as probabilities. A bundle without readouts gives a row per unit with no task, and its
+    not), probability, set (classes with | between them), abstained, why, stable_since_s, windows, effective_n,
+    familiarity, flags (words with | between them), reason (why in a sentence) and a p_<class> per class of the task;
+    docs/protocol.md says what they mean. Rows before the first window have windows 0, the prior as probabilities and no
+    stable_since_s. A bundle without readouts gives a row per unit with no task, and its
     mean embedding as e_0, e_1, ... `on_window` is told the time of every window as it is done,
     `on_end` the last predictions, if there are any, and where their units are.
     """
@@ -83,7 +99,6 @@ def write_labels(
     Raises NuclrStreamError when it cannot be written, RecordingError for a recording that the bundle cannot take.
     """
     classes = dict.fromkeys(c for name in model.task_names for c in model.task(name).classes)
-    head = ["recording_id", "unit_id", "task", "time_s", "final", "prediction", "probability", "abstained", "windows"]
     temporary = out.with_name(out.name + ".part")
     rows = 0
     try:
@@ -93,7 +108,7 @@ def write_labels(
     try:
         with file:
             columns = [f"p_{c}" for c in classes] or [f"e_{d}" for d in range(model.manifest.embedding_dim)]
-            writer = csv.DictWriter(file, [*head, *columns, "reason"], restval="")
+            writer = csv.DictWriter(file, [*HEAD, *columns, "reason"], restval="")
             writer.writeheader()
             for recording in recordings:
 
@@ -128,25 +143,43 @@ def _rows(recording: Recorded, model: Model, latest: Labelled | None, time_s: fl
     if not model.task_names:
         yield from (common | row for row in _embeddings(recording, model, latest))
         return
-    predictions = None if latest is None else latest.predictions
-    tasks = _before_any_window(recording, model) if predictions is None else predictions.tasks
-    units = len(recording.unit_ids)
-    windows = np.zeros(units, dtype=int) if predictions is None else predictions.windows
-    outside = predictions is not None and "population_below_minimum" in predictions.reasons
+    tasks = _before_any_window(recording, model) if latest is None else latest.predictions.tasks
+    units = [_unit(recording, latest, u) for u in range(len(recording.unit_ids))]
     for task in tasks:
-        top = task.probabilities.argmax(axis=1)
-        for u in range(units):
-            probability = float(task.probabilities[u, top[u]])
-            yield common | {
-                "unit_id": str(recording.unit_ids[u]),
-                "task": task.name,
-                "prediction": task.classes[top[u]],
-                "probability": round(probability, 6),
-                "abstained": int(task.abstained[u]),
-                "windows": int(windows[u]),
-                "reason": _reason(recording, model, int(windows[u]), outside, bool(task.abstained[u])),
-                **{f"p_{c}": round(float(p), 6) for c, p in zip(task.classes, task.probabilities[u], strict=True)},
-            }
+        for u, unit in enumerate(units):
+            answer = _answer(task, u, recording.sample_rate)
+            reason = _reason(recording, model, Abstained(task.why[u]))
+            yield common | unit | answer | {"reason": reason}
+
+
+def _unit(recording: Recorded, latest: Labelled | None, u: int) -> Row:
+    """Return what is known of a unit whatever the task."""
+    if latest is None:
+        return {"unit_id": str(recording.unit_ids[u]), "windows": 0, "effective_n": 0, "familiarity": 0, "flags": ""}
+    said = latest.predictions
+    return {
+        "unit_id": said.unit_ids[u],
+        "windows": int(said.windows[u]),
+        "effective_n": round(float(said.effective_n[u]), 3),
+        "familiarity": round(float(said.familiarity[u]), 3),
+        "flags": "|".join(UnitFlag(int(said.flags[u])).words),
+    }
+
+
+def _answer(task: TaskPredictions, u: int, sample_rate: Fraction) -> Row:
+    """Return what a task says of a unit; stable_since_s is empty without evidence."""
+    why, since = Abstained(task.why[u]), int(task.stable_since[u])
+    top = int(task.probabilities[u].argmax())
+    return {
+        "task": task.name,
+        "prediction": task.classes[top],
+        "probability": round(float(task.probabilities[u, top]), 6),
+        "set": "|".join(name for name, inside in zip(task.classes, task.sets[u], strict=True) if inside),
+        "abstained": int(why != Abstained.NO),
+        "why": why.word,
+        "stable_since_s": "" if since == NEVER else float(since / sample_rate),
+        **{f"p_{c}": round(float(p), 6) for c, p in zip(task.classes, task.probabilities[u], strict=True)},
+    }
 
 
 def _embeddings(recording: Recorded, model: Model, latest: Labelled | None) -> Iterator[Row]:
@@ -154,7 +187,7 @@ def _embeddings(recording: Recorded, model: Model, latest: Labelled | None) -> I
         windows = 0 if latest is None else int(latest.predictions.windows[u])
         mean = latest.mean[u] if latest is not None and windows else ()
         row: Row = {"unit_id": str(unit_id), "task": "", "windows": windows}
-        reason = "the bundle has no readouts" if windows else _reason(recording, model, 0, False, False)
+        reason = "the bundle has no readouts" if windows else _reason(recording, model, Abstained.NO_EVIDENCE)
         yield row | {"reason": reason} | {f"e_{d}": float(value) for d, value in enumerate(mean)}
 
 
@@ -175,13 +208,9 @@ def _before_any_window(recording: Recorded, model: Model) -> list[TaskPrediction
     ]
 
 
-def _reason(recording: Recorded, model: Model, windows: int, outside: bool, abstained: bool) -> str:
-    """Say why a prediction is abstained from, or that nothing is wrong (empty)."""
+def _reason(recording: Recorded, model: Model, why: Abstained) -> str:
+    """Say in words why a prediction is abstained from, or that nothing is wrong (empty)."""
     spec = model.manifest.spec
     if grid_of(recording.sample_rate, spec).complete_bins(recording.num_samples) < spec.bins:
         return f"recording of {recording.duration_s:g} s is shorter than a window of {spec.window_s:g} s"
-    if not windows:
-        return "no window yet"
-    if outside:
-        return "population below minimum"
-    return "probability below the abstention threshold" if abstained else ""
+    return _REASONS[why]

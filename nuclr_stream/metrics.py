@@ -37,13 +37,20 @@ LATENCY_BUCKETS_S = (
 
 @dataclass(frozen=True)
 class StreamFigures:
-    """The gauges of one stream."""
+    """The figures of one stream.
+
+    `abstained` are units by task and reason, reasons that occur only; `flips` changes of a top class by task since the
+    stream is known, epochs that ended included.
+    """
 
     units: int
     active_units: int
     progress: float
     missing: float
     skipped_steps: int
+    unfamiliar_units: int
+    abstained: Mapping[tuple[str, str], int]
+    flips: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class Metrics(Collector):
             for stream, values in figures.streams.items():
                 gauge.add_metric([stream], getattr(values, name))
             yield gauge
+        yield from _of_tasks(figures.streams)
 
 
 _GAUGES = {
@@ -125,7 +133,26 @@ _GAUGES = {
     "progress": "Towards the first window, 0 to 1",
     "missing": "Fraction of the last window without data",
     "skipped_steps": "Steps of this epoch overtaken by newer ones",
+    "unfamiliar_units": "Units that are unlike those of training",
 }
+
+
+def _of_tasks(streams: Mapping[str, StreamFigures]) -> Iterator[Metric]:
+    abstained = GaugeMetricFamily(
+        "nuclr_stream_stream_abstained_units",
+        "Units for which no class is named, by task and reason",
+        labels=["stream", "task", "why"],
+    )
+    flips = CounterMetricFamily(
+        "nuclr_stream_stream_flips", "Changes of a unit's top class, by task", labels=["stream", "task"]
+    )
+    for stream, values in streams.items():
+        for (task, why), units in values.abstained.items():
+            abstained.add_metric([stream, task, why], units)
+        for task, count in values.flips.items():
+            flips.add_metric([stream, task], count)
+    yield abstained
+    yield flips
 
 
 def _histogram(name: str, text: str, registry: CollectorRegistry) -> Histogram:

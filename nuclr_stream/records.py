@@ -1,6 +1,6 @@
 """A file of everything that was published: `serve --record FILE` writes it, `read_records` reads it back.
 
-Format: the 8 bytes b"NUCLRRC1", then messages; a message is its number of frames and the length of every frame, each a
+Format: the 8 bytes b"NUCLRRC2", then messages; a message is its number of frames and the length of every frame, each a
 little-endian uint32, then the frames as they were published (docs/protocol.md). A torn last message, as a crash leaves
 it, is dropped when the file is read or carried on; a file that is damaged elsewhere is refused, never cut.
 """
@@ -15,7 +15,8 @@ from typing import IO
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.wire import MAX_REPLY_BYTES, Message, decode
 
-MAGIC = b"NUCLRRC1"
+MAGIC = b"NUCLRRC2"
+"""Its last digit is the version of the predictions in the file: those of another one cannot be read or carried on."""
 _MAX_FRAMES = 4096
 
 
@@ -80,7 +81,9 @@ def _whole_length(file: IO[bytes], path: Path) -> int:
 
 def _check_magic(file: IO[bytes], path: Path) -> None:
     if file.read(len(MAGIC)) != MAGIC:
-        raise NuclrStreamError(f"{path.name}: not a record of predictions; choose another file with --record")
+        raise NuclrStreamError(
+            f"{path.name}: not a record of predictions of this version; choose another file with --record"
+        )
 
 
 def _read_frames(file: IO[bytes], path: Path) -> list[bytes] | None:

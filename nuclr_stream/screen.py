@@ -11,8 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nuclr_stream.binning import BoolArray
-from nuclr_stream.wire import Predictions, TaskPredictions
+from nuclr_stream.wire import Abstained, Predictions, TaskPredictions, UnitFlag
 
 REFRESH_S = 0.2
 _COLOURS = ("green", "magenta", "cyan", "yellow", "blue", "red", "bright_green", "bright_magenta")
@@ -61,13 +60,15 @@ class Screen:
         for task in predictions.tasks:
             table.add_column(task.name.replace("_", " "), no_wrap=True)
         table.add_column("windows", justify="right")
+        table.add_column("notes", no_wrap=True)
         names = predictions.unit_ids
         rows = sorted(range(len(names)), key=lambda row: self._place.get(names[row], row))
         room = min(max(self._console.height - 8, 5), len(rows))
         for place in np.linspace(0, len(rows) - 1, room).astype(int).tolist():
             row = rows[place]
-            cells = [_cell(task, row) for task in predictions.tasks]
-            table.add_row(names[row], *cells, str(predictions.windows[row]))
+            cells = [_cell(predictions, task, row) for task in predictions.tasks]
+            notes = ", ".join(UnitFlag(int(predictions.flags[row])).words).replace("_", " ")
+            table.add_row(names[row], *cells, str(predictions.windows[row]), notes)
         if len(rows) > room:
             table.caption = f"{room} of {len(rows)} units"
         return Group(Text(headline(predictions, note)), table)
@@ -77,20 +78,24 @@ def headline(predictions: Predictions, note: str = "") -> str:
     """Return one line that says how far the stream is and of how many units something is said."""
     time_s = float(predictions.end_sample / predictions.sample_rate)
     units = len(predictions.unit_ids)
-    said = ", ".join(f"{task.name} of {int(told(predictions, task).sum())}" for task in predictions.tasks)
-    parts = [f"{predictions.stream}  {time_s:7.1f} s  {units} units", said, predictions.state, note]
+    said = ", ".join(f"{task.name} of {int((~task.abstained).sum())}" for task in predictions.tasks)
+    unfamiliar = int(predictions.unfamiliar.sum())
+    strange = f"{unfamiliar} unfamiliar" if unfamiliar else ""
+    parts = [f"{predictions.stream}  {time_s:7.1f} s  {units} units", said, strange, predictions.state, note]
     return "  ".join(part for part in (*parts, *predictions.reasons) if part)
 
 
-def told(predictions: Predictions, task: TaskPredictions) -> BoolArray:
-    """Return of which units (U,) the task names a class: those with a window that are not abstained from."""
-    named: BoolArray = (predictions.windows > 0) & ~task.abstained
-    return named
+def _cell(predictions: Predictions, task: TaskPredictions, row: int) -> Text:
+    """Return the top class, a bar as long as its probability, and for how long it is the top class.
 
-
-def _cell(task: TaskPredictions, row: int) -> Text:
-    """Return the top class and a bar as long as its probability; grey where it is abstained from."""
-    top = int(np.argmax(task.probabilities[row]))
+    Where it is abstained from it is grey, with the reason; other classes of the set stand behind it, if the set says
+    anything.
+    """
+    top, why = int(np.argmax(task.probabilities[row])), Abstained(task.why[row])
     bar = "█" * round(_BAR * float(task.probabilities[row, top]))
-    style = "bright_black" if task.abstained[row] else _COLOURS[top % len(_COLOURS)]
-    return Text(f"{task.classes[top]:<6} {bar:<{_BAR}}", style=style)
+    held_s = float((predictions.end_sample - int(task.stable_since[row])) / predictions.sample_rate)
+    others = [name for k, name in enumerate(task.classes) if task.sets[row, k] and k != top]
+    beside = f" or {', '.join(others)}" if others and not task.sets[row].all() else ""
+    note = why.word.replace("_", " ") if why else f"{held_s:.0f} s{beside}"
+    style = "bright_black" if why else _COLOURS[top % len(_COLOURS)]
+    return Text(f"{task.classes[top]:<6} {bar:<{_BAR}} {note}", style=style)

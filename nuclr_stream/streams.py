@@ -11,7 +11,7 @@ from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.metrics import StreamFigures
 from nuclr_stream.window import Window
-from nuclr_stream.wire import Event, Input, Predictions, StreamState, StreamStatus
+from nuclr_stream.wire import Abstained, Event, Input, Predictions, StreamState, StreamStatus
 
 SILENT_NS = 2 * 10**9
 """A source that sent nothing, not even a heartbeat, for so long makes its stream degraded."""
@@ -42,6 +42,7 @@ class Stream:
         self._instance = instance
         self._seq = 0
         self._skipped = 0
+        self._flips: Counter[str] = Counter()
         self._told = self._seen()
 
     def take(self, message: Input, now_ns: int) -> Iterator[Window]:
@@ -83,6 +84,7 @@ class Stream:
         if self.latest is None or self.latest.predictions.epoch != said.epoch:
             self._skipped = 0
         self._skipped += said.skipped_steps
+        self._flips.update({task.name: task.flips for task in said.tasks})
         self._seq += 1
         said = replace(said, seq=self._seq, instance=self._instance, published_ns=now_ns, skipped_steps=self._skipped)
         self.latest = replace(labelled, predictions=said)
@@ -141,7 +143,7 @@ class Stream:
 
     @property
     def figures(self) -> StreamFigures:
-        """The gauges of the stream."""
+        """The figures of the stream."""
         said = self._said
         return StreamFigures(
             units=len(self.labeler.population.units.index),
@@ -149,12 +151,20 @@ class Stream:
             progress=self.labeler.population.progress,
             missing=said.missing if said else 0.0,
             skipped_steps=said.skipped_steps if said else 0,
+            unfamiliar_units=int(said.unfamiliar.sum()) if said else 0,
+            abstained=_abstained(said) if said else {},
+            flips=self._flips.copy(),
         )
 
     def _seen(self) -> _Seen:
         population = self.labeler.population
         missing = population.counters["samples_missing"]
         return _Seen(population.epoch, population.units.version, missing, population.ended)
+
+
+def _abstained(said: Predictions) -> Counter[tuple[str, str]]:
+    """Count the units for which no class is named by task and reason."""
+    return Counter((task.name, Abstained(why).word) for task in said.tasks for why in task.why.tolist() if why)
 
 
 class Streams:

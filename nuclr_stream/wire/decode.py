@@ -98,7 +98,9 @@ def _header(frame: bytes | memoryview, layout: Layout) -> dict[str, Any]:
     version = header.get("v")
     if type(version) is not int or version != layout.version:
         other = version if type(version) is int else type(version).__name__
-        raise WireError("version", f"{layout.kind} of version {other}; this side knows version {layout.version}")
+        raise WireError(
+            "version", f"{layout.kind} of version {other}; this side knows version {layout.version}: use one release"
+        )
     return header
 
 

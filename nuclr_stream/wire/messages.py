@@ -53,13 +53,23 @@ class UnitFlag(IntFlag):
     UNFAMILIAR_RATE = 32
     UNSORTED = 64
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The names of the bits that are set, in lower case; bits of later releases have none."""
+        return tuple(str(bit.name).lower() for bit in type(self) if bit in self)
+
+
+_UNFAMILIAR = np.uint8(
+    UnitFlag.UNFAMILIAR_EMBEDDING | UnitFlag.UNFAMILIAR_STATISTICS | UnitFlag.UNFAMILIAR_RATE | UnitFlag.UNSORTED
+)
+
 
 class Abstained(IntEnum):
     """Why no class is named for a unit; NO where one is. Of several reasons the first of this list is given:
 
-    NO_EVIDENCE: no window yet. NONFINITE: the readout gave no number. SMALL_POPULATION: the population is smaller than
-    training saw. UNFAMILIAR_UNIT: the unit is unlike those of training, its flags say how. LOW_PROBABILITY: the top
-    class is less probable than the bundle's threshold.
+    NO_EVIDENCE: nothing has been gathered yet. NONFINITE: the readout gave no number. SMALL_POPULATION: the population
+    is smaller than training saw. UNFAMILIAR_UNIT: the unit is unlike those of training, its flags say how.
+    LOW_PROBABILITY: the top class is less probable than the bundle's threshold.
     """
 
     NO = 0
@@ -68,6 +78,11 @@ class Abstained(IntEnum):
     UNFAMILIAR_UNIT = 3
     SMALL_POPULATION = 4
     NONFINITE = 5
+
+    @property
+    def word(self) -> str:
+        """The name in lower case, empty for NO."""
+        return self.name.lower() if self else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +227,9 @@ class Predictions:
 
     `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `evidence` (U,) float32
     the same as non-overlapping windows, `effective_n` (U,) float32 how many independent windows they are worth.
-    `familiarity` (U,) float32 is how far a unit is from what training saw, as a ratio to the bundle's limit: above 1 it
-    is unfamiliar, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,) uint8 of UnitFlag.
+    `familiarity` (U,) float32 is how far a unit is from what training saw, its largest distance as a ratio to the
+    bundle's limit: above 1 it is unfamiliar, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,)
+    uint8 of UnitFlag.
     """
 
     stream: str
@@ -242,6 +258,12 @@ class Predictions:
     familiarity: Float32Array
     flags: UInt8Array
     tasks: tuple[TaskPredictions, ...]
+
+    @property
+    def unfamiliar(self) -> BoolArray:
+        """Which units (U,) are unlike those of training in any respect that the flags name."""
+        unfamiliar: BoolArray = (self.flags & _UNFAMILIAR) != 0
+        return unfamiliar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

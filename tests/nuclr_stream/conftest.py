@@ -128,8 +128,9 @@ def assert_same(found: list[Predictions], expected: list[Predictions]) -> None:
             other.state,
             other.reasons,
         )
-        for name in ("windows", "evidence", "flags", "unit_index"):
+        for name in ("windows", "evidence", "effective_n", "familiarity", "flags", "unit_index"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
         for task, same in zip(one.tasks, other.tasks, strict=True):
-            assert np.array_equal(task.probabilities, same.probabilities), task.name
-            assert np.array_equal(task.abstained, same.abstained), task.name
+            assert task.flips == same.flips
+            for name in ("probabilities", "sets", "why", "stable_since"):
+                assert np.array_equal(getattr(task, name), getattr(same, name)), (task.name, name)

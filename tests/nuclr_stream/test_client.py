@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 import zmq
@@ -322,6 +323,18 @@ def test_what_the_snapshot_held_is_not_repeated_and_what_is_lost_is_counted() ->
         found = [next(predictions) for _ in range(2)]
     assert [(one.instance, one.seq) for one in found] == [(2, 2), (2, 3)], "a new daemon counts from one again"
     assert predictions.lost == 3
+
+
+def test_predictions_of_another_release_are_an_error_and_not_silence() -> None:
+    frames = wire.encode(prediction(1))
+    frames[1] = msgpack.packb(msgpack.unpackb(frames[1]) | {"v": 1})
+    with Stub() as daemon, Subscription("rig", **daemon.where) as predictions:
+        while daemon.results.recv()[1:] != b"daemon/":
+            pass  # all subscriptions have arrived
+        daemon.publish(frames, prediction(2))
+        with pytest.raises(WireError, match="predictions of version 1; this side knows version 2"):
+            next(predictions)
+        assert (next(predictions).seq, predictions.malformed) == (2, 0), "whoever goes on hears what can be read"
 
 
 def test_a_daemon_that_gives_no_snapshot_is_followed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

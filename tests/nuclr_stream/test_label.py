@@ -13,7 +13,7 @@ from nuclr_stream.inference import Model
 from nuclr_stream.label import label_recording, write_labels
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import MAX_SPIKES, recording_messages
-from nuclr_stream.wire import End, SpikeBatch
+from nuclr_stream.wire import Abstained, End, SpikeBatch, UnitFlag
 from tests.nuclr_stream.streams import random_recording
 
 
@@ -29,7 +29,9 @@ def test_rows_at_every_interval_and_at_the_end(model, tmp_path):
         table = list(csv.DictReader(file))
     assert len(table) == rows == 12 * 2 * 6
     assert list(table[0]) == [
-        *("recording_id", "unit_id", "task", "time_s", "final", "prediction", "probability", "abstained", "windows"),
+        *("recording_id", "unit_id", "task", "time_s", "final"),
+        *("prediction", "probability", "set", "abstained", "why", "stable_since_s"),
+        *("windows", "effective_n", "familiarity", "flags"),
         *("p_E", "p_PV", "p_SST", "p_VIP", "p_CTX", "p_HPF", "p_TH", "reason"),
     ]
     windows = defaultdict(set)
@@ -42,7 +44,9 @@ def test_rows_at_every_interval_and_at_the_end(model, tmp_path):
 
 def test_before_the_first_window_a_row_holds_the_prior_and_abstains(model):
     first = next(label_recording(random_recording(1, units=12, seconds=25), model, every_s=5.0))
-    assert (first["windows"], first["abstained"], first["reason"]) == (0, 1, "no window yet")
+    assert (first["windows"], first["abstained"], first["why"]) == (0, 1, "no_evidence")
+    assert (first["reason"], first["set"], first["stable_since_s"]) == ("no window yet", "E|PV|SST|VIP", "")
+    assert (first["effective_n"], first["familiarity"], first["flags"]) == (0, 0, "")
     assert [first[f"p_{c}"] for c in ("E", "PV", "SST", "VIP")] == [0.25] * 4
     assert "p_CTX" not in first, "classes of other tasks stay empty"
 
@@ -53,7 +57,7 @@ def test_the_prediction_is_the_top_class_even_when_abstained(model):
         best = max(classes, key=lambda c: row[f"p_{c}"])
         assert row["prediction"] == best
         assert row["probability"] == row[f"p_{best}"]
-        assert (row["reason"] != "") == bool(row["abstained"])
+        assert (row["reason"] != "") == (row["why"] != "") == bool(row["abstained"])
 
 
 def test_the_last_row_is_what_the_live_labeler_says(model):
@@ -75,7 +79,55 @@ def test_a_recording_shorter_than_a_window_gives_final_rows_with_the_reason(mode
 
 def test_a_small_population_says_so(model):
     rows = list(label_recording(random_recording(1, units=6, seconds=12), model))
-    assert {(r["abstained"], r["reason"]) for r in rows} == {(1, "population below minimum")}
+    assert {(r["abstained"], r["why"], r["reason"]) for r in rows} == {
+        (1, "small_population", "population below minimum")
+    }
+    assert {r["flags"] for r in rows} == {"out_of_distribution"}
+
+
+def test_a_row_says_since_when_its_class_is_the_same(model):
+    rows = list(label_recording(random_recording(8, units=12, seconds=40), model, every_s=1.0))
+    last: dict[tuple[str, str], tuple[str, float]] = {}
+    changes = 0
+    for row in rows:
+        if not row["windows"]:
+            assert row["stable_since_s"] == ""
+            continue
+        key = row["unit_id"], row["task"]
+        prediction, since_s = last.get(key, ("", 0.0))
+        if row["prediction"] != prediction:
+            changes += prediction != ""
+            since_s = row["time_s"]
+        assert row["stable_since_s"] == since_s
+        last[key] = row["prediction"], since_s
+    assert len(last) == 24
+    assert changes > 0, "or nothing was tested"
+
+
+def test_a_row_holds_what_the_predictions_say_of_the_unit(model, monkeypatch):
+    label = Labeler.label
+
+    def strange(labeler, window):
+        labelled = label(labeler, window)
+        said = labelled.predictions
+        count = len(said.unit_ids)
+        tasks = tuple(
+            replace(
+                task,
+                sets=np.arange(len(task.classes)) % 2 == np.zeros((count, 1)),
+                why=np.full(count, Abstained.UNFAMILIAR_UNIT, dtype=np.uint8),
+            )
+            for task in said.tasks
+        )
+        flags = np.full(count, UnitFlag.SILENT | UnitFlag.UNFAMILIAR_RATE, dtype=np.uint8)
+        numbers = {"effective_n": np.full(count, 1.25, np.float32), "familiarity": np.full(count, 2.5, np.float32)}
+        return replace(labelled, predictions=replace(said, tasks=tasks, flags=flags, **numbers))
+
+    monkeypatch.setattr(Labeler, "label", strange)
+    row = next(label_recording(random_recording(1, units=12, seconds=11), model))
+    assert (row["set"], row["why"], row["flags"]) == ("E|SST", "unfamiliar_unit", "silent|unfamiliar_rate")
+    assert (row["effective_n"], row["familiarity"]) == (1.25, 2.5)
+    assert row["reason"] == "unlike the units of training, see flags"
 
 
 def test_a_recording_with_more_units_than_the_bundle_takes_is_refused(model):

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +21,7 @@ from nuclr_stream.health import Board, HealthServer
 from nuclr_stream.metrics import LATENCY_BUCKETS_S, Figures, Metrics, StreamFigures
 from nuclr_stream.recording import Recording
 from nuclr_stream.sources.replay import replay
+from nuclr_stream.wire import Abstained
 from tests.nuclr_stream.conftest import ended, until, where
 
 RunDaemon = Callable[..., Daemon]
@@ -54,7 +56,18 @@ def test_counts_and_times(metrics: Metrics) -> None:
     metrics.figures = Figures(
         inputs={"received": 7},
         dropped={"malformed_kind": 2},
-        streams={"a": StreamFigures(units=5, active_units=4, progress=0.5, missing=0.1, skipped_steps=3)},
+        streams={
+            "a": StreamFigures(
+                units=5,
+                active_units=4,
+                progress=0.5,
+                missing=0.1,
+                skipped_steps=3,
+                unfamiliar_units=2,
+                abstained={("cell_type", "low_probability"): 3, ("cell_type", "no_evidence"): 1},
+                flips={"cell_type": 6, "brain_region": 0},
+            )
+        },
         queue_bytes=99,
     )
     found = samples(metrics.text().decode())
@@ -72,6 +85,11 @@ def test_counts_and_times(metrics: Metrics) -> None:
         ("nuclr_stream_stream_units", ("a",)): 5,
         ("nuclr_stream_stream_active_units", ("a",)): 4,
         ("nuclr_stream_stream_missing", ("a",)): 0.1,
+        ("nuclr_stream_stream_unfamiliar_units", ("a",)): 2,
+        ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "low_probability")): 3,
+        ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "no_evidence")): 1,
+        ("nuclr_stream_stream_flips_total", ("a", "cell_type")): 6,
+        ("nuclr_stream_stream_flips_total", ("a", "brain_region")): 0,
         ("nuclr_stream_step_latency_seconds_bucket", ("0.01",)): 0,
         ("nuclr_stream_step_latency_seconds_bucket", ("0.02",)): 1,
         ("nuclr_stream_label_seconds_sum", ()): 0.01,
@@ -88,7 +106,9 @@ def test_names_are_prefixed_and_buckets_are_the_documented_ones(metrics: Metrics
 
 def test_series_stay_few_with_every_stream_and_every_reason(metrics: Metrics) -> None:
     reasons = {f"reason_{k}": 1 for k in range(40)}
-    streams = {f"probe{k}": StreamFigures(1, 1, 1.0, 0.0, 0) for k in range(12)}
+    tasks = ("cell_type", "brain_region")
+    abstained = {(task, why): 1 for task in tasks for why in ("no_evidence", "low_probability")}
+    streams = {f"probe{k}": StreamFigures(1, 1, 1.0, 0.0, 0, 1, abstained, dict.fromkeys(tasks, 1)) for k in range(12)}
     metrics.figures = Figures(inputs=reasons, dropped=reasons, streams=streams)
     for kind in ("SnapshotRequest", "EmbeddingsRequest", "EmbedWindowRequest", "StatusRequest"):
         metrics.queried(kind)
@@ -153,7 +173,8 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
     run_daemon: RunDaemon, recording: Recording
 ) -> None:
     daemon = run_daemon()
-    assert len(list(replay(recording, **where(daemon)))) == 11
+    said = [received.predictions for received in replay(recording, **where(daemon))]
+    assert len(said) == 11
     with (
         Subscription("", **where(daemon, "results", "query")) as heard,
         Publisher(daemon.endpoints["data"], stream="random_0", sample_rate=30_000, epoch=1) as stale,
@@ -166,6 +187,19 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
     found = samples(get(url + "/metrics")[1])
     assert found["nuclr_stream_predictions_total", ()] == 11
     assert found["nuclr_stream_step_latency_seconds_count", ()] == 11
+    for task in (0, 1):
+        name, last = said[-1].tasks[task].name, said[-1].tasks[task]
+        flips = sum(one.tasks[task].flips for one in said)
+        tops = np.array([one.tasks[task].probabilities.argmax(axis=1) for one in said])
+        assert (
+            found["nuclr_stream_stream_flips_total", ("random_0", name)]
+            == flips
+            == np.diff(tops, axis=0).astype(bool).sum()
+        )
+        for why in Abstained:
+            units = found.get(("nuclr_stream_stream_abstained_units", ("random_0", name, why.word)), 0)
+            assert units == (0 if why == Abstained.NO else (last.why == why).sum())
+    assert found["nuclr_stream_stream_unfamiliar_units", ("random_0",)] == said[-1].unfamiliar.sum()
     inputs = {labels[0]: value for (name, labels), value in found.items() if name == "nuclr_stream_inputs_total"}
     assert inputs["received"] == inputs["accepted"] + inputs["rejected_stale_epoch"]
     assert inputs["spikes_received"] == inputs["spikes_accepted"] == len(recording.spike_samples)

@@ -103,6 +103,18 @@ def test_whether_a_unit_is_abstained_from_follows_from_why():
     assert every.abstained.tolist() == [False, True, True, True, True, True]
 
 
+def test_whether_a_unit_is_unfamiliar_follows_from_its_flags():
+    flags = np.array([0, 7, *(wire.UnitFlag.UNSORTED >> k for k in range(4)), 128], dtype=np.uint8)
+    message = dataclasses.replace(MESSAGES["predictions"], flags=flags)
+    assert message.unfamiliar.tolist() == [False, False, True, True, True, True, False]
+
+
+def test_flags_and_reasons_have_words_and_what_later_releases_say_has_none():
+    assert wire.UnitFlag(0).words == ()
+    assert wire.UnitFlag(2 | 64 | 128).words == ("silent", "unsorted")
+    assert [one.word for one in wire.Abstained][:2] == ["", "no_evidence"]
+
+
 def test_arrays_that_are_not_contiguous_are_sent_in_order():
     counts = np.arange(6, dtype=np.float32).reshape(3, 2).T
     back = wire.decode(wire.encode(wire.EmbedWindowRequest(request_id=1, counts=counts)))
