@@ -15,9 +15,10 @@ def model_card(manifest: Manifest) -> str:
     """Return the card in Markdown. It states nothing that is not in the manifest."""
     sections = [
         f"# Bundle `{manifest.name}`",
-        f"A NuCLR encoder ({manifest.parameters:,} parameters, {manifest.embedding_dim} embedding channels) with "
-        "linear readouts, for nuclr-stream. It gives one embedding per recorded unit and window, and class "
-        "probabilities from the mean embedding of the unit.",
+        f"A NuCLR encoder ({manifest.parameters:,} parameters, {manifest.embedding_dim} embedding channels) "
+        + ("with linear readouts, " if manifest.tasks else "without readouts, ")
+        + "for nuclr-stream. It gives one embedding per recorded unit and window"
+        + (", and class probabilities from the mean embedding of the unit." if manifest.tasks else "."),
         _trained_on(manifest),
         _tasks(manifest),
         _input(manifest),

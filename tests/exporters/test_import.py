@@ -19,7 +19,7 @@ from nuclr_stream.bundle import load_bundle
 from nuclr_stream.inference import Model
 from nuclr_stream.label import write_labels
 from nuclr_stream.recording import Recording
-from offline_training.readout import fit_readouts
+from offline_training.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of
 
@@ -90,6 +90,7 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
     sizes = manifest.training["config"]["encoder"]
     assert (sizes["rope_ratio"], sizes["spatiotemporal_blocks"]) == (0.5, blocks)
     assert "training" not in manifest.training["config"]  # nobody here knows how they were trained
+    assert "without readouts" in (tmp_path / "run" / "bundle" / "MODEL_CARD.md").read_text()
     assert "unknown" in manifest.trained_on.description and manifest.trained_on.subjects == ()
     found = Model(bundle, provider="cpu", threads=1).embed(counts, np.ones(len(counts), dtype=bool))
     expected = embed(published, counts.astype(np.float64), layout=layout, heads=HEADS)

@@ -12,10 +12,12 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.encoder import Encoder
+from offline_training.evaluate import EvaluationError, encoder_facts, run_with_encoder
 from offline_training.labels import LabelError
 from offline_training.pretrain import pretrain
 from offline_training.runs import load_run
 from offline_training.selection import Validation, without_validation
+from offline_training.splits import Fold, Split
 from offline_training.steps import build_encoder
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
@@ -101,6 +103,12 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
     assert whole[2]["selection"] == halves[2]["selection"]
     assert same(whole[0].state_dict(), halves[0].state_dict())
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["subjects"] == ["a", "b", "c"]
+    assert encoder_facts(whole[2])["selection"] == whole[2]["selection"]  # what result files record
+    fold = Fold(("b",))
+    with pytest.raises(EvaluationError, match="the labels of b chose its checkpoint; test other animals"):
+        run_with_encoder(
+            tmp_path / "whole", recordings, [fold], out_dir=tmp_path, split=Split("held-out=b", (fold,)), claim=None
+        )
 
 
 def test_an_epoch_passes_between_scores_unless_steps_are_given(recordings: list[Recording], tmp_path: Path) -> None:
