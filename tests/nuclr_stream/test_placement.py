@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nuclr_stream.depth_chain import blurred_quantiles
 from nuclr_stream.errors import PlacementError
 from nuclr_stream.placement import (
     MAX_GRID,
@@ -81,6 +82,22 @@ def test_neighbours_that_err_together_widen_it_too() -> None:
     together, alone = (PlacementSettings(correlation=c) for c in (1.0, 0.0))
     wide, narrow = (only(place(two_regions(sure=0.6), settings=s)).boundaries[0] for s in (together, alone))
     assert wide.high_um - wide.low_um > 2 * (narrow.high_um - narrow.low_um)
+
+
+def test_units_that_never_err_leave_the_border_as_uncertain_as_borders_are() -> None:
+    units = two_regions(sure=1.0)
+    for sd_um in (20.0, 60.0):
+        (border,) = only(place(units, settings=PlacementSettings(border_sd_um=sd_um))).boundaries
+        assert 3.2 * sd_um < border.high_um - border.low_um < 3.5 * sd_um + 40
+        assert abs(border.depth_um - 990) < 10
+
+
+def test_blurring_by_nothing_changes_nothing() -> None:
+    depth_um = np.arange(0.0, 500, 10)
+    mass = np.clip((depth_um - 100) / 200, 0, 1)
+    np.testing.assert_allclose(
+        blurred_quantiles(depth_um, mass, (0.05, 0.5, 0.95), sd_um=0.0), [110, 200, 290], atol=1e-6
+    )
 
 
 def test_one_unit_that_is_wrong_and_sure_is_no_region() -> None:
