@@ -13,6 +13,7 @@ from nuclr_stream.errors import NuclrStreamError
 
 if TYPE_CHECKING:
     from exporters.export import Contents
+    from nuclr_stream.familiarity import Familiarity
     from offline_training.readout import Readout
 
 _PUBLISHED_SPIKES: dict[str, Any] = {"name": "imported", "kind": "published weights", "training": {"steps": 1}}
@@ -142,7 +143,20 @@ def _contents(
             "config": settings,
         },
         evaluation=evaluation,
+        familiarity=_familiarity(run) if readouts else None,
     )
+
+
+def _familiarity(run: Path) -> Familiarity | None:
+    import numpy as np
+
+    from nuclr_stream.familiarity import Familiarity
+
+    path = run / "familiarity.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        return Familiarity.of_arrays({name: archive[name] for name in archive.files})
 
 
 def _checked(folder: Path) -> tuple[str, dict[str, float]]:

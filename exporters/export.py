@@ -35,12 +35,13 @@ from nuclr_stream.bundle import (
     MembershipPart,
     NormaliserPart,
     RulesPart,
-    TaskPart,
     TrainedOn,
     WindowPart,
     load_bundle,
 )
+from nuclr_stream.familiarity import Familiarity
 from offline_training.encoder import Encoder
+from offline_training.expert_readouts import task_part
 from offline_training.readout import Linear, Readout
 
 MAX_UNITS = 1024
@@ -63,6 +64,7 @@ class Contents:
     training: dict[str, Any]
     evaluation: dict[str, Any]
     membership: MembershipPart | None = None
+    familiarity: Familiarity | None = None
     max_units: int = MAX_UNITS
 
 
@@ -76,6 +78,8 @@ def write_bundle(contents: Contents, folder: Path) -> dict[str, float]:
         raise ExportError(f"{folder}: exists and is no bundle; give another --out")
     files, parity = _graphs(contents)
     files["sample.npz"] = _sample(contents)
+    if contents.familiarity is not None:
+        files["familiarity.npz"] = _archive(contents.familiarity.arrays())
     manifest = _manifest(contents)
     files["MODEL_CARD.md"] = model_card(manifest).encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
@@ -99,10 +103,15 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
     parity = check_encoder(contents.encoder, encoder, max_units=contents.max_units).as_dict()
     files = {"encoder.onnx": encoder}
     for task, readout in contents.readouts.items():
-        linear = readout.linear
-        graph = readout_graph(linear.weight, linear.bias, mean=linear.mean, scale=linear.scale)
-        files[f"readout_{task}.onnx"] = graph.SerializeToString(deterministic=True)
-        parity[f"logits_{task}_max"] = _check_readout(task, linear, files[f"readout_{task}.onnx"])
+        part = task_part(task, readout, readout.experts)
+        linears = readout.experts.linears if readout.experts else {"embedding": readout.linear}
+        for expert, linear in linears.items():
+            name = part.file_of(expert)
+            graph = readout_graph(linear.weight, linear.bias, mean=linear.mean, scale=linear.scale)
+            files[name] = graph.SerializeToString(deterministic=True)
+            parity[f"logits_{name.removeprefix('readout_').removesuffix('.onnx')}_max"] = _check_readout(
+                task, linear, files[name]
+            )
     return files, parity
 
 
@@ -140,8 +149,12 @@ def _sample(contents: Contents) -> bytes:
     mask = active_units(counts, contents.spec.input_kind)
     embedding = _embed(contents.encoder, counts[mask])
     logits = {f"logits_{task}": readout.linear.logits(embedding) for task, readout in contents.readouts.items()}
+    return _archive({"counts": counts, "mask": mask, "embedding": embedding, **logits})
+
+
+def _archive(arrays: dict[str, np.ndarray[Any, Any]]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, counts=counts, mask=mask, embedding=embedding, **logits)
+    np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
@@ -178,9 +191,10 @@ def _manifest(contents: Contents) -> Manifest:
             ),
             membership=contents.membership,
             embedding_dim=contents.encoder.config.dim,
+            typical_scatter=_typical_scatter(contents),
             max_units=contents.max_units,
             parameters=sum(parameter.numel() for parameter in contents.encoder.parameters()),
-            tasks=tuple(_task(name, readout) for name, readout in contents.readouts.items()),
+            tasks=tuple(task_part(name, each, each.experts) for name, each in contents.readouts.items()),
             trained_on=contents.trained_on,
             training={**contents.training, "parity_bar": _PARITY_BAR},
             evaluation=contents.evaluation,
@@ -192,17 +206,10 @@ def _manifest(contents: Contents) -> Manifest:
         raise ExportError(f"manifest: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
 
 
-def _task(name: str, readout: Readout) -> TaskPart:
-    calibration = readout.calibration
-    return TaskPart(
-        name=name,
-        classes=readout.classes,
-        prior=readout.prior,
-        n=calibration.n,
-        temperature=calibration.temperature,
-        abstain_below=calibration.abstain_below,
-        calibrated_on=readout.calibrated_on,
-    )
+def _typical_scatter(contents: Contents) -> float | None:
+    """What is typical of the windows of a unit: the same for all tasks of a run."""
+    known = [readout.experts.typical_scatter for readout in contents.readouts.values() if readout.experts]
+    return known[0] if known else None
 
 
 # The figures themselves may move in the last bits from run to run; the bar that they passed does not.

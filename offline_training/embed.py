@@ -17,6 +17,8 @@ import torch
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
 from nuclr_stream.evidence import Evidence, evidence_n
+from nuclr_stream.intervals import INTERVAL_BINS, Int32Array
+from nuclr_stream.observed import Observed, Seen
 from nuclr_stream.recording import RecordedWindow, Recording, recorded_windows
 from offline_training.encoder import Encoder
 
@@ -29,7 +31,8 @@ BATCH_WINDOWS = 8
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
     """The windows of one recording: their end bins (K,), why each was refused or "", which had enough active units
-    to be in distribution (K,), which units were embedded (K, U), and the embeddings (K, U, D), zeros elsewhere."""
+    to be in distribution (K,), which units were embedded (K, U), and the embeddings (K, U, D), zeros elsewhere; what
+    else is observed in them: counts K times (U, T), intervals (K, U, 17), and the share that is missing (K,)."""
 
     recording_id: str
     subject_id: str
@@ -39,6 +42,9 @@ class Embedded:
     in_distribution: BoolArray
     embedded: BoolArray
     embeddings: Float32Array
+    counts: tuple[npt.NDArray[np.number], ...]
+    intervals: Int32Array
+    missing: npt.NDArray[np.float64]
 
     @property
     def end_s(self) -> npt.NDArray[np.float64]:
@@ -52,13 +58,29 @@ class Embedded:
 
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
         """Mean embedding (U, D) over windows [first, last) in which the unit was active, and the evidence n (U,)."""
-        evidence = Evidence(self.embeddings.shape[2])
+        evidence, everyone = Evidence(self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
         for index in range(first, last):
             units = np.flatnonzero(self.embedded[index])
-            evidence.add(units, self.embeddings[index, units])
-        everyone = np.arange(self.embedded.shape[1])
-        windows = evidence.windows(everyone)
-        return evidence.mean(everyone), evidence_n(windows, hop_s=self.spec.hop_s, window_s=self.spec.window_s)
+            evidence.add(units, self.embeddings[index, units], weight=1 - self.missing[index])
+        n = evidence_n(evidence.weight(everyone), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
+        return evidence.mean(everyone), n
+
+    def seen(self, first: int, last: int) -> Seen:
+        """Everything that windows [first, last) add up to for every unit, as the daemon gathers it."""
+        observed, everyone = Observed(self.spec, self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
+        for k in range(first, last):
+            if self.refusals[k]:
+                continue
+            observed.add_activity(
+                everyone,
+                self.counts[k].astype(np.float32),
+                end_bin=int(self.end_bin[k]),
+                eligible=np.ones(len(everyone), dtype=bool),
+                intervals=self.intervals[k],
+            )
+            units = np.flatnonzero(self.embedded[k])
+            observed.add_embeddings(units, self.embeddings[k, units], missing=float(self.missing[k]))
+        return observed.seen(everyone)
 
     def unit_means(self) -> tuple[Float32Array, Float32Array]:
         """Mean embedding (U, D) over the whole recording, and the evidence n (U,)."""
@@ -78,10 +100,14 @@ def embed_recording(
     Windows with fewer than `rules.min_population` active units are embedded and flagged, those without any are not.
     """
     ends, refusals, populations, members, values = [], [], [], [], []
+    counts, intervals, missing = [], [], []
     for batch in _batches(recorded_windows(recording, spec, rules), batch_windows):
         for window in batch:
             ends.append(window.end_bin)
             refusals.append(window.refusal)
+            counts.append(_compact(window.counts))
+            intervals.append(window.intervals)
+            missing.append(window.missing)
             populations.append(int(window.active.sum()))
             members.append(window.active & (not window.refusal))
         values.append(_embed_batch(encode, [window.counts for window in batch], members[-len(batch) :]))
@@ -99,6 +125,9 @@ def embed_recording(
             [part if part.size else np.zeros((*part.shape[:2], dim), np.float32) for part in values]
             or [np.zeros((0, units, dim), np.float32)]
         ),
+        counts=tuple(counts),
+        intervals=np.array(intervals, dtype=np.int32).reshape(-1, units, INTERVAL_BINS),
+        missing=np.array(missing, dtype=np.float64),
     )
 
 
@@ -128,6 +157,12 @@ def one_by_one(encode: Callable[[Float32Array, BoolArray], Float32Array]) -> Enc
         return out
 
     return encode_all
+
+
+def _compact(counts: Float32Array) -> npt.NDArray[np.number]:
+    """The same numbers in a quarter of the memory, where they are small counts."""
+    small = counts.astype(np.uint8)
+    return small if np.array_equal(small, counts) else counts.copy()
 
 
 def _batches(windows: Iterator[RecordedWindow], size: int) -> Iterator[list[RecordedWindow]]:

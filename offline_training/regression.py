@@ -47,11 +47,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Logits (R, C) that readouts gave to examples of groups which they were not fitted on."""
+    """Logits (R, C) that readouts gave to examples of groups which they were not fitted on, and which of all examples
+    these are."""
 
     examples: Examples
     logits: Float32Array
     grouped_by: Group
+    kept: npt.NDArray[np.bool_]
 
 
 def fit_linear(examples: Examples, classes: int, *, c: float) -> Linear:
@@ -81,7 +83,7 @@ def out_of_fold(examples: Examples, classes: int, *, c: float) -> OutOfFold:
         logits = _held_out_logits(examples, classes, c=c, grouped_by=grouped_by)
         done = ~np.isnan(logits[:, 0])
         if done.any():
-            return OutOfFold(examples.where(done), logits[done], grouped_by)
+            return OutOfFold(examples.where(done), logits[done], grouped_by, done)
     raise ReadoutError("cross-validation is impossible: no class has units in two animals or in two recordings")
 
 

@@ -26,6 +26,7 @@ CONTRACT = {
         "evidence",
         "company",
         "observed",
+        "experts",
         "fusion",
         "familiarity",
         "placement",
@@ -34,7 +35,7 @@ CONTRACT = {
         "errors",
     )
 }
-EXPORTERS_MAY = {f"offline_training.{name}" for name in ("encoder", "loss", "readout", "weights")}
+EXPORTERS_MAY = {f"offline_training.{name}" for name in ("encoder", "loss", "readout", "expert_readouts", "weights")}
 ONLY_IN = {
     "zmq": {"daemon", "client", "sources", "dashboard", "bench", "doctor", "auth", "endpoints"},
     "onnxruntime": {"inference", "doctor"},

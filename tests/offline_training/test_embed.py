@@ -116,6 +116,9 @@ def test_a_stretch_holds_its_own_windows_only():
         in_distribution=np.ones(3, dtype=bool),
         embedded=embedded,
         embeddings=values,
+        counts=(np.zeros((2, 100), np.uint8),) * 3,
+        intervals=np.zeros((3, 2, 17), np.int32),
+        missing=np.zeros(3),
     )
     means, n = found.between(1, 3)
     assert means[:, 0].tolist() == [2.0, 4.0]

@@ -16,7 +16,8 @@ from offline_training.evaluate import EvaluationError, run_baselines, run_fold, 
 from offline_training.evaluate_simulated import evaluate_simulated
 from offline_training.examples import Examples
 from offline_training.pretrain import load_run
-from offline_training.readout import Readout, fit_readout, fit_readouts
+from offline_training.readout import Readout, fit_readout
+from offline_training.run_readouts import fit_readouts
 from offline_training.scores import (
     NO_PREDICTION,
     balanced_accuracy,

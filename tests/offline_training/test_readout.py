@@ -13,7 +13,8 @@ from offline_training.calibration import abstention_threshold, calibrate, fit_te
 from offline_training.config import TrainConfig
 from offline_training.examples import WHOLE, Examples, examples
 from offline_training.pretrain import pretrain
-from offline_training.readout import ReadoutError, fit_readout, fit_readouts, load_readouts
+from offline_training.readout import ReadoutError, fit_readout, load_readouts
+from offline_training.run_readouts import fit_readouts
 from offline_training.regression import fit_linear, out_of_fold
 from offline_training.simulate import simulate
 
@@ -154,7 +155,7 @@ def test_one_class_or_one_recording_is_refused():
 
 
 def test_stronger_regularisation_wins_a_tie(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("offline_training.readout._macro_f1", lambda held_out: 0.5)
+    monkeypatch.setattr("offline_training.readout.macro_f1_of", lambda held_out: 0.5)
     assert fit_readout(blobs(), CLASSES).c == 0.001
 
 

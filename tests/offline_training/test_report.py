@@ -20,7 +20,7 @@ from nuclr_stream.errors import ConfigError
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretrain import pretrain
-from offline_training.readout import fit_readouts
+from offline_training.run_readouts import fit_readouts
 from offline_training.report import write_report
 from offline_training.report.curves import scaling_curve
 from offline_training.report.embeddings import NAMED, OTHERS, UNNAMED, named

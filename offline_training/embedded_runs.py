@@ -1,0 +1,67 @@
+"""Recordings through the encoder of a run, kept beside it, so that a long evaluation can stop and go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nuclr_stream.binning import BoolArray, Float32Array
+from nuclr_stream.readers import AnyRecording
+from offline_training.embed import Embedded, Encode, embed_recording, through_torch
+from offline_training.runs import load_run
+
+
+def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording]) -> list[Embedded]:
+    """The windows of every recording, one window apart, as the encoder of a run embeds them.
+
+    Embeddings are kept in run_dir/embedded, where the next call finds them.
+    """
+    encoder, config, _ = load_run(run_dir)
+    spec = config.window.spec.with_hop_s(config.window.spec.window_s)
+    folder = run_dir / "embedded"
+    folder.mkdir(exist_ok=True)
+    found = []
+    for recording in recordings:
+        path = folder / f"{recording.recording_id}.npz"
+        known = _kept(path)
+        encode = through_torch(encoder) if known is None else _replay(known)
+        found.append(embed_recording(encode, recording, spec, config.rules.rules))
+        if known is None:
+            _keep(path, found[-1])
+    return found
+
+
+def trained_on(run_dir: Path) -> tuple[str, ...]:
+    """The animals whose activity the encoder of a run saw."""
+    return tuple(json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["subjects"])
+
+
+def _kept(path: Path) -> Float32Array | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        values: Float32Array = archive["embeddings"]
+    return values
+
+
+def _keep(path: Path, embedded: Embedded) -> None:
+    temporary = path.with_name(path.stem + ".part.npz")
+    np.savez(temporary, embeddings=embedded.embeddings[embedded.embedded], embedded=embedded.embedded)
+    temporary.replace(path)
+
+
+def _replay(values: Float32Array) -> Encode:
+    """Give the embeddings (N, D) out again, in the order of windows and units."""
+    given = 0
+
+    def encode(counts: Float32Array, mask: BoolArray) -> Float32Array:
+        nonlocal given
+        out = np.zeros((*mask.shape, values.shape[1]), dtype=np.float32)
+        out[mask] = values[given : given + int(mask.sum())]
+        given += int(mask.sum())
+        return out
+
+    return encode

@@ -1,0 +1,202 @@
+"""Scores of the experts beside the encoder, each by itself and all together, on animals that training never saw.
+
+The encoder of a fold is there already (`evaluate` trained it). How the experts speak together rests on what they said
+of each of the other animals, by an encoder that had seen neither that animal nor the tested ones, where `pairs` holds
+such encoders; otherwise on a cross-validation by an encoder that knew the activity of all, and the result says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.evidence import Calibration, effective_n
+from nuclr_stream.observed import FeatureSet
+from nuclr_stream.readers import AnyRecording
+from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
+from offline_training.embedded_runs import embed_by_run, trained_on
+from offline_training.evaluate import (
+    EvaluationError,
+    checked,
+    encoder_facts,
+    feature_result,
+    fingerprint_of,
+    fold_facts,
+    setting_of,
+    task_facts,
+    window_spec,
+    write_result,
+)
+from offline_training.examples import examples
+from offline_training.expert_readouts import Classifier, Unseen, fit_experts, say_unseen, typical_scatter
+from offline_training.gathered import Gathered
+from offline_training.labels import class_subjects, task_labels
+from offline_training.predictions import SECONDS, places, predictions, time_name
+from offline_training.runs import load_run
+from offline_training.splits import Fold, Split
+
+FUSED = "experts"
+"""Name of the row of all experts together."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """All experts of a task as one readout of joined rows, for `predictions`."""
+
+    classifier: Classifier
+
+    @property
+    def calibration(self) -> Calibration:
+        """When it abstains: its threshold is the same at every evidence."""
+        return Calibration(abstain_below=self.classifier.experts.fusions[0].abstain_below[0])
+
+    def probabilities(self, features: Float32Array, n: Float32Array) -> Float32Array:
+        """Probabilities (U, C) of joined rows (U, FACTS + F)."""
+        return self.classifier.answer(features).probabilities
+
+
+@dataclass(frozen=True)
+class OneSet:
+    """One feature set of what was gathered, as a source of features for a readout of its own."""
+
+    gathered: Gathered
+    name: FeatureSet
+    typical_scatter: float
+
+    @property
+    def recording_id(self) -> str:
+        """The recording."""
+        return self.gathered.recording_id
+
+    @property
+    def subject_id(self) -> str:
+        """The animal."""
+        return self.gathered.subject_id
+
+    @property
+    def end_s(self) -> npt.NDArray[np.float64]:
+        """When each window (K,) is over."""
+        return self.gathered.end_s
+
+    @property
+    def steps_per_window(self) -> int:
+        """As the windows have it."""
+        return self.gathered.steps_per_window
+
+    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
+        """Features (U, F) and the evidence (U,) that counts, 0 where the set has nothing of a unit."""
+        seen = self.gathered.seen(first, last)
+        n = effective_n(seen.n, seen.scatter, self.typical_scatter)
+        return seen.features[self.name], np.where(seen.has[self.name], n, 0).astype(np.float32)
+
+
+def run_experts(
+    config: TrainConfig,
+    recordings: Sequence[AnyRecording],
+    fold: Fold,
+    *,
+    seed: int,
+    run_dir: Path,
+    pairs: Sequence[Path] = (),
+    out_dir: Path,
+    split: Split,
+) -> Path:
+    """Fit and test the experts of one fold; returns its result file, at once when it is there already.
+
+    Raises EvaluationError when the encoder of `run_dir` saw a tested animal.
+    """
+    config = config.with_training(seed=seed)
+    spec = window_spec(config, config.window.spec.window_s)
+    path = out_dir / f"fold_{fold.name}_{FUSED}_seed{seed}.json"
+    fingerprint = fingerprint_of(config, recordings, spec)
+    if path.is_file():
+        return checked(path, fingerprint)
+    info = load_run(run_dir)[2]
+    if known := set(info["subjects"]) & set(fold.held_out):
+        raise EvaluationError(f"{run_dir.name}: its encoder saw {', '.join(sorted(known))}, which the fold tests")
+    gathered = [Gathered.of(embedded) for embedded in embed_by_run(run_dir, recordings)]
+    apart = {pair: [Gathered.of(e) for e in embed_by_run(pair, recordings)] for pair in pairs_of(fold, pairs)}
+    facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
+        "setting": setting_of(info["subjects"], fold),
+        "seed": seed,
+        "fingerprint": fingerprint,
+        "encoder": encoder_facts(info),
+    }
+    tasks = {
+        task: _score(task, settings, recordings, fold, gathered=gathered, apart=apart)
+        for task, settings in config.tasks.items()
+    }
+    return write_result(path, facts | {"tasks": tasks})
+
+
+def pairs_of(fold: Fold, pairs: Sequence[Path]) -> list[Path]:
+    """Those of the runs in `pairs` that saw no tested animal and, besides, not all of the others: fold_A+B_... of A."""
+    found = []
+    for pair in pairs:
+        unseen = pair.name.removeprefix("fold_").split("_")[0].split("+")
+        if set(fold.held_out) < set(unseen) and not set(unseen) & set(trained_on(pair)):
+            found.append(pair)
+    return found
+
+
+def unseen_by(
+    apart: Mapping[Path, Sequence[Gathered]],
+    labels: Sequence[Int64Array],
+    classes: int,
+    *,
+    c: Mapping[FeatureSet, float],
+    without: Sequence[str] = (),
+) -> list[Unseen]:
+    """What experts say of the animals that the encoder of each run in `apart` never saw, fitted on those it saw."""
+    told = []
+    for run_dir, gathered in apart.items():
+        own = [i for i, source in enumerate(gathered) if source.subject_id not in without]
+        known = examples([gathered[i] for i in own], [labels[i] for i in own])
+        held_out = ~np.isin(known.subject, trained_on(run_dir))
+        dim = gathered[0].embedded.embeddings.shape[2]
+        if (said := say_unseen(known, held_out, classes, dim=dim, c=c)) is not None:
+            told.append(said)
+    return told
+
+
+def _score(
+    task: str,
+    settings: TaskSettings,
+    recordings: Sequence[AnyRecording],
+    fold: Fold,
+    *,
+    gathered: Sequence[Gathered],
+    apart: Mapping[Path, Sequence[Gathered]],
+) -> dict[str, Any]:
+    labels = task_labels(task, settings, recordings)
+    tested = np.array([fold.tests_on(recording).any() for recording in recordings])
+    test, train = np.flatnonzero(tested), np.flatnonzero(~tested)
+    asked = [np.where(fold.tests_on(r), label, UNLABELLED) for r, label in zip(recordings, labels, strict=True)]
+    known = examples([gathered[i] for i in train], [labels[i] for i in train])
+    sets, dim = gathered[0].sets, gathered[0].embedded.embeddings.shape[2]
+    scatter = typical_scatter([gathered[i] for i in train])
+    readouts, experts = fit_experts(known, settings.names, sets, dim=dim, scatter=scatter)
+    told = unseen_by(apart, labels, len(settings.names), c=experts.c, without=fold.held_out)
+    if told:
+        readouts, experts = fit_experts(known, settings.names, sets, dim=dim, scatter=scatter, unseen=told)
+    where = [places(recordings[i], fold.tests_on(recordings[i])) for i in test]
+    answers = [asked[i] for i in test]
+    result = task_facts(settings, recordings, asked, tested)
+    result["class_subjects"] = class_subjects(labels, [r.subject_id for r in recordings], settings.names)
+    for name in sets[1:]:
+        source = [OneSet(gathered[i], name, experts.typical_scatter) for i in test]
+        result["features"][name] = feature_result(readouts[name], source, answers, where=where)
+    together = Together(Classifier(readouts["embedding"], experts, sets))
+    at = {time_name(s): predictions(together, [gathered[i] for i in test], answers, s, where=where) for s in SECONDS}
+    result["features"][FUSED] = {
+        "fusions": [asdict(fusion) for fusion in experts.fusions],
+        "calibrated_on": readouts["embedding"].calibrated_on,
+        "seconds": at,
+    }
+    return result

@@ -1,0 +1,39 @@
+"""The linear readouts of a task beside the encoder's own, and how all of them speak together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nuclr_stream.binning import Float32Array
+from nuclr_stream.fusion import Fusion
+from nuclr_stream.observed import FeatureSet
+from offline_training.examples import Examples
+from offline_training.gathered import slices
+from offline_training.regression import Linear
+
+Said = Mapping[FeatureSet, Float32Array]
+"""Logits (R, C) by expert."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Linear readouts (F_set,) -> (C,) by feature set, each with its C, and the fusions, the preferred first."""
+
+    dim: int
+    linears: Mapping[FeatureSet, Linear]
+    c: Mapping[FeatureSet, float]
+    out_of_fold_f1: Mapping[FeatureSet, float]
+    fusions: tuple[Fusion, ...]
+    typical_scatter: float
+    sets_promise: str
+
+    @property
+    def sets(self) -> tuple[FeatureSet, ...]:
+        """The feature sets in the order of a joined row."""
+        return tuple(self.linears)
+
+    def say(self, examples: Examples) -> Said:
+        """Logits (R, C) of every expert for joined rows."""
+        places = slices(self.sets, self.dim)
+        return {name: linear.logits(examples.features[:, places[name]]) for name, linear in self.linears.items()}

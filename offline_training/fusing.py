@@ -1,0 +1,143 @@
+"""From what experts said of units that they had not seen: how they speak together, when to say nothing, and sets.
+
+Everything is fitted with weights that balance classes: promises hold under the uniform class prior.
+Shapes: R examples, C classes, K knots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.fusion import Fusion, log_softmax
+from nuclr_stream.observed import FeatureSet
+from offline_training.calibration import KNOTS, LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
+
+PROMISED_COVERAGE = 0.90
+ENOUGH_ANIMALS = 20
+"""From so many animals on, the coverage of sets is a promise; below it is a figure that was measured."""
+LARGEST_WEIGHT = 5.0
+_SHRINKAGE = 0.003
+"""Weight of the squared weights against the mean log loss: experts that add nothing stay silent."""
+
+Float64Array = npt.NDArray[np.float64]
+
+
+def fit_fusion(
+    logits: Mapping[FeatureSet, Float32Array],
+    label: Int64Array,
+    n: Float32Array,
+    *,
+    weights: Float64Array,
+    animal: npt.NDArray[np.str_],
+) -> Fusion:
+    """Fit weights by evidence, then thresholds, on logits (R, C) of experts that had not seen the animals of the
+    examples: their class, evidence n, weight and animal (R,)."""
+    knots = tuple(knot for knot in KNOTS if knot <= max(float(n.max()), 1.0))
+    weight = _fit_weights({name: log_softmax(values) for name, values in logits.items()}, label, n, knots, weights)
+    silent = (0.0,) * len(knots)
+    fusion = Fusion(experts=tuple(logits), n=knots, weight=weight, abstain_below=silent, set_above=silent)
+    p = fusion.probabilities(logits, n)
+    group = nearest_knot(n)
+    return Fusion(
+        experts=fusion.experts,
+        n=knots,
+        weight=weight,
+        abstain_below=(_least_sure(p, label, weights=weights, group=group, animal=animal),) * len(knots),
+        set_above=tuple(_set_threshold(p, label, animal, group == k) for k in range(len(knots))),
+    )
+
+
+def _fit_weights(
+    said: Mapping[FeatureSet, Float64Array],
+    label: Int64Array,
+    n: Float32Array,
+    knots: tuple[float, ...],
+    weights: Float64Array,
+) -> tuple[tuple[float, ...], ...]:
+    """Non-negative weights, one row of K per expert, that minimise the weighted log loss of what they say together."""
+    stacked = np.stack(list(said.values()))
+    share = weights / weights.sum()
+    at = np.log(np.clip(n, knots[0], knots[-1]))
+    hats = np.stack([np.interp(at, np.log(knots), unit) for unit in np.eye(len(knots))])
+    rows = np.arange(len(label))
+
+    def loss(flat: Float64Array) -> tuple[float, Float64Array]:
+        w = flat.reshape(len(stacked), len(knots))
+        total = log_softmax(np.einsum("er,erc->rc", w @ hats, stacked))
+        fit = -(share * total[rows, label]).sum() + STIFFNESS * np.square(np.diff(w)).sum() + _SHRINKAGE * (w**2).sum()
+        error = np.exp(total)
+        error[rows, label] -= 1
+        gradient = np.einsum("kr,er->ek", hats, share * np.einsum("rc,erc->er", error, stacked)) + 2 * _SHRINKAGE * w
+        steps = 2 * STIFFNESS * np.diff(w)
+        gradient[:, 1:] += steps
+        gradient[:, :-1] -= steps
+        return float(fit), gradient.ravel()
+
+    start = np.full(stacked.shape[0] * len(knots), 1 / len(stacked))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, LARGEST_WEIGHT)] * len(start))
+    return tuple(tuple(float(v) for v in row) for row in found.x.reshape(len(stacked), len(knots)))
+
+
+def _least_sure(
+    p: Float32Array, label: Int64Array, *, weights: Float64Array, group: Int64Array, animal: npt.NDArray[np.str_]
+) -> float:
+    """Smallest top-1 probability above which the promised precision holds: at every evidence, and without any one
+    animal as well, so that no single animal carries the promise. 1 where there is none."""
+    top, right = p.max(axis=1), p.argmax(axis=1) == label
+    candidates = np.unique(np.round(top, 4))
+    lawful, called_at_all = np.ones(len(candidates), dtype=bool), np.zeros(len(candidates), dtype=bool)
+    for k in np.unique(group):
+        kept, enough = _keeps(candidates, top, right, weights, group == k)
+        lawful &= kept | ~enough
+        called_at_all |= enough
+    animals = np.unique(animal)
+    for one in animals if len(animals) > 2 else ():
+        kept, enough = _keeps(candidates, top, right, weights, animal != one)
+        lawful &= kept & enough
+    # from the first candidate on above which all are lawful: a lucky island of promise below is none
+    lawful &= called_at_all
+    broken = np.flatnonzero(~lawful & called_at_all)
+    good = np.flatnonzero(lawful)
+    good = good[good > (broken[-1] if len(broken) else -1)]
+    return float(candidates[good[0]]) if len(good) else 1.0
+
+
+def _keeps(
+    candidates: Float64Array, top: Float32Array, right: BoolArray, weights: Float64Array, rows: BoolArray
+) -> tuple[BoolArray, BoolArray]:
+    """For every candidate threshold: is the promise kept among `rows`, and are enough of them called?"""
+    own = np.flatnonzero(rows)
+    own = own[np.argsort(-top[own], kind="stable")]
+    count = np.searchsorted(-top[own], -candidates, side="right")
+    called = np.append(0.0, np.cumsum(weights[own]))[count]
+    good = np.append(0.0, np.cumsum(weights[own] * right[own]))[count]
+    return good >= PROMISED_PRECISION * called, called >= LEAST_CALLED * weights[own].sum()
+
+
+def _set_threshold(p: Float32Array, label: Int64Array, animal: npt.NDArray[np.str_], rows: BoolArray) -> float:
+    """Largest probability such that the classes at or above it hold the true one as often as promised, every animal
+    counting alike. With ENOUGH_ANIMALS, a new animal counts as one that is always missed: the promise is conformal.
+    """
+    true = p[np.arange(len(label)), label].astype(np.float64)[rows]
+    animals, counts = np.unique(animal[rows], return_counts=True)
+    if not len(animals):
+        return 0.0
+    share = (1 / counts)[np.searchsorted(animals, animal[rows])]
+    total = len(animals) + (1 if len(animals) >= ENOUGH_ANIMALS else 0)
+    order = np.argsort(-true, kind="stable")
+    covered = np.cumsum(share[order]) / total
+    enough = np.searchsorted(covered, PROMISED_COVERAGE - 1e-12)
+    return float(np.floor(true[order][enough] * 1e4) / 1e4) if enough < len(order) else 0.0
+
+
+def sets_promise(animals: int) -> str:
+    """What sets fitted on so many animals promise, in words."""
+    share = f"{PROMISED_COVERAGE:.0%}"
+    if animals >= ENOUGH_ANIMALS:
+        return f"the true class is in the set for {share} of the units of a new animal, on average over animals"
+    return f"no promise: the true class was in the set for {share} of the units of the {animals} animals of calibration"

@@ -1,0 +1,84 @@
+"""What was gathered of the units of a recording over any stretch of it, for readouts to be fitted on: every feature set
+of `nuclr_stream.observed`, and joined in one row, as the experts of a task read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.binning import Float32Array
+from nuclr_stream.observed import FeatureSet, Seen, feature_count
+from offline_training.embed import Embedded
+
+ALL_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
+FACTS = 3
+"""Columns before the features of a joined row: evidence n, the time observed in windows, scatter of the windows."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The windows of a recording as a source of features (see `examples.UnitFeatures`).
+
+    Rows are FACTS columns, then the features of `sets` one after the other, NaN where a set has nothing of a unit.
+    """
+
+    embedded: Embedded
+    sets: tuple[FeatureSet, ...]
+    _seen: dict[tuple[int, int], Seen] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, embedded: Embedded) -> Gathered:
+        """All feature sets that the recording has: traces have no statistics."""
+        spikes = embedded.spec.input_kind == "spikes"
+        return cls(embedded, tuple(name for name in ALL_SETS if spikes or name.startswith("embedding")))
+
+    def only(self, *sets: FeatureSet) -> Gathered:
+        """The same with these sets only; what was gathered is shared."""
+        return replace(self, sets=sets)
+
+    @property
+    def recording_id(self) -> str:
+        """The recording."""
+        return self.embedded.recording_id
+
+    @property
+    def subject_id(self) -> str:
+        """The animal."""
+        return self.embedded.subject_id
+
+    @property
+    def end_s(self) -> npt.NDArray[np.float64]:
+        """When each window (K,) is over."""
+        return self.embedded.end_s
+
+    @property
+    def steps_per_window(self) -> int:
+        """As the windows have it."""
+        return self.embedded.steps_per_window
+
+    def seen(self, first: int, last: int) -> Seen:
+        """What windows [first, last) add up to."""
+        if (first, last) not in self._seen:
+            self._seen[first, last] = self.embedded.seen(first, last)
+        return self._seen[first, last]
+
+    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
+        """Joined rows (U, FACTS + F) from windows [first, last), and the evidence n (U,)."""
+        seen = self.seen(first, last)
+        columns = [np.column_stack([seen.n, seen.observed_n, seen.scatter])]
+        columns += [np.where(seen.has[name][:, None], seen.features[name], np.nan) for name in self.sets]
+        return np.hstack(columns).astype(np.float32), seen.n
+
+
+def slices(sets: Sequence[FeatureSet], dim: int) -> dict[FeatureSet, slice]:
+    """Where the features of each set lie in a joined row, with embeddings of `dim`."""
+    start, places = FACTS, {}
+    for name in sets:
+        places[name] = slice(start, start + feature_count(name, dim))
+        start = places[name].stop
+    return places
