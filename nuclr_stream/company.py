@@ -20,7 +20,7 @@ NEIGHBOURS = 10
 COMPANY_PARTS = 4
 """Own, nearest, population mean, population spread."""
 _KINDS = np.arange(4)
-_COMMON, _OWN, _SQUARES, _PRODUCTS = range(4)
+"""Sums per pair: patches that both existed in, and over those the activity of the first, its square, the product."""
 
 
 class Coactivity:
@@ -33,30 +33,30 @@ class Coactivity:
     def add(self, index: Int64Array, activity: npt.NDArray[np.floating]) -> None:
         """Add what the units `index` (U,), ascending, did in each patch: activity (U, P)."""
         self._make_room(index)
-        rows = np.searchsorted(self._index, index)
         x = activity.astype(np.float64)
-        patches = x.shape[1]
-        step = np.empty((4, len(rows), len(rows)))
-        step[_COMMON] = patches
-        step[_OWN] = x.sum(axis=1)[:, None]
-        step[_SQUARES] = np.square(x).sum(axis=1)[:, None]
-        step[_PRODUCTS] = x @ x.T
-        if len(rows) == len(self._index):
-            self._sums += step
+        # what does not depend on the other unit is added to the whole of a row
+        parts = (float(x.shape[1]), x.sum(axis=1)[:, None], np.square(x).sum(axis=1)[:, None], x @ x.T)
+        if len(index) == len(self._index):
+            for sums, part in zip(self._sums, parts, strict=True):
+                sums += part
         else:
-            self._sums[np.ix_(_KINDS, rows, rows)] += step
+            rows = np.ix_(*[np.searchsorted(self._index, index)] * 2)
+            for sums, part in zip(self._sums, parts, strict=True):
+                sums[rows] += part
 
     def correlation(self, index: Int64Array) -> Float64Array:
         """Return Pearson correlations (U, U) between the units `index` (U,), ascending; 0 where nothing is known."""
         self._make_room(index)
-        rows = np.searchsorted(self._index, index)
-        common, own, squares, products = self._sums[np.ix_(_KINDS, rows, rows)]
-        count = np.maximum(common, 1)
-        covariance = products - own * own.T / count
-        variance = squares - np.square(own) / count
-        scale = np.sqrt(np.maximum(variance, 0) * np.maximum(variance.T, 0))
-        known = scale > 1e-9 * np.maximum(squares, 1)
-        correlation: Float64Array = np.where(known, covariance / np.where(known, scale, 1), 0.0)
+        sums = self._sums
+        if len(index) < len(self._index):
+            rows = np.searchsorted(self._index, index)
+            sums = sums[np.ix_(_KINDS, rows, rows)]
+        common, own, squares, products = sums
+        per_patch = 1 / np.maximum(common, 1)
+        variance = squares - np.square(own) * per_patch
+        # where a unit hardly varies, what is left of its variance is rounding
+        variance[variance <= 1e-12 * squares] = np.inf
+        correlation: Float64Array = (products - own * own.T * per_patch) / np.sqrt(variance * variance.T)
         return correlation
 
     def merge(self, source: int, target: int) -> None:
@@ -89,21 +89,28 @@ class Coactivity:
             self._index, self._sums = everyone, wider
 
 
-def with_company(features: Float32Array, correlation: Float64Array) -> Float32Array:
-    """Return [own, mean of the NEIGHBOURS most correlated others, population mean, population spread] (U, 4 F).
-
-    `features` (U, F) and `correlation` (U, U) are of the units that have any evidence. The spread is the standard
-    deviation over the population. A unit without others is its own company.
-    """
-    units = len(features)
-    values = features.astype(np.float64)
+def nearest_units(correlation: Float64Array) -> Int64Array:
+    """Return the rows of the up to NEIGHBOURS most correlated other units of each unit (U, N), in no order."""
+    units = len(correlation)
     near = min(NEIGHBOURS, units - 1)
+    if near < 1:
+        return np.zeros((units, 0), dtype=np.int64)
+    distance = -correlation
+    np.fill_diagonal(distance, np.inf)
+    nearest: Int64Array = np.argpartition(distance, near - 1, axis=1)[:, :near]
+    return nearest
+
+
+def with_company(features: Float32Array, nearest: Int64Array) -> Float32Array:
+    """Return [own, mean of the most correlated others, population mean, population spread] (U, 4 F).
+
+    `features` (U, F) and `nearest` (U, N), see `nearest_units`, are of the units that have any evidence. The spread is
+    the standard deviation over the population. A unit without others is its own company.
+    """
+    values = features.astype(np.float64)
     around = values
-    if near > 0:
-        others = correlation.copy()
-        np.fill_diagonal(others, -np.inf)
-        nearest = np.argsort(-others, axis=1, kind="stable")[:, :near]
-        around = values[nearest].mean(axis=1)
+    if len(nearest) and nearest.shape[1]:
+        around = sum(values[column] for column in nearest.T) / nearest.shape[1]
     population = [np.broadcast_to(part, values.shape) for part in (values.mean(axis=0), values.std(axis=0))]
     joined: Float32Array = np.hstack([values, around, *population]).astype(np.float32)
     return joined

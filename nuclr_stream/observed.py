@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec
-from nuclr_stream.company import COMPANY_PARTS, Coactivity, with_company
+from nuclr_stream.company import COMPANY_PARTS, Coactivity, nearest_units, with_company
 from nuclr_stream.evidence import Evidence, effective_n, evidence_n
 from nuclr_stream.features import STATISTICS, SpikeStatistics
 from nuclr_stream.intervals import Int32Array
@@ -108,12 +108,12 @@ class Observed:
             features["statistics"] = self.statistics.features(index)
             has["statistics"] = self.statistics.spikes(index) > 0
         members = np.flatnonzero(n > 0)
-        correlation = self._coactivity.correlation(index[members])
+        nearest = nearest_units(self._coactivity.correlation(index[members]))
         for name, own in list(features.items()):
             company: FeatureSet = "embedding_company" if name == "embedding" else "statistics_company"
             joined = np.zeros((len(index), COMPANY_PARTS * own.shape[1]), dtype=np.float32)
             if len(members):
-                joined[members] = with_company(own[members], correlation)
+                joined[members] = with_company(own[members], nearest)
             features[company] = joined
             has[company] = (n > 0) & (len(members) > 1)
         observed_n = (self.statistics.seconds(index) / self.spec.window_s).astype(np.float32)
