@@ -10,7 +10,15 @@ import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recording import Recording
-from offline_training import calcium_cli, evaluation_cli, placement_cli, recordings_cli, report_cli, study_cli
+from offline_training import (
+    calcium_cli,
+    evaluation_cli,
+    experts_cli,
+    placement_cli,
+    recordings_cli,
+    report_cli,
+    study_cli,
+)
 
 app = typer.Typer(
     name="nuclr-train",
@@ -111,6 +119,7 @@ def recalibrate(
 app.command()(recordings_cli.inspect)
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.peer)
+app.command()(experts_cli.experts)
 app.command()(evaluation_cli.evaluate_simulated)
 app.command()(study_cli.ablate)
 app.command()(study_cli.scale)

@@ -83,7 +83,7 @@ def run_fold(
     if path.is_file():
         return checked(path, fingerprint)
     run_dir = runs_dir / name
-    _pretrain_once(config, pretrained_on, run_dir)
+    pretrain_once(config, pretrained_on, run_dir)
     encoder, _, info = load_run(run_dir)
     sets = encoder_features(encoder, config, recordings, spec)
     if arm:
@@ -301,7 +301,9 @@ def window_spec(config: TrainConfig, hop_s: float | None) -> WindowSpec:
     return spec if hop_s is None else spec.with_hop_s(hop_s)
 
 
-def _pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir: Path) -> None:
+def pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir: Path) -> None:
+    """Pretrain unless it is done already; go on where it was interrupted. Raises EvaluationError when what is there
+    comes from other settings or recordings, or when it is interrupted again."""
     begun = (run_dir / "checkpoint.pt").is_file()
     if begun:
         _, stored, info = load_run(run_dir)

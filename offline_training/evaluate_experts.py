@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from offline_training.evaluate import (
     feature_result,
     fingerprint_of,
     fold_facts,
+    pretrain_once,
     setting_of,
     task_facts,
     window_spec,
@@ -43,6 +45,12 @@ from offline_training.splits import Fold, Split
 
 FUSED = "experts"
 """Name of the row of all experts together."""
+ROWS: dict[FeatureSet, str] = {
+    "embedding_company": "embedding_company",
+    "statistics": "spike_statistics",
+    "statistics_company": "spike_statistics_company",
+}
+"""Names of the rows of single experts; the encoder's own is `evaluate`'s."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,20 @@ def run_experts(
     return write_result(path, facts | {"tasks": tasks})
 
 
+def pretrain_pairs(
+    config: TrainConfig, recordings: Sequence[AnyRecording], folds: Sequence[Fold], *, seed: int, runs_dir: Path
+) -> list[Path]:
+    """Pretrain an encoder without every two of the folds; those that are there already are not trained again."""
+    config = config.with_training(seed=seed)
+    done = []
+    for one, other in combinations(folds, 2):
+        unseen = (*one.held_out, *other.held_out)
+        rest = [recording for recording in recordings if recording.subject_id not in unseen]
+        done.append(runs_dir / f"fold_{'+'.join(unseen)}_seed{seed}")
+        pretrain_once(config, rest, done[-1])
+    return done
+
+
 def pairs_of(fold: Fold, pairs: Sequence[Path]) -> list[Path]:
     """Those of the runs in `pairs` that saw no tested animal and, besides, not all of the others: fold_A+B_... of A."""
     found = []
@@ -189,9 +211,9 @@ def _score(
     answers = [asked[i] for i in test]
     result = task_facts(settings, recordings, asked, tested)
     result["class_subjects"] = class_subjects(labels, [r.subject_id for r in recordings], settings.names)
-    for name in sets[1:]:
+    for name in sets[1:]:  # the first is the encoder's own
         source = [OneSet(gathered[i], name, experts.typical_scatter) for i in test]
-        result["features"][name] = feature_result(readouts[name], source, answers, where=where)
+        result["features"][ROWS[name]] = feature_result(readouts[name], source, answers, where=where)
     together = Together(Classifier(readouts["embedding"], experts, sets))
     at = {time_name(s): predictions(together, [gathered[i] for i in test], answers, s, where=where) for s in SECONDS}
     result["features"][FUSED] = {
