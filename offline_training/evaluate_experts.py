@@ -114,9 +114,11 @@ def run_experts(
     pairs: Sequence[Path] = (),
     out_dir: Path,
     split: Split,
+    selected: bool = False,
 ) -> Path:
     """Fit and test the experts of one fold; returns its result file, at once when it is there already.
 
+    `selected` says that the design of the experts was chosen by scores on these very folds, and marks every row.
     Raises EvaluationError when the encoder of `run_dir` saw a tested animal.
     """
     config = config.with_training(seed=seed)
@@ -140,6 +142,8 @@ def run_experts(
         task: _score(task, settings, recordings, fold, gathered=gathered, apart=apart)
         for task, settings in config.tasks.items()
     }
+    for entry in (entry for found in tasks.values() for entry in found["features"].values()):
+        entry["selected_on_these_folds"] = selected
     return write_result(path, facts | {"tasks": tasks})
 
 

@@ -20,6 +20,9 @@ def experts(
         Path | None,
         typer.Option("--pairs", help="Folder for encoders that saw neither of two folds; trained where missing."),
     ] = None,
+    selected: Annotated[
+        bool, typer.Option("--selected", help="The experts were designed by scores on these very folds: say so.")
+    ] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of the pretraining, separated by commas.")] = "0",
 ) -> None:
     """Score spike statistics, company and all experts together on animals held out; evaluate trains the encoders.
@@ -38,6 +41,14 @@ def experts(
         for fold in parsed.folds:
             run_dir = runs / f"fold_{fold.name}_seed{seed}"
             done = run_experts(
-                settings, loaded, fold, seed=seed, run_dir=run_dir, pairs=apart, out_dir=out, split=parsed
+                settings,
+                loaded,
+                fold,
+                seed=seed,
+                run_dir=run_dir,
+                pairs=apart,
+                out_dir=out,
+                split=parsed,
+                selected=selected,
             )
             typer.echo(f"{done}", err=True)

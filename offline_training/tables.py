@@ -12,6 +12,10 @@ from typing import Any
 
 FEATURES = {
     "embedding": "NuCLR embedding",
+    "experts": "all experts together",
+    "embedding_company": "NuCLR embedding, with company",
+    "spike_statistics": "spike statistics (16 intervals, rate, variability)",
+    "spike_statistics_company": "spike statistics, with company",
     "embedding_pooled": "NuCLR embedding, pooled",
     "embedding_no_spatial": "NuCLR embedding, no population layers",
     "embedding_no_unit_dropout": "NuCLR embedding, no unit dropout",
