@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-from nuclr_stream.bundle import find_bundle, load_bundle
-from nuclr_stream.inference import Model
-from nuclr_stream.labeler import Labeler
-from nuclr_stream.playback import recording_messages
-from nuclr_stream.recording import Recording
-from nuclr_stream.wire import Predictions
-from offline_training.simulate import simulate
-from offline_training.simulated_biology import REGIONS_FROM_TIP
-from offline_training.simulated_probes import SimulatedProbe, borders_of_animal
+if TYPE_CHECKING:
+    from nuclr_stream.inference import Model
+    from nuclr_stream.recording import Recording
+    from nuclr_stream.wire import Predictions
+    from offline_training.simulated_probes import SimulatedProbe
 
 TASK = "brain_region"
 HOP_S = 10.0
@@ -30,13 +26,16 @@ def placement(
     out: Annotated[Path, typer.Option("--out", help="Result file.")] = Path("results/placement/placement.json"),
     runs: Annotated[Path, typer.Option("--runs", help="Folder that keeps predictions.")] = Path("runs/placement"),
     animals: Annotated[int, typer.Option(help="Fresh animals that are scored.")] = 120,
-    first_seed: Annotated[int, typer.Option(help="Seed of the first one.")] = 9300,
+    first_seed: Annotated[int, typer.Option(help="Seed of the first one.")] = 9500,
     tuning_animals: Annotated[int, typer.Option(help="Animals on which the settings are chosen.")] = 40,
     tuning_seed: Annotated[int, typer.Option(help="Seed of the first one of these.")] = 9200,
+    drawn: Annotated[int, typer.Option(help="Probes drawn without spikes that are scored.")] = 150,
     seconds: Annotated[str, typer.Option(help="Observation times, separated by commas.")] = "10,60",
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the result as one JSON document.")] = False,
 ) -> None:
     """Measure borders and their intervals on probes whose borders are known: simulated animals, and drawn probes."""
+    from nuclr_stream.bundle import find_bundle, load_bundle
+    from nuclr_stream.inference import Model
     from offline_training.evaluate_placement import evaluate_placement, table
 
     model = Model(load_bundle(find_bundle(bundle)), threads=1)
@@ -47,6 +46,7 @@ def placement(
         probe_of=lambda seed: _probe(seed, model, times, runs),
         tuning=tuning,
         scored=scored,
+        drawn=drawn,
         facts={"bundle": model.bundle_id, "units": UNITS, "hop_s": HOP_S},
         out=out,
     )
@@ -57,6 +57,9 @@ def placement(
 
 def predictions_at(recording: Recording, model: Model, seconds: Sequence[float]) -> list[Predictions]:
     """What the daemon would have said of a recording after each of `seconds`, ascending and a window at least."""
+    from nuclr_stream.labeler import Labeler
+    from nuclr_stream.playback import recording_messages
+
     rate = recording.sample_rate
     labeler = Labeler(model, stream=recording.recording_id, hop_s=HOP_S)
     said: dict[float, Predictions] = {}
@@ -70,6 +73,10 @@ def predictions_at(recording: Recording, model: Model, seconds: Sequence[float])
 
 def _probe(seed: int, model: Model, seconds: Sequence[float], runs: Path) -> SimulatedProbe:
     """A simulated animal as the bundle sees it, from `runs` where it is there already."""
+    from offline_training.simulate import simulate
+    from offline_training.simulated_biology import REGIONS_FROM_TIP
+    from offline_training.simulated_probes import SimulatedProbe, borders_of_animal
+
     times = "_".join(f"{s:g}" for s in seconds)
     path = runs / f"{model.bundle_id}_{seed}_{times}.npz"
     if path.is_file():
