@@ -40,6 +40,7 @@ from offline_training.expert_readouts import Classifier, Unseen, fit_experts, sa
 from offline_training.gathered import Gathered
 from offline_training.labels import class_subjects, task_labels
 from offline_training.predictions import SECONDS, places, predictions, time_name
+from offline_training.readout import Readout
 from offline_training.runs import load_run
 from offline_training.splits import Fold, Split
 
@@ -58,6 +59,12 @@ class Together:
     """All experts of a task as one readout of joined rows, for `predictions`."""
 
     classifier: Classifier
+
+    @classmethod
+    def of(cls, readout: Readout, sets: tuple[FeatureSet, ...]) -> Together:
+        """The experts of a readout that has some, for joined rows of `sets`."""
+        assert readout.experts is not None
+        return cls(Classifier(readout, readout.experts, sets))
 
     @property
     def calibration(self) -> Calibration:

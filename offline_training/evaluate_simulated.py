@@ -24,8 +24,11 @@ from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.evaluate import EvaluationError, encoder_facts, library_versions
+from offline_training.evaluate_experts import FUSED, Together
 from offline_training.examples import UnitFeatures, examples
+from offline_training.gathered import Gathered
 from offline_training.labels import task_labels
+from offline_training.predictions import Classifier as ProbabilisticClassifier
 from offline_training.predictions import predictions, time_name
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, load_readouts
@@ -59,7 +62,8 @@ def evaluate_simulated(
     """
     encoder, config, info = load_run(run_dir)
     kind = config.window.input_kind
-    readouts = {"embedding": load_readouts(run_dir)} | _fit_baselines(config, training, BASELINES[kind])
+    readouts: dict[str, Mapping[str, Any]] = {"embedding": load_readouts(run_dir)}
+    readouts |= _fit_baselines(config, training, BASELINES[kind])
     fresh = [SIMULATORS[kind](seed, units=units, duration_s=duration_s) for seed in seeds]
     _require_fresh(fresh, [*info["subjects"], *(recording.subject_id for recording in training)])
     spec = config.window.spec
@@ -68,6 +72,12 @@ def evaluate_simulated(
     features: dict[str, list[UnitFeatures]] = {
         "embedding": [embed_recording(encode, recording, spec, config.rules.rules) for recording in fresh]
     }
+    if all(readout.experts for readout in readouts["embedding"].values()):
+        gathered = [Gathered.of(embedded) for embedded in features["embedding"]]
+        readouts[FUSED] = {
+            task: Together.of(readout, gathered[0].sets) for task, readout in readouts["embedding"].items()
+        }
+        features[FUSED] = gathered
     if spec.normaliser is not None:
         divided = [_by_the_whole(recording, spec.normaliser.quantile) for recording in fresh]
         as_it_is = replace(spec, normaliser=None)
@@ -123,7 +133,7 @@ def _task_scores(
     config: TrainConfig,
     fresh: Sequence[Recorded],
     features: Mapping[str, Sequence[UnitFeatures]],
-    readouts: Mapping[str, Mapping[str, Readout]],
+    readouts: Mapping[str, Mapping[str, ProbabilisticClassifier]],
 ) -> dict[str, Any]:
     settings = config.tasks[task]
     labels = task_labels(task, settings, fresh)
@@ -145,7 +155,7 @@ def _task_scores(
 
 
 def _animal_scores(
-    readout: Readout, source: UnitFeatures, label: Int64Array, seconds: float | None
+    readout: ProbabilisticClassifier, source: UnitFeatures, label: Int64Array, seconds: float | None
 ) -> tuple[float, float]:
     found = predictions(readout, [source], [label], seconds)
     known = label[label != UNLABELLED]
