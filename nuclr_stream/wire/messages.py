@@ -198,7 +198,7 @@ class TaskPredictions:
     `classes` C names, `probabilities` (U, C) float32. `sets` (U, C) bool, the classes that the bundle's conformal
     threshold does not rule out; a bundle without one rules out none. `why` (U,) uint8 of Abstained. `stable_since` (U,)
     int64, the device sample at the end of the window since which the top class is the same, -1 where there is none (no
-    evidence, or a window outside any stream). `flips` is how many units have another top class than one step before.
+    evidence, or a window outside any stream). `flips` is how many units changed theirs in this step.
     """
 
     name: str
