@@ -1,5 +1,6 @@
 """The wire protocol: messages <-> bytes, bounded and versioned, no sockets. docs/protocol.md describes it."""
 
+from nuclr_stream.wire.codes import Abstained, UnitAction, UnitFlag
 from nuclr_stream.wire.decode import decode
 from nuclr_stream.wire.encode import encode, topic
 from nuclr_stream.wire.fields import (
@@ -12,7 +13,6 @@ from nuclr_stream.wire.fields import (
     REASONS,
 )
 from nuclr_stream.wire.messages import (
-    Abstained,
     DaemonState,
     EmbeddingsReply,
     EmbeddingsRequest,
@@ -41,8 +41,6 @@ from nuclr_stream.wire.messages import (
     StreamStatus,
     TaskPredictions,
     TraceBatch,
-    UnitAction,
-    UnitFlag,
     UnitTable,
 )
 

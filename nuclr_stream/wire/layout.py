@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from nuclr_stream.binning import MAX_SAMPLE
 from nuclr_stream.wire import messages as m
+from nuclr_stream.wire.codes import Abstained, UnitAction
 from nuclr_stream.wire.fields import (
     MAX_BINS,
     MAX_CAUSE_BYTES,
@@ -112,7 +113,7 @@ FLIPS = integer("flips", 0, MAX_UNITS)
 TASK_ARRAYS = (
     Array("probabilities", "<f4", ("units", "classes"), 0, 1),
     Array("sets", "|b1", ("units", "classes"), 0, 1),
-    Array("why", "|u1", ("units",), min(m.Abstained), max(m.Abstained)),
+    Array("why", "|u1", ("units",), min(Abstained), max(Abstained)),
     Array("stable_since", "<i8", ("units",), -MAX_SAMPLE, MAX_SAMPLE),
 )
 OFFSETS = Array("offsets", "<u4", ("names",))
@@ -147,7 +148,7 @@ INPUTS = (
             rate_or_none("waveform_rate"),
         ),
         (
-            Array("action", "|u1", ("rows",), min(m.UnitAction), max(m.UnitAction)),
+            Array("action", "|u1", ("rows",), min(UnitAction), max(UnitAction)),
             Array("index", "<u4", ("rows",)),
             Array("into", "<u4", ("rows",)),
             Array("added", "<i8", ("rows",), -MAX_SAMPLE, MAX_SAMPLE),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
 from fractions import Fraction
 from typing import Literal
 
@@ -17,72 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.wire.codes import UNFAMILIAR, Abstained
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
 Int32Array = npt.NDArray[np.int32]
 StreamStatus = Literal["ready", "warming_up", "degraded", "ended"]
-
-
-class UnitAction(IntEnum):
-    """What a row of a unit table does."""
-
-    ADD = 0
-    RETIRE = 1
-    MERGE = 2
-    RENAME = 3
-    RESET = 4
-
-
-class UnitFlag(IntFlag):
-    """What to know about a unit's prediction: a bit field, 0 when there is nothing.
-
-    OUT_OF_DISTRIBUTION: the population is smaller than the encoder was trained on, and every class is abstained from.
-    SILENT: the unit did not enter this window, what stands behind its prediction are earlier ones.
-    NEW: the unit has not existed for a whole window yet.
-    UNFAMILIAR_EMBEDDING, UNFAMILIAR_STATISTICS, UNFAMILIAR_RATE: its embedding, spike statistics or firing rate are
-    farther from what training saw than the bundle's limit.
-    UNSORTED: its spikes are those of more than one neuron, where training saw sorted units.
-    """
-
-    OUT_OF_DISTRIBUTION = 1
-    SILENT = 2
-    NEW = 4
-    UNFAMILIAR_EMBEDDING = 8
-    UNFAMILIAR_STATISTICS = 16
-    UNFAMILIAR_RATE = 32
-    UNSORTED = 64
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The names of the bits that are set, in lower case; bits of later releases have none."""
-        return tuple(str(bit.name).lower() for bit in type(self) if bit in self)
-
-
-_UNFAMILIAR = np.uint8(
-    UnitFlag.UNFAMILIAR_EMBEDDING | UnitFlag.UNFAMILIAR_STATISTICS | UnitFlag.UNFAMILIAR_RATE | UnitFlag.UNSORTED
-)
-
-
-class Abstained(IntEnum):
-    """Why no class is named for a unit; NO where one is. Of several reasons the first of this list is given:
-
-    NO_EVIDENCE: nothing has been gathered yet. NONFINITE: the readout gave no number. SMALL_POPULATION: the population
-    is smaller than training saw. UNFAMILIAR_UNIT: the unit is unlike those of training, its flags say how.
-    LOW_PROBABILITY: the top class is less probable than the bundle's threshold.
-    """
-
-    NO = 0
-    NO_EVIDENCE = 1
-    LOW_PROBABILITY = 2
-    UNFAMILIAR_UNIT = 3
-    SMALL_POPULATION = 4
-    NONFINITE = 5
-
-    @property
-    def word(self) -> str:
-        """The name in lower case, empty for NO."""
-        return self.name.lower() if self else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +201,7 @@ class Predictions:
     @property
     def unfamiliar(self) -> BoolArray:
         """Which units (U,) are unlike those of training in any respect that the flags name."""
-        unfamiliar: BoolArray = (self.flags & _UNFAMILIAR) != 0
+        unfamiliar: BoolArray = (self.flags & np.uint8(UNFAMILIAR)) != 0
         return unfamiliar
 
 
