@@ -7,7 +7,7 @@ Shapes: K windows of a recording, N windows of a batch, U units, T bins, D embed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -67,20 +67,29 @@ class Embedded:
 
     def seen(self, first: int, last: int) -> Seen:
         """Everything that windows [first, last) add up to for every unit, as the daemon gathers it."""
+        return next(self.seen_until(first, [last]))
+
+    def seen_until(self, first: int, lasts: Iterable[int]) -> Iterator[Seen]:
+        """The same for windows [first, last) with every one of `lasts`, ascending, in one go."""
         observed, everyone = Observed(self.spec, self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
-        for k in range(first, last):
-            if self.refusals[k]:
-                continue
-            observed.add_activity(
-                everyone,
-                self.counts[k].astype(np.float32),
-                end_bin=int(self.end_bin[k]),
-                eligible=np.ones(len(everyone), dtype=bool),
-                intervals=self.intervals[k],
-            )
-            units = np.flatnonzero(self.embedded[k])
-            observed.add_embeddings(units, self.embeddings[k, units], missing=float(self.missing[k]))
-        return observed.seen(everyone)
+        for last in lasts:
+            for k in range(first, last):
+                self._add(k, observed, everyone)
+            first = last
+            yield observed.seen(everyone)
+
+    def _add(self, k: int, observed: Observed, everyone: Int64Array) -> None:
+        if self.refusals[k]:
+            return
+        observed.add_activity(
+            everyone,
+            self.counts[k].astype(np.float32),
+            end_bin=int(self.end_bin[k]),
+            eligible=np.ones(len(everyone), dtype=bool),
+            intervals=self.intervals[k],
+        )
+        units = np.flatnonzero(self.embedded[k])
+        observed.add_embeddings(units, self.embeddings[k, units], missing=float(self.missing[k]))
 
     def unit_means(self) -> tuple[Float32Array, Float32Array]:
         """Mean embedding (U, D) over the whole recording, and the evidence n (U,)."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.evidence import Calibration, effective_n
 from nuclr_stream.observed import FeatureSet
 from nuclr_stream.readers import AnyRecording
@@ -37,6 +37,7 @@ from offline_training.evaluate import (
 )
 from offline_training.examples import examples
 from offline_training.expert_readouts import Classifier, Unseen, fit_experts, say_unseen, typical_scatter
+from offline_training.experts import Experts
 from offline_training.gathered import Gathered
 from offline_training.labels import class_subjects, task_labels
 from offline_training.predictions import SECONDS, places, predictions, time_name
@@ -135,10 +136,7 @@ def run_experts(
     if path.is_file():
         return checked(path, fingerprint)
     info = load_run(run_dir)[2]
-    if known := set(info["subjects"]) & set(fold.held_out):
-        raise EvaluationError(f"{run_dir.name}: its encoder saw {', '.join(sorted(known))}, which the fold tests")
-    gathered = [Gathered.of(embedded) for embedded in embed_by_run(run_dir, recordings)]
-    apart = {pair: [Gathered.of(e) for e in embed_by_run(pair, recordings)] for pair in pairs_of(fold, pairs)}
+    gathered, apart = gather(fold, recordings, run_dir, pairs)
     facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
         "setting": setting_of(info["subjects"], fold),
         "seed": seed,
@@ -152,6 +150,19 @@ def run_experts(
     for entry in (entry for found in tasks.values() for entry in found["features"].values()):
         entry["selected_on_these_folds"] = selected
     return write_result(path, facts | {"tasks": tasks})
+
+
+def gather(
+    fold: Fold, recordings: Sequence[AnyRecording], run_dir: Path, pairs: Sequence[Path]
+) -> tuple[list[Gathered], dict[Path, list[Gathered]]]:
+    """All recordings through the encoder of a fold, and through those of `pairs` that serve its calibration.
+
+    Raises EvaluationError when the encoder of `run_dir` saw a tested animal.
+    """
+    if known := set(trained_on(run_dir)) & set(fold.held_out):
+        raise EvaluationError(f"{run_dir.name}: its encoder saw {', '.join(sorted(known))}, which the fold tests")
+    apart = {pair: [Gathered.of(e) for e in embed_by_run(pair, recordings)] for pair in pairs_of(fold, pairs)}
+    return [Gathered.of(embedded) for embedded in embed_by_run(run_dir, recordings)], apart
 
 
 def pretrain_pairs(
@@ -198,6 +209,26 @@ def unseen_by(
     return told
 
 
+def fit_fold(
+    classes: tuple[str, ...],
+    labels: Sequence[Int64Array],
+    tested: BoolArray,
+    *,
+    gathered: Sequence[Gathered],
+    apart: Mapping[Path, Sequence[Gathered]],
+) -> tuple[dict[FeatureSet, Readout], Experts]:
+    """Fit the experts of a task on the recordings that are not `tested` (R,), each by itself and all together; the
+    latter on what was said of animals by the encoders of `apart`, where any of those animals has labels."""
+    test, train = np.flatnonzero(tested), np.flatnonzero(~tested)
+    known = examples([gathered[i] for i in train], [labels[i] for i in train])
+    sets, dim = gathered[0].sets, gathered[0].embedded.embeddings.shape[2]
+    scatter = typical_scatter([gathered[i] for i in train])
+    fitted = fit_experts(known, classes, sets, dim=dim, scatter=scatter)
+    held_out = [gathered[i].subject_id for i in test]
+    told = unseen_by(apart, labels, len(classes), c=fitted[1].c, without=held_out)
+    return fit_experts(known, classes, sets, dim=dim, scatter=scatter, unseen=told) if told else fitted
+
+
 def _score(
     task: str,
     settings: TaskSettings,
@@ -209,15 +240,10 @@ def _score(
 ) -> dict[str, Any]:
     labels = task_labels(task, settings, recordings)
     tested = np.array([fold.tests_on(recording).any() for recording in recordings])
-    test, train = np.flatnonzero(tested), np.flatnonzero(~tested)
+    test = np.flatnonzero(tested)
     asked = [np.where(fold.tests_on(r), label, UNLABELLED) for r, label in zip(recordings, labels, strict=True)]
-    known = examples([gathered[i] for i in train], [labels[i] for i in train])
-    sets, dim = gathered[0].sets, gathered[0].embedded.embeddings.shape[2]
-    scatter = typical_scatter([gathered[i] for i in train])
-    readouts, experts = fit_experts(known, settings.names, sets, dim=dim, scatter=scatter)
-    told = unseen_by(apart, labels, len(settings.names), c=experts.c, without=fold.held_out)
-    if told:
-        readouts, experts = fit_experts(known, settings.names, sets, dim=dim, scatter=scatter, unseen=told)
+    readouts, experts = fit_fold(settings.names, labels, tested, gathered=gathered, apart=apart)
+    sets = gathered[0].sets
     where = [places(recordings[i], fold.tests_on(recordings[i])) for i in test]
     answers = [asked[i] for i in test]
     result = task_facts(settings, recordings, asked, tested)

@@ -65,7 +65,7 @@ def evaluate_simulated(
     readouts: dict[str, Mapping[str, Any]] = {"embedding": load_readouts(run_dir)}
     readouts |= _fit_baselines(config, training, BASELINES[kind])
     fresh = [SIMULATORS[kind](seed, units=units, duration_s=duration_s) for seed in seeds]
-    _require_fresh(fresh, [*info["subjects"], *(recording.subject_id for recording in training)])
+    require_fresh(fresh, [*info["subjects"], *(recording.subject_id for recording in training)])
     spec = config.window.spec
     spec = spec if hop_s is None else spec.with_hop_s(hop_s)
     encode = through_torch(encoder)
@@ -122,7 +122,8 @@ def _fit_baselines(
     return fitted
 
 
-def _require_fresh(fresh: Sequence[Recorded], trained_on: Sequence[str]) -> None:
+def require_fresh(fresh: Sequence[Recorded], trained_on: Sequence[str]) -> None:
+    """Raises EvaluationError when an animal was trained on."""
     known = sorted({recording.subject_id for recording in fresh} & set(trained_on))
     if known:
         raise EvaluationError(f"{', '.join(known)} belong to the training; choose seeds of animals that do not")

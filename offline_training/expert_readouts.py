@@ -26,7 +26,7 @@ from offline_training.gathered import Gathered, slices
 from offline_training.readout import Readout, macro_f1_of
 from offline_training.regression import fit_linear, out_of_fold
 
-C_CANDIDATES = (1e-4, 1e-3, 1e-2, 1e-1)
+C_CANDIDATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MOST_SEARCHED = 8_000
 """Examples by which C is chosen; everything else uses all of them."""
 VARIED_N = 6.0
@@ -49,8 +49,9 @@ class Classifier:
     experts: Experts
     sets: tuple[FeatureSet, ...]
 
-    def answer(self, rows: Float32Array) -> Answer:
-        """What is said of units with these joined rows (U, FACTS + F) of the sets `sets`."""
+    def answer(self, rows: Float32Array, *, alone: bool = False) -> Answer:
+        """What is said of units with these joined rows (U, FACTS + F) of the sets `sets`, by the spike statistics of
+        every unit `alone` where the population is too small."""
         seen = seen_of(rows, self.sets, self.experts)
         linears = self.experts.linears
         return answer(
@@ -58,7 +59,7 @@ class Classifier:
             seen,
             lambda name, features: linears[name].logits(np.nan_to_num(features)),
             prior=None,
-            alone=False,
+            alone=alone,
         )
 
 
@@ -154,8 +155,8 @@ def say_unseen(
     """What experts fitted on the examples that are not `held_out` (R,) say of those that are, None if nothing can be
     said. A class that lives in held-out animals only is left out: nobody could have known it."""
     known, held_out = known.where(ok := ~np.isnan(known.features).any(axis=1)), held_out[ok]
-    held_out = held_out & np.isin(known.label, known.label[~held_out])
     rest = ~np.isin(known.subject, known.subject[held_out])
+    held_out = held_out & np.isin(known.label, known.label[rest])
     if not held_out.any() or len(np.unique(known.label[rest])) < 2:
         return None
     train, test = known.where(rest), known.where(held_out)

@@ -4,7 +4,7 @@ of `nuclr_stream.observed`, and joined in one row, as the experts of a task read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -70,9 +70,16 @@ class Gathered:
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
         """Joined rows (U, FACTS + F) from windows [first, last), and the evidence n (U,)."""
         seen = self.seen(first, last)
+        return self._rows(seen), seen.n
+
+    def growing(self, lasts: Iterable[int]) -> Iterator[Float32Array]:
+        """Joined rows (U, FACTS + F) from windows [0, last) for every one of `lasts`, ascending."""
+        return map(self._rows, self.embedded.seen_until(0, lasts))
+
+    def _rows(self, seen: Seen) -> Float32Array:
         columns = [np.column_stack([seen.n, seen.observed_n, seen.scatter])]
         columns += [np.where(seen.has[name][:, None], seen.features[name], np.nan) for name in self.sets]
-        return np.hstack(columns).astype(np.float32), seen.n
+        return np.hstack(columns).astype(np.float32)
 
 
 def slices(sets: Sequence[FeatureSet], dim: int) -> dict[FeatureSet, slice]:

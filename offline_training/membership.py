@@ -53,7 +53,7 @@ def select_units(recording: AnyRecording, settings: RecordingSettings | None) ->
         if fails.any():
             left_out.append(LeftOut(why, tuple(recording.unit_ids[fails].tolist())))
         keep &= passes
-    return Selected(recording.recording_id, _only(recording, keep), tuple(left_out))
+    return Selected(recording.recording_id, only_units(recording, keep), tuple(left_out))
 
 
 def load_selected(path: Path, settings: RecordingSettings | None) -> list[Selected]:
@@ -119,7 +119,8 @@ def _one_of(recording: AnyRecording, column: str, values: Sequence[bool | float 
     return np.isin(found if textual else found.astype(np.float64), np.array(values, dtype=None if textual else float))
 
 
-def _only(recording: AnyRecording, keep: BoolArray) -> AnyRecording | None:
+def only_units(recording: AnyRecording, keep: BoolArray) -> AnyRecording | None:
+    """The recording with the units to keep (U,) only; None where none is left."""
     if keep.all():
         return recording
     if not keep.any():

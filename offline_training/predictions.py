@@ -87,7 +87,7 @@ def predictions(
         columns["n"] += [round(float(v), 1) for v in n[scored]]
         columns["abstained"] += readout.calibration.abstains(p, n)[scored].astype(int).tolist()
         if "multi_prediction" in columns:
-            joined, known = _joined(p, n, where[place])
+            joined, known = joined_along_depth(p, n, where[place])
             columns["multi_prediction"] += np.where(known, joined.argmax(axis=1), NO_PREDICTION)[scored].tolist()
     return columns
 
@@ -98,7 +98,7 @@ def _say_nothing(columns: Columns, units: int) -> None:
         values += [nothing.get(name, 0.0)] * units
 
 
-def _joined(p: Float32Array, n: Float32Array, where: Places | None) -> tuple[np.ndarray, BoolArray]:
+def joined_along_depth(p: Float32Array, n: Float32Array, where: Places | None) -> tuple[np.ndarray, BoolArray]:
     """Probabilities (U, C) joined along depth, and which units (U,) somebody speaks for: the unit itself or others."""
     assert where is not None
     depth, shank = where.T
