@@ -41,7 +41,7 @@ class Labeler:
 
     `hop_s` overrides the hop of the bundle (a whole number of bins), `lateness_s` is how long data may come late.
     `half_life_s` lets evidence fade, for units that drift; `priors` (task -> class -> weight) replace the class priors
-    that the bundle assumes. Raises ConfigError for priors of other tasks or classes.
+    that the bundle assumes, see `checked_priors`. Raises ConfigError for what these can not be.
     """
 
     def __init__(
@@ -67,10 +67,12 @@ class Labeler:
             lateness_s=lateness_s,
             max_units=min(max_units, manifest.max_units),
         )
+        if half_life_s is not None and not 0 < half_life_s < np.inf:
+            raise ConfigError(f"half_life_s = {half_life_s}: give seconds above 0, or leave it out to forget nothing")
         self._observed = Observed(
             self.spec, manifest.embedding_dim, typical_scatter=manifest.typical_scatter, half_life_s=half_life_s
         )
-        self._priors = _checked_priors(model, priors or {})
+        self._priors = checked_priors(model, priors or {})
         self._stability = Stability()
         self._epoch: int | None = None
         self._outside = False  # whether the population was too small in the last window that was embedded
@@ -89,6 +91,11 @@ class Labeler:
     def counters(self) -> Counter[str]:
         """Messages and spikes by what became of them."""
         return self.population.counters
+
+    @property
+    def priors(self) -> dict[str, tuple[float, ...]]:
+        """The class priors (C,) that predictions assume, by task."""
+        return {name: self._priors.get(name, self.model.task(name).prior) for name in self.model.task_names}
 
     # -- the side of the model ---------------------------------------------------------------------------------------
 
@@ -166,13 +173,13 @@ class Labeler:
         try:
             answer = self.model.answer(name, seen, prior=self._priors.get(name), alone=self._outside)
         except NonFiniteError:
-            answer, cause = Answer.nothing(len(seen.n), part.prior), "nonfinite"
+            answer, cause = Answer.nothing(len(seen.n), self.priors[name]), "nonfinite"
         why = np.where(answer.unsure, Abstained.LOW_PROBABILITY, Abstained.NO)
         why[judged.unfamiliar] = Abstained.UNFAMILIAR_UNIT
         why[~answer.spoke] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_EVIDENCE
-        why[seen.observed_n + seen.n <= 0] = Abstained.NO_EVIDENCE
         if cause:
             why[:] = Abstained.NONFINITE
+        why[seen.observed_n + seen.n <= 0] = Abstained.NO_EVIDENCE
         stable_since, flips = self._stability.update(
             name,
             window.unit_index,
@@ -216,16 +223,23 @@ class Labeler:
             self._outside = self._outside and bool(operation.index_of)
 
 
-def _checked_priors(model: Model, priors: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-    """Priors (C,) by task in the order of its classes, adding up to 1; a class that is not named has none."""
+def checked_priors(model: Model, priors: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    """Return priors (C,) by task in the order of its classes, adding up to 1; a class that is not named has none.
+
+    Raises ConfigError for a task or a class that the bundle does not have, and for weights that are none.
+    """
     checked = {}
-    for name, prior in priors.items():
-        classes = model.task(name).classes if name in model.task_names else ()
-        unknown, total = set(prior) - set(classes), sum(prior.values())
-        if unknown or not classes or total <= 0 or min(prior.values()) < 0:
-            there = "; ".join(f"{task}: {', '.join(model.task(task).classes)}" for task in model.task_names)
-            raise ConfigError(
-                f"priors.{name} = {dict(prior)}: give weights, none negative, to classes of {model.bundle_id} ({there})"
-            )
-        checked[name] = tuple(prior.get(c, 0.0) / total for c in classes)
+    for task, weights in priors.items():
+        if task not in model.task_names:
+            raise ConfigError(f"priors.{task}: bundle {model.bundle_id} has {', '.join(model.task_names) or 'no task'}")
+        classes = model.task(task).classes
+        for name, weight in weights.items():
+            if name not in classes:
+                raise ConfigError(f"priors.{task}.{name} = {weight}: choose one of {', '.join(classes)}")
+            if not 0 <= weight < np.inf:
+                raise ConfigError(f"priors.{task}.{name} = {weight}: give a weight of 0 or more")
+        total = sum(weights.values())
+        if not 0 < total < np.inf:
+            raise ConfigError(f"priors.{task} adds up to {total}: give weights above 0 to some of {', '.join(classes)}")
+        checked[task] = tuple(weights.get(name, 0.0) / total for name in classes)
     return checked
