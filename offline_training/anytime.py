@@ -109,13 +109,15 @@ def anytime_folds(
     runs_dir: Path,
     pairs_dir: Path | None,
     seed: int,
+    selected: bool = False,
     out: Path,
     points: Points = Points(),
 ) -> Result:
     """Curves of the held-out animals of every fold, each with its encoder in `runs_dir`; written to `out`.
 
     How experts speak together rests on the encoders in `pairs_dir` that are finished, see `evaluate_experts`; the rows
-    say on whom. Raises EvaluationError when an encoder is missing, saw a tested animal, or no recording is long enough.
+    say on whom. `selected` says that their design was chosen by scores on these folds. Raises EvaluationError when an
+    encoder is missing, saw a tested animal, or no recording is long enough.
     """
     config = config.with_training(seed=seed)
     tested = _some([r for fold in split.folds for r in points.long_enough(fold.test(recordings))], points)
@@ -133,6 +135,7 @@ def anytime_folds(
         "setting": " and ".join(sorted({setting_of(info["subjects"], f) for f, info in zip(runs, infos, strict=True)})),
         "split": split.name,
         "seed": seed,
+        "selected_on_these_folds": selected,
         "encoder": encoder_facts(infos[0]),
     }
     testable = {task: transferable_classes(found) for task, found in subjects.items()}
@@ -164,6 +167,7 @@ def anytime_fresh(
         }
         curves.add(recording, source, voices, encode)
     facts = {"setting": "inductive zero-shot", "split": "fresh animals", "seed": config.training.seed}
+    facts["selected_on_these_folds"] = False
     facts |= {"encoder": encoder_facts(info)}
     return _write(out, curves, fresh, facts, {task: settings.names for task, settings in config.tasks.items()})
 

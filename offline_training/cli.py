@@ -11,6 +11,7 @@ import typer
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recording import Recording
 from offline_training import (
+    anytime_cli,
     calcium_cli,
     evaluation_cli,
     experts_cli,
@@ -120,6 +121,7 @@ app.command()(recordings_cli.inspect)
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.peer)
 app.command()(experts_cli.experts)
+app.command()(anytime_cli.anytime)
 app.command()(evaluation_cli.evaluate_simulated)
 app.command()(study_cli.ablate)
 app.command()(study_cli.scale)
