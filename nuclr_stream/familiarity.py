@@ -113,13 +113,16 @@ class Familiarity:
                 if f"{name}.centres" in arrays
             }
             low, high = _finite(arrays["rate_hz"]).tolist()
+            short = _finite(arrays["short_intervals"])
             for name, known in sets.items():
                 features = known.whiten.shape[0]
-                if known.centres.shape[1:] != (features,) or known.whiten.shape[1] > features:
+                if known.centres.shape != (max(len(known.centres), 1), features) or known.whiten.shape[1] > features:
                     raise ValueError(f"{name}: centres {known.centres.shape} and whiten {known.whiten.shape}")
-                if known.knots.shape != known.limits.shape or not (known.limits > 0).all():
-                    raise ValueError(f"{name}: knots and limits must be equally long, limits positive")
-            return cls(sets, (low, high), float(arrays["short_intervals"]))
+                if known.knots.shape != known.limits.shape or known.knots.shape != (max(known.knots.size, 1),):
+                    raise ValueError(f"{name}: knots {known.knots.shape} and limits {known.limits.shape}")
+                if known.knots[0] < 1 or (np.diff(known.knots) <= 0).any() or not (known.limits > 0).all():
+                    raise ValueError(f"{name}: knots must ascend from at least 1, limits be positive")
+            return cls(sets, (low, high), float(short))
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BundleError(f"familiarity.npz: {error}; export the bundle again") from error
 

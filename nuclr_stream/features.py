@@ -74,7 +74,9 @@ class SpikeStatistics:
     """
 
     def __init__(self, spec: WindowSpec) -> None:
-        self._scales = (1, max(1, spec.bins_per_patch // 10), spec.bins_per_patch)
+        patch = spec.bins_per_patch
+        tenth = max(k for k in range(1, max(patch // 10, 1) + 1) if patch % k == 0)  # patches are made of whole ones
+        self._scales = (1, tenth, patch)
         self._bin_s = float(1 / spec.bins_per_second)
         self._sums = UnitRows(INTERVAL_BINS + 2 + len(self._scales))  # intervals, bins, spikes, squares per scale
 

@@ -66,8 +66,12 @@ def log_softmax(logits: Float32Array | Float64Array) -> Float64Array:
 
 
 def with_prior(probabilities: Float32Array, assumed: Sequence[float], wanted: Sequence[float]) -> Float32Array:
-    """Return probabilities (U, C) under the class prior `wanted` (C,) instead of the one that was `assumed` (C,)."""
-    ratio = np.asarray(wanted, np.float64) / np.maximum(np.asarray(assumed, np.float64), 1e-12)
-    weighted = probabilities * ratio
-    changed: Float32Array = (weighted / np.maximum(weighted.sum(axis=1, keepdims=True), 1e-300)).astype(np.float32)
+    """Return probabilities (U, C) under the class prior `wanted` (C,) instead of the one that was `assumed` (C,).
+
+    Where the probabilities leave nothing to any class that is wanted, the prior is all that can be said.
+    """
+    asked = np.asarray(wanted, np.float64)
+    weighted = probabilities * (asked / np.maximum(np.asarray(assumed, np.float64), 1e-12))
+    total = weighted.sum(axis=1, keepdims=True)
+    changed: Float32Array = np.where(total > 0, weighted / np.where(total > 0, total, 1), asked).astype(np.float32)
     return changed

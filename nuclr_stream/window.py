@@ -43,13 +43,17 @@ class Window:
     skipped_steps: int = 0
 
     def superseding(self, older: Window) -> Window:
-        """Return this window in the place of an older one that was never labelled, with its operations and intervals."""
+        """Return this window in the place of an older one never labelled; what changed and ended in that is in it."""
         operations = older.operations + self.operations
         if older.epoch != self.epoch:
             return replace(self, operations=operations)
         intervals = self.intervals.copy()
         if not older.refusal:
-            _, mine, its = np.intersect1d(self.unit_index, older.unit_index, return_indices=True)
-            intervals[mine] += older.intervals[its]
+            now = older.unit_index
+            for operation in self.operations:
+                if operation.kind == "merge":
+                    now = np.where(now == operation.source, operation.target, now)
+            here = np.isin(now, self.unit_index)
+            np.add.at(intervals, np.searchsorted(self.unit_index, now[here]), older.intervals[here])
         skipped = self.skipped_steps + older.skipped_steps + 1
         return replace(self, operations=operations, intervals=intervals, skipped_steps=skipped)
