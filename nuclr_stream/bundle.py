@@ -30,7 +30,7 @@ from nuclr_stream.evidence import Calibration
 from nuclr_stream.familiarity import Familiarity
 from nuclr_stream.fusion import Fusion
 from nuclr_stream.normaliser import Normalisation
-from nuclr_stream.observed import FeatureSet
+from nuclr_stream.observed import FeatureSet, feature_count
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 64 * 2**20
@@ -269,7 +269,16 @@ class Bundle:
     def familiarity(self) -> Familiarity | None:
         """What the bundle knows of the units that it was trained on, or None. Raises BundleError where it is broken."""
         content = self.files.get("familiarity.npz")
-        return None if content is None else Familiarity.of_arrays(_arrays(content, "familiarity.npz"))
+        if content is None:
+            return None
+        known = Familiarity.of_arrays(_arrays(content, "familiarity.npz"))
+        for name, one in known.sets.items():
+            if one.centres.shape[1] != (wanted := feature_count(name, self.manifest.embedding_dim)):
+                raise BundleError(
+                    f"familiarity.npz: {name} has {one.centres.shape[1]} features, the bundle's has {wanted}; "
+                    "export the bundle again"
+                )
+        return known
 
 
 def _arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:

@@ -1,0 +1,109 @@
+"""The experts of a task: the first way that can, by the evidence it rests on; alone only statistics; else the prior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nuclr_stream.bundle import FusionPart, TaskPart
+from nuclr_stream.experts import Answer, answer
+from nuclr_stream.fusion import log_softmax
+from nuclr_stream.observed import FeatureSet, Seen
+
+CLASSES = ("A", "B", "C")
+UNIFORM = (1 / 3,) * 3
+
+
+def way(*experts: FeatureSet, abstain: float = 0.5, above: float = 0.2) -> FusionPart:
+    """Experts that are heard twice as loudly at n = 10 as at n = 1."""
+    weight = ((0.5, 1.0),) * len(experts)
+    return FusionPart(experts=experts, n=(1, 10), weight=weight, abstain_below=(abstain,) * 2, set_above=(above,) * 2)
+
+
+def task(*ways: FusionPart) -> TaskPart:
+    experts = ("embedding", "statistics", "statistics_company")
+    return TaskPart(name="t", classes=CLASSES, prior=UNIFORM, abstain_below=0.9, experts=experts, fusions=ways)
+
+
+def seen(**has: list[int]) -> Seen:
+    """Units by the sets that have something of them; every feature row is what its expert says."""
+    units = len(next(iter(has.values())))
+    said = {"embedding": [4.0, 0, 0], "statistics": [0, 4.0, 0], "statistics_company": [0, 0, 4.0]}
+    return Seen(
+        n=np.full(units, 5, dtype=np.float32),
+        effective_n=np.ones(units, dtype=np.float32),
+        observed_n=np.full(units, 10, dtype=np.float32),
+        scatter=np.ones(units),
+        features={name: np.tile(np.array(said[name], dtype=np.float32), (units, 1)) for name in has},
+        has={name: np.array(there, dtype=bool) for name, there in has.items()},
+    )
+
+
+def itself(_name: FeatureSet, features: np.ndarray) -> np.ndarray:
+    return features
+
+
+def asked(part: TaskPart, of: Seen, **other) -> Answer:
+    return answer(part, of, itself, **{"prior": None, "alone": False} | other)
+
+
+def softmax(*logits: float) -> np.ndarray:
+    return np.exp(log_softmax(np.array([logits])))[0]
+
+
+def test_every_unit_is_answered_by_the_first_way_that_has_all_it_needs():
+    part = task(way("embedding", "statistics_company"), way("statistics"))
+    found = asked(part, seen(embedding=[1, 1, 0, 0], statistics=[1, 0, 1, 0], statistics_company=[1, 0, 0, 0]))
+    assert found.spoke.tolist() == [True, True, True, False]
+    assert found.probabilities[0] == pytest.approx(softmax(2, 0, 2), abs=1e-6)  # both, at effective n = 1
+    assert found.probabilities[1] == pytest.approx(softmax(4, 0, 0), abs=1e-6)  # the encoder alone, as calibrated
+    assert found.probabilities[2] == pytest.approx(softmax(0, 4, 0), abs=1e-6)  # statistics, by the time observed: 10
+    assert found.probabilities[3] == pytest.approx(UNIFORM)
+
+
+def test_the_order_of_the_manifest_is_the_preference():
+    of = seen(embedding=[1], statistics=[1])
+    one = asked(task(way("statistics"), way("embedding", "statistics")), of)
+    other = asked(task(way("embedding", "statistics"), way("statistics")), of)
+    assert one.probabilities[0] == pytest.approx(softmax(0, 4, 0), abs=1e-6)
+    assert other.probabilities[0] == pytest.approx(softmax(2, 2, 0), abs=1e-6)
+
+
+def test_in_a_population_too_small_only_the_statistics_of_single_units_speak():
+    part = task(way("embedding", "statistics"), way("statistics_company"), way("statistics"))
+    of = seen(embedding=[1, 1], statistics=[1, 0], statistics_company=[1, 1])
+    found = asked(part, of, alone=True)
+    assert found.spoke.tolist() == [True, False]
+    assert found.probabilities[0] == pytest.approx(softmax(0, 4, 0), abs=1e-6)
+    assert found.probabilities[1] == pytest.approx(UNIFORM)
+    assert not asked(task(), of, alone=True).spoke.any(), "a bundle without experts has nobody for them"
+
+
+def test_where_nobody_speaks_stand_the_prior_and_all_classes():
+    for prior, expected in ((None, UNIFORM), ((0.5, 0.3, 0.2), (0.5, 0.3, 0.2))):
+        found = asked(task(way("statistics")), seen(embedding=[0, 0], statistics=[0, 0]), prior=prior)
+        assert found.probabilities == pytest.approx(np.tile(expected, (2, 1)))
+        assert found.sets.all() and found.unsure.all() and not found.spoke.any()
+
+
+def test_nobody_is_asked_in_vain():
+    def refuse(name: FeatureSet, _features: np.ndarray) -> np.ndarray:
+        raise AssertionError(f"{name} was asked")
+
+    part = task(way("embedding", "statistics"), way("statistics"))
+    answer(part, seen(embedding=[0, 0], statistics=[0, 0]), refuse, prior=None, alone=False)
+
+
+def test_a_prior_moves_probabilities_sets_and_doubt():
+    part, of = task(way("statistics", abstain=0.9, above=0.1)), seen(embedding=[0], statistics=[1])
+    plain, moved = asked(part, of), asked(part, of, prior=(0.02, 0.02, 0.96))
+    assert plain.sets.tolist() == [[False, True, False]] and not plain.unsure[0]
+    expected = softmax(0, 4, 0) * [0.02, 0.02, 0.96]
+    assert moved.probabilities[0] == pytest.approx(expected / expected.sum(), abs=1e-6)
+    assert moved.sets.tolist() == [[False, True, True]] and moved.unsure[0]
+
+
+def test_the_encoder_alone_is_believed_as_its_calibration_says():
+    found = asked(task(), seen(embedding=[1]))
+    assert found.spoke[0] and found.sets.all(), "without a fusion there is no threshold for sets"
+    assert not found.unsure[0] and found.probabilities[0, 0] == pytest.approx(softmax(4, 0, 0)[0], abs=1e-6)
