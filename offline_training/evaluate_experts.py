@@ -36,7 +36,7 @@ from offline_training.evaluate import (
     write_result,
 )
 from offline_training.examples import examples
-from offline_training.expert_readouts import Classifier, Unseen, fit_experts, say_unseen, typical_scatter
+from offline_training.expert_readouts import Classifier, Unseen, fit_experts, resting_on, say_unseen, typical_scatter
 from offline_training.experts import Experts
 from offline_training.gathered import Gathered
 from offline_training.labels import class_subjects, task_labels
@@ -223,10 +223,10 @@ def fit_fold(
     known = examples([gathered[i] for i in train], [labels[i] for i in train])
     sets, dim = gathered[0].sets, gathered[0].embedded.embeddings.shape[2]
     scatter = typical_scatter([gathered[i] for i in train])
-    fitted = fit_experts(known, classes, sets, dim=dim, scatter=scatter)
+    readouts, experts = fit_experts(known, classes, sets, dim=dim, scatter=scatter)
     held_out = [gathered[i].subject_id for i in test]
-    told = unseen_by(apart, labels, len(classes), c=fitted[1].c, without=held_out)
-    return fit_experts(known, classes, sets, dim=dim, scatter=scatter, unseen=told) if told else fitted
+    told = unseen_by(apart, labels, len(classes), c=experts.c, without=held_out)
+    return resting_on(told, readouts, experts) if told else (readouts, experts)
 
 
 def _score(

@@ -110,14 +110,12 @@ def fit_experts(
     *,
     dim: int,
     scatter: float,
-    unseen: Sequence[Unseen] = (),
 ) -> tuple[dict[FeatureSet, Readout], Experts]:
     """Fit one readout per feature set on joined rows, C chosen by cross-validation over animals, and how they speak
-    together on what they say of `unseen` animals; without those, on the cross-validation.
+    together on the same cross-validation.
 
     `scatter` is what is typical of the windows of a unit. Returns the readout of every set by itself too, calibrated
-    likewise. Raises ReadoutError when the examples hold one
-    class only.
+    likewise. Raises ReadoutError when the examples hold one class only.
     """
     known = known.where(~np.isnan(known.features).any(axis=1))
     places = slices(sets, dim)
@@ -131,7 +129,7 @@ def fit_experts(
         scores[name], said[name] = macro_f1_of(held_out), held_out.logits
         kept, grouped_by = held_out.kept, held_out.grouped_by
         linears[name] = fit_linear(own, len(classes), c=chosen[name])
-    told = unseen or [Unseen(said, known.where(kept))]
+    told = [Unseen(said, known.where(kept))]
     what = f"units of {len(np.unique(known.subject))} animals, out of fold by {grouped_by}"
     readouts = {
         name: Readout(
@@ -141,12 +139,25 @@ def fit_experts(
             c=chosen[name],
             grouped_by=grouped_by,
             out_of_fold_f1=scores[name],
-            calibrated_on=what if not unseen else unseen_words(unseen),
+            calibrated_on=what,
         )
         for name in sets
     }
     fusions, promise = fuse(told, scatter, sets)
     return readouts, Experts(dim, linears, chosen, scores, fusions, scatter, promise)
+
+
+def resting_on(
+    told: Sequence[Unseen], readouts: Mapping[FeatureSet, Readout], experts: Experts
+) -> tuple[dict[FeatureSet, Readout], Experts]:
+    """The same readouts and experts, their calibration and how they speak together resting on unseen animals."""
+    fusions, promise = fuse(told, experts.typical_scatter, experts.sets)
+    words = unseen_words(told)
+    calibrated = {
+        name: replace(readout, calibration=calibrate_alone(told, experts.typical_scatter, name), calibrated_on=words)
+        for name, readout in readouts.items()
+    }
+    return calibrated, replace(experts, fusions=fusions, sets_promise=promise)
 
 
 def say_unseen(

@@ -42,13 +42,14 @@ def fit_fusion(
     silent = (0.0,) * len(knots)
     fusion = Fusion(experts=tuple(logits), n=knots, weight=weight, abstain_below=silent, set_above=silent)
     p = fusion.probabilities(logits, n)
-    group = nearest_knot(n)
+    group = np.minimum(nearest_knot(n), len(knots) - 1)
+    promised = len(np.unique(animal)) >= ENOUGH_ANIMALS
     return Fusion(
         experts=fusion.experts,
         n=knots,
         weight=weight,
         abstain_below=(_least_sure(p, label, weights=weights, group=group, animal=animal),) * len(knots),
-        set_above=tuple(_set_threshold(p, label, animal, group == k) for k in range(len(knots))),
+        set_above=tuple(_set_threshold(p, label, animal, group == k, promised=promised) for k in range(len(knots))),
     )
 
 
@@ -119,16 +120,18 @@ def _keeps(
     return good >= PROMISED_PRECISION * called, called >= LEAST_CALLED * weights[own].sum()
 
 
-def _set_threshold(p: Float32Array, label: Int64Array, animal: npt.NDArray[np.str_], rows: BoolArray) -> float:
+def _set_threshold(
+    p: Float32Array, label: Int64Array, animal: npt.NDArray[np.str_], rows: BoolArray, *, promised: bool
+) -> float:
     """Largest probability such that the classes at or above it hold the true one as often as promised, every animal
-    counting alike. With ENOUGH_ANIMALS, a new animal counts as one that is always missed: the promise is conformal.
+    counting alike. Where it is `promised`, a new animal counts as one that is always missed: it is conformal.
     """
     true = p[np.arange(len(label)), label].astype(np.float64)[rows]
     animals, counts = np.unique(animal[rows], return_counts=True)
     if not len(animals):
         return 0.0
     share = (1 / counts)[np.searchsorted(animals, animal[rows])]
-    total = len(animals) + (1 if len(animals) >= ENOUGH_ANIMALS else 0)
+    total = len(animals) + int(promised)
     order = np.argsort(-true, kind="stable")
     covered = np.cumsum(share[order]) / total
     enough = np.searchsorted(covered, PROMISED_COVERAGE - 1e-12)

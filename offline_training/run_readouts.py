@@ -18,7 +18,13 @@ from nuclr_stream.readers import AnyRecording
 from offline_training.embed import embed_recording, through_torch
 from offline_training.embedded_runs import embed_by_run
 from offline_training.examples import examples
-from offline_training.expert_readouts import Unseen, fit_experts, say_unseen, typical_scatter
+from offline_training.expert_readouts import (
+    Unseen,
+    fit_experts,
+    resting_on,
+    say_unseen,
+    typical_scatter,
+)
 from offline_training.familiar import fit_familiarity
 from offline_training.gathered import Gathered
 from offline_training.labels import task_labels
@@ -84,26 +90,30 @@ def recalibrate(run_dir: Path, fold_dirs: Sequence[Path], recordings: Sequence[A
     for task, told in unseen.items():
         if not told:
             raise ReadoutError(f"{task}: none of {len(fold_dirs)} folds holds out an animal that is labelled for it")
-    gathered = [Gathered.of(embedded) for embedded in embed_by_run(run_dir, recordings)]
-    readouts = _fit(gathered, labels, classes, unseen)
+    readouts = {task: _recalibrated(readout, unseen[task]) for task, readout in before.items()}
     facts = json.loads((run_dir / "readouts.json").read_text(encoding="utf-8"))
     del facts["tasks"]
     save_readouts(run_dir, readouts, facts)
     return readouts
 
 
+def _recalibrated(readout: Readout, told: Sequence[Unseen]) -> Readout:
+    assert readout.experts is not None
+    alone, experts = resting_on(told, {"embedding": readout}, readout.experts)
+    return replace(alone["embedding"], experts=experts)
+
+
 def _fit(
     gathered: Sequence[Gathered],
     labels: Mapping[str, Sequence[Int64Array]],
     classes: Mapping[str, tuple[str, ...]],
-    unseen: Mapping[str, Sequence[Unseen]] | None = None,
 ) -> dict[str, Readout]:
     scatter = typical_scatter(gathered)
     sets, dim = gathered[0].sets, gathered[0].embedded.embeddings.shape[2]
     readouts = {}
     for task, names in classes.items():
-        known, told = examples(gathered, labels[task]), unseen[task] if unseen else ()
-        alone, experts = fit_experts(known, names, sets, dim=dim, scatter=scatter, unseen=told)
+        known = examples(gathered, labels[task])
+        alone, experts = fit_experts(known, names, sets, dim=dim, scatter=scatter)
         readouts[task] = replace(alone["embedding"], experts=experts)
     return readouts
 
