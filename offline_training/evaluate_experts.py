@@ -183,7 +183,7 @@ def pairs_of(fold: Fold, pairs: Sequence[Path]) -> list[Path]:
     """Those of the runs in `pairs` that saw no tested animal and, besides, not all of the others: fold_A+B_... of A."""
     found = []
     for pair in pairs:
-        unseen = pair.name.removeprefix("fold_").split("_")[0].split("+")
+        unseen = pair.name.removeprefix("fold_").rsplit("_seed", 1)[0].split("+")
         if set(fold.held_out) < set(unseen) and not set(unseen) & set(trained_on(pair)):
             found.append(pair)
     return found
