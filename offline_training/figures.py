@@ -42,7 +42,7 @@ def confusion_figure(found: Result, path: Path) -> Path:
         axes.set_title(f"{name_of(name)}\nmacro-F1 {score[name]:.3f}", fontsize=8)
         axes.set_xlabel("predicted", fontsize=7)
         axes.set_ylabel("label", fontsize=7)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def scaling_figure(found: Result, path: Path) -> Path | None:
@@ -60,7 +60,7 @@ def scaling_figure(found: Result, path: Path) -> Path | None:
     axes.set_xticks(animals, [str(number) for number in animals])
     axes.minorticks_off()
     axes.legend(title="observed", fontsize=7, title_fontsize=7)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def label_figure(found: Result, path: Path) -> Path:
@@ -78,7 +78,7 @@ def label_figure(found: Result, path: Path) -> Path:
     axes.set_xticks(percent, [f"{value:g}" for value in percent])
     axes.minorticks_off()
     axes.legend(fontsize=7)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def picture(path: Path | None, page: Path, words: str) -> Sequence[str]:
@@ -86,7 +86,8 @@ def picture(path: Path | None, page: Path, words: str) -> Sequence[str]:
     return [] if path is None else [f"![{words}]({path.relative_to(page.parent).as_posix()})", ""]
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture as SVG, the same bytes for the same picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "nuclr-stream", "svg.fonttype": "none"}):
         figure.savefig(path, format="svg", metadata={"Date": None})

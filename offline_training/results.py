@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nuclr_stream.errors import NuclrStreamError
+from offline_training.anytime_figure import anytime_section
 from offline_training.figures import confusion_figure, label_figure, picture, scaling_figure
 from offline_training.normaliser_distance import distance_section
 from offline_training.tables import FEATURES as FEATURES
@@ -78,7 +79,8 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
         raise ResultsError(
             f"{results}: no summary.json or fresh_animals.json in any folder; run `nuclr-train evaluate`"
         )
-    text = "\n".join([INTRODUCTION, *(_section(folder, page) for folder in folders)])
+    sections = [*(_section(folder, page) for folder in folders), *anytime_section(results, page)]
+    text = "\n".join([INTRODUCTION, *sections])
     page.write_text(text, encoding="utf-8")
     written = [page]
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
