@@ -112,6 +112,8 @@ INTRODUCTION = """\
 * *Population*: a recording is dealt into parts of so many units, each embedded by itself; one draw, and every unit is
   asked at every size. Below the least population of the training the daemon says so and lets only spike statistics
   speak; the other rows of such sizes are asked nevertheless.
+* In the pictures the last two columns are of single units at the last time; grey lines are probabilities that hold and
+  the 10 % of errors that the threshold allows.
 """
 
 
