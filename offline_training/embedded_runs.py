@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Float32Array
+from nuclr_stream.binning import BoolArray, Float32Array, WindowRules, WindowSpec
 from nuclr_stream.readers import AnyRecording
 from offline_training.embed import Embedded, Encode, embed_recording, through_torch
 from offline_training.runs import load_run
@@ -17,7 +17,8 @@ from offline_training.runs import load_run
 def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording]) -> list[Embedded]:
     """The windows of every recording, one window apart, as the encoder of a run embeds them.
 
-    Embeddings are kept in run_dir/embedded, where the next call finds them.
+    Embeddings are kept in run_dir/embedded, where the next call finds them; those of another recording of that name, or
+    of other rules, do not fit its units and windows and are made anew.
     """
     encoder, config, _ = load_run(run_dir)
     spec = config.window.spec.with_hop_s(config.window.spec.window_s)
@@ -26,11 +27,11 @@ def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording]) -> list[Embe
     found = []
     for recording in recordings:
         path = folder / f"{recording.recording_id}.npz"
-        known = _kept(path)
-        encode = through_torch(encoder) if known is None else _replay(known)
-        found.append(embed_recording(encode, recording, spec, config.rules.rules))
-        if known is None:
-            _keep(path, found[-1])
+        embedded = _kept(path, recording, spec, config.rules.rules)
+        if embedded is None:
+            embedded = embed_recording(through_torch(encoder), recording, spec, config.rules.rules)
+            _keep(path, embedded)
+        found.append(embedded)
     return found
 
 
@@ -39,12 +40,13 @@ def trained_on(run_dir: Path) -> tuple[str, ...]:
     return tuple(json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["subjects"])
 
 
-def _kept(path: Path) -> Float32Array | None:
+def _kept(path: Path, recording: AnyRecording, spec: WindowSpec, rules: WindowRules) -> Embedded | None:
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as archive:
-        values: Float32Array = archive["embeddings"]
-    return values
+        values, members = archive["embeddings"], archive["embedded"]
+    embedded = embed_recording(_replay(values), recording, spec, rules)
+    return embedded if np.array_equal(embedded.embedded, members) else None
 
 
 def _keep(path: Path, embedded: Embedded) -> None:
@@ -60,8 +62,10 @@ def _replay(values: Float32Array) -> Encode:
     def encode(counts: Float32Array, mask: BoolArray) -> Float32Array:
         nonlocal given
         out = np.zeros((*mask.shape, values.shape[1]), dtype=np.float32)
-        out[mask] = values[given : given + int(mask.sum())]
-        given += int(mask.sum())
+        wanted = int(mask.sum())
+        if given + wanted <= len(values):  # otherwise they are not those of these windows, see `_kept`
+            out[mask] = values[given : given + wanted]
+        given += wanted
         return out
 
     return encode

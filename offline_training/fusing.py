@@ -91,20 +91,19 @@ def _least_sure(
     animal as well, so that no single animal carries the promise. 1 where there is none."""
     top, right = p.max(axis=1), p.argmax(axis=1) == label
     candidates = np.unique(np.round(top, 4))
-    lawful, called_at_all = np.ones(len(candidates), dtype=bool), np.zeros(len(candidates), dtype=bool)
+    broken, called_at_all = np.zeros(len(candidates), dtype=bool), np.zeros(len(candidates), dtype=bool)
     for k in np.unique(group):
         kept, enough = _keeps(candidates, top, right, weights, group == k)
-        lawful &= kept | ~enough
+        broken |= enough & ~kept
         called_at_all |= enough
     animals = np.unique(animal)
     for one in animals if len(animals) > 2 else ():
         kept, enough = _keeps(candidates, top, right, weights, animal != one)
-        lawful &= kept & enough
-    # from the first candidate on above which all are lawful: a lucky island of promise below is none
-    lawful &= called_at_all
-    broken = np.flatnonzero(~lawful & called_at_all)
-    good = np.flatnonzero(lawful)
-    good = good[good > (broken[-1] if len(broken) else -1)]
+        broken |= enough & ~kept
+        called_at_all &= enough
+    # only beyond the last that breaks the promise: a lucky island of promise below is none
+    last = np.flatnonzero(broken)[-1:]
+    good = np.flatnonzero(called_at_all & (np.arange(len(candidates)) > (last[0] if len(last) else -1)))
     return float(candidates[good[0]]) if len(good) else 1.0
 
 
