@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nuclr_stream.bundle import find_bundle, load_bundle, shipped_bundles
-from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings
+from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference import Model, Provider, check_bundle
 from nuclr_stream.readers import open_one, open_recordings
@@ -130,6 +130,8 @@ def label(
     bundle: Bundle = "",
     every: Annotated[float | None, typer.Option("--every", help="Also a row at every multiple of it, in s.")] = None,
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows instead of the bundle's.")] = None,
+    half_life_s: Annotated[float | None, typer.Option(help="Seconds of windows after which one counts half.")] = None,
+    prior: Annotated[list[str] | None, typer.Option(help="How common a class is, as task.CLASS=weight.")] = None,
     threads: Threads = 0,
     placement: Annotated[Path | None, typer.Option(help="Also write where the units lie by depth, as JSON.")] = None,
     trajectory: Annotated[
@@ -155,6 +157,8 @@ def label(
             out,
             hop_s=hop_s,
             every_s=every,
+            half_life_s=half_life_s,
+            priors=parse_priors(prior or ()),
             on_window=lambda recording, s: progress.update(tasks[recording.recording_id], completed=s),
             on_end=None if reports is None else reports.add,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -39,8 +39,10 @@ class Settings(BaseModel):
     queue_bytes: int = Field(default=2**25, ge=2**16, le=2**31, description="B of undecoded input; more is dropped")
     results_queue: int = Field(default=256, ge=1, le=4096, description="results kept for each slow subscriber")
     embed_queue: int = Field(default=8, ge=1, le=1024, description="windows of clients that may wait to be embedded")
+    half_life_s: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="s in which evidence fades by half")
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
+    priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
 
     @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
     @classmethod
@@ -84,6 +86,21 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, Any] | None 
     return _validated(values | dict(overrides or {}), where)
 
 
+def parse_priors(texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the weights of classes by task that `texts`, such as "cell_type.PV=2", give. Raises ConfigError."""
+    priors: dict[str, dict[str, float]] = {}
+    for text in texts:
+        (task, dot, rest), weight = text.partition("."), text.rpartition("=")[2]
+        name = rest.rpartition("=")[0]
+        try:
+            priors.setdefault(task, {})[name] = float(weight)
+        except ValueError:
+            dot = ""
+        if not (task and dot and name):
+            raise ConfigError(f"--prior {text}: give it as task.CLASS=weight, such as cell_type.PV=2")
+    return priors
+
+
 def option(name: str) -> str:
     """Return the command line option of a setting."""
     return "--" + name.replace("_", "-")
@@ -97,7 +114,7 @@ def _validated(values: dict[str, Any], where: str) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
+        name = ".".join(map(str, first["loc"]))
         message = f"{where}: {name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
         raise (EndpointError if name.endswith("endpoint") else ConfigError)(message) from error
 

@@ -260,7 +260,7 @@ class Daemon:
         if isinstance(request, wire.PlacementRequest):
             answer = queries.placement(request, self._streams.get(request.stream), self.model)
         else:
-            answer = queries.window(request, self.model)
+            answer = queries.window(request, self.model, self._streams.priors)
         if isinstance(answer, wire.ErrorReply):
             return answer
         return None if self._worker.answer(identity, answer) else queries.busy(request)

@@ -20,6 +20,8 @@ from nuclr_stream.traces import TraceRecording
 from nuclr_stream.wire import Abstained, Predictions, TaskPredictions, UnitFlag
 
 Row = dict[str, str | int | float]
+Priors = Mapping[str, Mapping[str, float]]
+InForce = Mapping[str, tuple[float, ...]]
 OnEnd = Callable[[Predictions, Mapping[str, Float32Array]], None]
 
 HEAD = (
@@ -43,6 +45,8 @@ def label_recording(
     *,
     hop_s: float | None = None,
     every_s: float | None = None,
+    half_life_s: float | None = None,
+    priors: Priors | None = None,
     on_window: Callable[[float], None] = lambda _seconds: None,
     on_end: OnEnd | None = None,
 ) -> Iterator[Row]:
@@ -52,8 +56,8 @@ def label_recording(
     not), probability, set (classes with | between them), abstained, why, stable_since_s, windows, effective_n,
     familiarity, flags (words with | between them), reason (why in a sentence) and a p_<class> per class of the task;
     docs/protocol.md says what they mean. Rows before the first window have windows 0, the prior as probabilities and no
-    stable_since_s. A bundle without readouts gives a row per unit with no task, and its
-    mean embedding as e_0, e_1, ... `on_window` is told the time of every window as it is done,
+    stable_since_s. A bundle without readouts gives a row per unit with no task, and its mean embedding as e_0, e_1, ...
+    `half_life_s` and `priors` are those of the Labeler. `on_window` is told the time of every window as it is done,
     `on_end` the last predictions, if there are any, and where their units are.
     """
     require_fit(recording, model.manifest.spec)
@@ -62,7 +66,14 @@ def label_recording(
         raise RecordingError(
             f"{recording.recording_id}: {len(recording.unit_ids)} units; bundle {model.bundle_id} takes at most {most}"
         )
-    labeler = Labeler(model, stream=recording.recording_id, hop_s=hop_s, max_units=len(recording.unit_ids))
+    labeler = Labeler(
+        model,
+        stream=recording.recording_id,
+        hop_s=hop_s,
+        max_units=len(recording.unit_ids),
+        half_life_s=half_life_s,
+        priors=priors,
+    )
     rate = recording.sample_rate
     wanted = _times(recording, every_s)
     upcoming = next(wanted, None)
@@ -72,14 +83,14 @@ def label_recording(
         while (labelled := labeler.step()) is not None:
             end = labelled.predictions.end_sample / rate
             while upcoming is not None and upcoming < end:
-                yield from _rows(recording, model, latest, float(upcoming), final=0)
+                yield from _rows(recording, model, latest, float(upcoming), final=0, priors=labeler.priors)
                 upcoming = next(wanted, None)
             latest = labelled
             on_window(float(end))
     while upcoming is not None:
-        yield from _rows(recording, model, latest, float(upcoming), final=0)
+        yield from _rows(recording, model, latest, float(upcoming), final=0, priors=labeler.priors)
         upcoming = next(wanted, None)
-    yield from _rows(recording, model, latest, recording.duration_s, final=1)
+    yield from _rows(recording, model, latest, recording.duration_s, final=1, priors=labeler.priors)
     if latest is not None and on_end is not None:
         on_end(latest.predictions, labeler.population.units.geometry)
 
@@ -91,6 +102,8 @@ def write_labels(
     *,
     hop_s: float | None = None,
     every_s: float | None = None,
+    half_life_s: float | None = None,
+    priors: Priors | None = None,
     on_window: Callable[[Recorded, float], None] = lambda _recording, _seconds: None,
     on_end: OnEnd | None = None,
 ) -> int:
@@ -116,7 +129,14 @@ def write_labels(
                     on_window(recording, seconds)
 
                 for row in label_recording(
-                    recording, model, hop_s=hop_s, every_s=every_s, on_window=tell, on_end=on_end
+                    recording,
+                    model,
+                    hop_s=hop_s,
+                    every_s=every_s,
+                    half_life_s=half_life_s,
+                    priors=priors,
+                    on_window=tell,
+                    on_end=on_end,
                 ):
                     writer.writerow(row)
                     rows += 1
@@ -138,12 +158,14 @@ def _times(recording: Recorded, every_s: float | None) -> Iterator[Fraction]:
         yield k * step
 
 
-def _rows(recording: Recorded, model: Model, latest: Labelled | None, time_s: float, *, final: int) -> Iterator[Row]:
+def _rows(
+    recording: Recorded, model: Model, latest: Labelled | None, time_s: float, *, final: int, priors: InForce
+) -> Iterator[Row]:
     common: Row = {"recording_id": recording.recording_id, "time_s": time_s, "final": final}
     if not model.task_names:
         yield from (common | row for row in _embeddings(recording, model, latest))
         return
-    tasks = _before_any_window(recording, model) if latest is None else latest.predictions.tasks
+    tasks = _before_any_window(recording, model, priors) if latest is None else latest.predictions.tasks
     units = [_unit(recording, latest, u) for u in range(len(recording.unit_ids))]
     for task in tasks:
         for u, unit in enumerate(units):
@@ -191,14 +213,14 @@ def _embeddings(recording: Recorded, model: Model, latest: Labelled | None) -> I
         yield row | {"reason": reason} | {f"e_{d}": float(value) for d, value in enumerate(mean)}
 
 
-def _before_any_window(recording: Recorded, model: Model) -> list[TaskPredictions]:
+def _before_any_window(recording: Recorded, model: Model, priors: InForce) -> list[TaskPredictions]:
     units = len(recording.unit_ids)
     parts = [model.task(name) for name in model.task_names]
     return [
         TaskPredictions(
             name=part.name,
             classes=part.classes,
-            probabilities=np.tile(np.array(part.prior, dtype=np.float32), (units, 1)),
+            probabilities=np.tile(np.array(priors[part.name], dtype=np.float32), (units, 1)),
             sets=np.ones((units, len(part.classes)), dtype=np.bool_),
             why=np.full(units, Abstained.NO_EVIDENCE, dtype=np.uint8),
             stable_since=np.full(units, NEVER, dtype=np.int64),

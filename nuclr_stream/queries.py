@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from nuclr_stream.binning import Float32Array, active_units
 from nuclr_stream.errors import NonFiniteError, PlacementError
+from nuclr_stream.fusion import with_prior
 from nuclr_stream.inference import Model
 from nuclr_stream.placement_report import placement_report
 from nuclr_stream.stability import NEVER
@@ -35,6 +36,9 @@ from nuclr_stream.wire import (
     TaskPredictions,
 )
 from nuclr_stream.worker import Answer, Ask
+
+Priors = Mapping[str, Sequence[float]]
+"""Class priors (C,) by task."""
 
 
 def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) -> SnapshotReply:
@@ -105,9 +109,9 @@ def places(stream: Stream, said: Predictions) -> tuple[Float32Array, Float32Arra
     return depth_um, shank
 
 
-def window(request: EmbedWindowRequest, model: Model) -> Ask | ErrorReply:
+def window(request: EmbedWindowRequest, model: Model, priors: Priors) -> Ask | ErrorReply:
     """Return what will embed a client's window, to be called in another thread, or why it cannot be embedded."""
-    return window_refusal(request, model) or partial(embed_window, request, model)
+    return window_refusal(request, model) or partial(embed_window, request, model, priors)
 
 
 def window_refusal(request: EmbedWindowRequest, model: Model) -> ErrorReply | None:
@@ -121,21 +125,29 @@ def window_refusal(request: EmbedWindowRequest, model: Model) -> ErrorReply | No
     return None
 
 
-def embed_window(request: EmbedWindowRequest, model: Model) -> EmbedWindowReply | ErrorReply:
-    """Return the embeddings of a client's window, zeros for silent units, and what one window says about each unit."""
+def embed_window(request: EmbedWindowRequest, model: Model, priors: Priors) -> EmbedWindowReply | ErrorReply:
+    """Return the embeddings of a client's window, zeros for silent units, and what one window says about each unit.
+
+    `priors` (C,) by task stand in the place of those that the bundle assumes, as they do in predictions.
+    """
     active = active_units(request.counts, model.manifest.spec.input_kind)
     embedding = np.zeros((len(active), model.manifest.embedding_dim), dtype=np.float32)
     try:
         embedding[active] = model.embed(request.counts, active)
-        tasks = tuple(_task(model, name, embedding, active.astype(np.float32)) for name in model.task_names)
+        evidence = active.astype(np.float32)
+        tasks = tuple(_task(model, name, embedding, evidence, prior=priors.get(name)) for name in model.task_names)
     except NonFiniteError as error:
         return _error(request.request_id, "nonfinite", str(error))
     return EmbedWindowReply(request_id=request.request_id, embedding=embedding, tasks=tasks)
 
 
-def _task(model: Model, name: str, embedding: Float32Array, evidence: Float32Array) -> TaskPredictions:
+def _task(
+    model: Model, name: str, embedding: Float32Array, evidence: Float32Array, *, prior: Sequence[float] | None
+) -> TaskPredictions:
     part = model.task(name)
     probabilities = model.probabilities(name, embedding, evidence)
+    if prior is not None:
+        probabilities = with_prior(probabilities, part.prior, prior)
     why = np.where(part.calibration.abstains(probabilities, evidence), Abstained.LOW_PROBABILITY, Abstained.NO)
     why[evidence <= 0] = Abstained.NO_EVIDENCE
     return TaskPredictions(

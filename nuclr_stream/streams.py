@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nuclr_stream.config import Settings
 from nuclr_stream.inference import Model
-from nuclr_stream.labeler import Labeler, Labelled
+from nuclr_stream.labeler import Labeler, Labelled, checked_priors
 from nuclr_stream.metrics import StreamFigures
 from nuclr_stream.window import Window
 from nuclr_stream.wire import Abstained, Event, Input, Predictions, StreamState, StreamStatus
@@ -168,10 +168,14 @@ def _abstained(said: Predictions) -> Counter[tuple[str, str]]:
 
 
 class Streams:
-    """Every stream by name, at most `settings.max_streams`; `dropped` counts messages that found no place."""
+    """Every stream by name, at most `settings.max_streams`; `dropped` counts messages that found no place.
+
+    Raises ConfigError for priors of tasks or classes that the bundle does not have.
+    """
 
     def __init__(self, model: Model, settings: Settings, *, instance: int) -> None:
         self._model, self._settings, self._instance = model, settings, instance
+        self.priors = checked_priors(model, settings.priors)
         self._streams: dict[str, Stream] = {}
         self._gone: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -209,6 +213,8 @@ class Streams:
             hop_s=settings.hop_s or None,
             lateness_s=settings.lateness_s,
             max_units=settings.max_units,
+            half_life_s=settings.half_life_s or None,
+            priors=settings.priors,
         )
         return Stream(labeler, instance=self._instance)
 

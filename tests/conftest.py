@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from exporters.export import Contents, write_bundle
 from nuclr_stream.binning import WindowRules, WindowSpec
 from nuclr_stream.bundle import TrainedOn
 from nuclr_stream.evidence import Calibration
+from nuclr_stream.familiarity import Familiar, Familiarity
+from nuclr_stream.features import STATISTICS
+from nuclr_stream.fusion import Fusion
+from nuclr_stream.observed import FeatureSet, feature_count
 from offline_training.encoder import Encoder, EncoderConfig
+from offline_training.experts import Experts
 from offline_training.readout import Readout
 from offline_training.regression import Linear
 
@@ -41,6 +47,31 @@ def tiny_readout(classes: tuple[str, ...], dim: int) -> Readout:
     )
 
 
+def tiny_experts(classes: tuple[str, ...], dim: int) -> Experts:
+    """Four experts with random coefficients that speak together in two ways."""
+    rng = np.random.default_rng(len(classes))
+    sets: tuple[FeatureSet, ...] = ("embedding", "embedding_company", "statistics", "statistics_company")
+    linears = {"embedding": tiny_readout(classes, dim).linear}
+    for name in sets[1:]:
+        features = feature_count(name, dim)
+        weight = rng.normal(0.0, 1 / np.sqrt(features), (len(classes), features))
+        linears[name] = Linear(weight, rng.normal(0.0, 0.1, len(classes)), np.zeros(features), np.ones(features))
+    common = {"n": (1.0, 6.0), "abstain_below": (0.6, 0.4), "set_above": (0.2, 0.25)}
+    together = Fusion(experts=sets, weight=((0.3, 0.6), (0.2, 0.4), (0.9, 0.7), (0.4, 0.2)), **common)
+    alone = Fusion(experts=("statistics",), weight=((0.5, 1.0),), **common)
+    nothing = dict.fromkeys(sets, 0.0)
+    return Experts(dim, linears, nothing, nothing, (together, alone), 0.5, "nothing: random numbers")
+
+
+def tiny_familiarity(dim: int) -> Familiarity:
+    """Everything is familiar but rates below 0.01 Hz or above 100 Hz, and units of short intervals mostly."""
+    wide = {
+        name: Familiar(np.zeros((1, features)), np.eye(features), np.ones(1), np.full(1, 1e3))
+        for name, features in (("embedding", dim), ("statistics", STATISTICS))
+    }
+    return Familiarity(wide, (0.01, 100.0), 0.5)
+
+
 def tiny_contents(seed: int = 0) -> Contents:
     """A bundle to be: 10 s of 20 ms bins every second, 16 embedding channels, weights drawn from `seed`."""
     torch.manual_seed(seed)
@@ -63,4 +94,22 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a small, valid bundle with random weights. Copy it before you change it."""
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     write_bundle(tiny_contents(), folder)
+    return folder
+
+
+def expert_contents() -> Contents:
+    """The tiny bundle with experts and familiarity."""
+    plain = tiny_contents()
+    dim = plain.encoder.config.dim
+    readouts = {
+        name: replace(readout, experts=tiny_experts(readout.classes, dim)) for name, readout in plain.readouts.items()
+    }
+    return replace(plain, name="tiny-experts", readouts=readouts, familiarity=tiny_familiarity(dim), max_units=32)
+
+
+@pytest.fixture(scope="session")
+def expert_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the same with experts, fusions and familiarity. Copy it before you change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-experts"
+    write_bundle(expert_contents(), folder)
     return folder

@@ -126,11 +126,19 @@ def test_serve_without_a_bundle_says_how_to_get_one(run: Callable[..., tuple[int
         (["--http-port", "99999"], ["http_port", "99999"]),
         (["--config", "no_such_file.toml"], ["no_such_file.toml"]),
         (["--record", "/no/such/folder/kept"], ["--record"]),
+        (["--config", "priors.toml"], ["priors.cell_type.PVX = 2.0", "choose one of E, PV, SST, VIP"]),
     ],
 )
 def test_serve_refuses_in_one_line(
-    run: Callable[..., tuple[int, str, str]], tiny_bundle: Path, options: list[str], words: list[str]
+    run: Callable[..., tuple[int, str, str]],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    words: list[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("priors.toml").write_text("[priors.cell_type]\nPVX = 2\n")
     code, out, err = run("serve", *FREE, "--bundle", str(tiny_bundle), *options)
     assert (code, out) == (2, "")
     line = err.splitlines()[-1]
@@ -237,6 +245,21 @@ def test_label_writes_what_the_daemon_would_have_said(
     assert last_json(out)["rows"] == len(rows) == 20 * 2 * 5
     assert {row["windows"] for row in rows if row["final"] == "1"} == {"6"}
     assert run("label", str(file), *options[:-4], "--hop-s", "0.005")[0] == 2
+
+
+def test_label_takes_priors_and_a_half_life(
+    run: Callable[..., tuple[int, str, str]], file: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out_file = tmp_path / "labels.csv"
+    options = ["--bundle", str(tiny_bundle), "--out", str(out_file), "--threads", "1"]
+    told = ["--prior", "cell_type.PV=2", "--prior", "cell_type.SST=2", "--half-life-s", "1"]
+    assert run("label", str(file), *options, *told)[0] == 0
+    with out_file.open() as opened:
+        rows = [row for row in csv.DictReader(opened) if row["task"] == "cell_type"]
+    assert {(row["p_E"], row["p_VIP"]) for row in rows} == {("0.0", "0.0")}
+    assert {row["windows"] for row in rows} == {"2"}, "of eleven windows, each a half-life after the last, two are left"
+    code, _, err = run("label", str(file), *options, "--prior", "cell_type.PVX=2")
+    assert (code, "priors.cell_type.PVX = 2.0: choose one of E, PV, SST, VIP" in err) == (2, True)
 
 
 # -- demo, bench, doctor, check ---------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from nuclr_stream.config import Settings, endpoint_refusal, load_settings
+from nuclr_stream.config import Settings, endpoint_refusal, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, EndpointError
 
 RIG = Path(__file__).parents[2] / "configs" / "rig.toml"
@@ -26,8 +27,8 @@ def test_runs_without_any_file() -> None:
 def test_rig_toml_lists_every_setting_with_its_default_and_one_comment() -> None:
     text = RIG.read_text()
     assert tomllib.loads(text) == Settings().model_dump()
-    lines = [line for line in text.splitlines() if " = " in line]
-    assert [line.split(" = ")[0] for line in lines] == list(Settings.model_fields)
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert [re.split(" = |]", line.removeprefix("["))[0] for line in lines] == list(Settings.model_fields)
     assert all(line.count("# ") == 1 for line in lines)
 
 
@@ -50,12 +51,33 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("http_port = 70000", ["http_port", "70000"]),
         ("provider = 'gpu'", ["provider", "'gpu'", "cuda"]),
         ("threads = ", ["mine.toml", "TOML"]),
+        ("half_life_s = -1.0", ["half_life_s", "-1.0"]),
+        ("half_life_s = inf", ["half_life_s", "inf"]),
+        ("[priors]\ncell_type = 3", ["priors.cell_type", "3"]),
+        ("[priors.cell_type]\nPV = 'often'", ["priors.cell_type.PV", "'often'"]),
     ],
 )
 def test_bad_content_is_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(written(tmp_path, text))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_priors_are_weights_of_classes_by_task(tmp_path: Path) -> None:
+    text = "half_life_s = 300\n[priors.cell_type]\nPV = 2\n'E / I' = 1\n[priors]\nbrain_region = { CTX = 0.5 }\n"
+    settings = load_settings(written(tmp_path, text))
+    assert settings.half_life_s == 300
+    assert settings.priors == {"cell_type": {"PV": 2, "E / I": 1}, "brain_region": {"CTX": 0.5}}
+    given = parse_priors(["cell_type.PV=2", "cell_type.E / I=1", "brain_region.CTX=.5"])
+    assert given == settings.priors
+    assert parse_priors(["region.CA1.a=b=3e1"]) == {"region": {"CA1.a=b": 30.0}}
+
+
+@pytest.mark.parametrize("text", ["", "PV=2", "cell_type.PV", "cell_type.PV=", "cell_type.=2", ".PV=2", "a.b=c"])
+def test_a_prior_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--prior .*cell_type\.PV=2") as caught:
+        parse_priors(["brain_region.CTX=1", text])
+    assert text in str(caught.value)
 
 
 def test_absent_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from nuclr_stream.client import Publisher, Query, QueryError, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, NuclrStreamError
+from nuclr_stream.fusion import with_prior
 from nuclr_stream.inference import Model
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import Recording
@@ -256,6 +257,23 @@ def test_a_window_that_never_was_in_a_stream_is_embedded(run_daemon: RunDaemon, 
     for task in reply.tasks:
         assert np.array_equal(task.probabilities, tiny_model.probabilities(task.name, reply.embedding, evidence))
         assert task.abstained[4]
+
+
+def test_priors_and_half_life_of_the_settings_reach_predictions_and_windows_of_clients(
+    run_daemon: RunDaemon, tiny_model: Model, recording: Recording
+) -> None:
+    daemon = run_daemon(priors={"cell_type": {"PV": 3, "E": 1}}, half_life_s=1.0)
+    last = [received.predictions for received in replay(recording, **where(daemon))][-1]
+    assert not last.tasks[0].probabilities[:, 2:].any() and last.tasks[1].probabilities.all()
+    assert last.evidence.max() < 1.1, "with a half-life of one hop all windows together are worth two"
+    counts = np.ones((12, 500), dtype=np.float32)
+    with Query(daemon.endpoints["query"]) as query:
+        task, other = query.embed_window(counts).tasks
+    everyone = np.ones(12, dtype=np.float32)
+    embedding = tiny_model.embed(counts, np.ones(12, dtype=bool))
+    plain = tiny_model.probabilities("cell_type", embedding, everyone)
+    assert task.probabilities == pytest.approx(with_prior(plain, (0.25,) * 4, (0.25, 0.75, 0, 0)), abs=1e-6)
+    assert np.array_equal(other.probabilities, tiny_model.probabilities("brain_region", embedding, everyone))
 
 
 @pytest.mark.parametrize(("shape", "reason"), [((12, 499), "window_shape"), ((257, 500), "too_many_units")])

@@ -71,6 +71,20 @@ def test_the_last_row_is_what_the_live_labeler_says(model):
     assert [r["p_E"] for r in finals] == [round(float(p), 6) for p in last.tasks[0].probabilities[:, 0]]
 
 
+def test_priors_and_half_life_are_those_of_the_labeler(model):
+    recording = random_recording(4, units=14, seconds=14)
+    options = {"half_life_s": 2.0, "priors": {"cell_type": {"VIP": 1}}}
+    rows = [r for r in label_recording(recording, model, every_s=5.0, **options) if r["task"] == "cell_type"]
+    assert {(r["p_VIP"], r["prediction"]) for r in rows} == {(1.0, "VIP")}, "before the first window too"
+    labeler = Labeler(model, stream="r", **options)
+    for message in recording_messages(recording, stream="r", block_samples=30_000):
+        labeler.push(message)
+    while (labelled := labeler.step()) is not None:
+        last = labelled.predictions
+    assert [r["windows"] for r in rows if r["final"]] == last.windows.tolist() == [3] * 14
+    assert last.evidence.max() < 1.3, "five windows, of which the first are forgotten"
+
+
 def test_a_recording_shorter_than_a_window_gives_final_rows_with_the_reason(model):
     rows = list(label_recording(random_recording(1, units=12, seconds=9), model, every_s=4.0))
     assert len(rows) == 12 * 2 * 3
