@@ -107,7 +107,7 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
         linears = readout.experts.linears if readout.experts else {"embedding": readout.linear}
         for expert, linear in linears.items():
             name = part.file_of(expert)
-            graph = readout_graph(linear.weight, linear.bias, mean=linear.mean, scale=linear.scale)
+            graph = readout_graph(linear.weight, linear.bias, mean=linear.mean, scale=linear.scale, limit=linear.limit)
             files[name] = graph.SerializeToString(deterministic=True)
             parity[f"logits_{name.removeprefix('readout_').removesuffix('.onnx')}_max"] = _check_readout(
                 task, linear, files[name]

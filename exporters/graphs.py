@@ -8,6 +8,7 @@ folds when it loads the graph.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,26 +69,41 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
 
 
 def readout_graph(
-    weight: NDArray[np.float64], bias: NDArray[np.float64], *, mean: NDArray[np.float64], scale: NDArray[np.float64]
+    weight: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    *,
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    limit: float = math.inf,
 ) -> onnx.ModelProto:
     """A linear readout as a graph: embedding (U, D) f32, evidence (U,) f32 -> logits (U, C) f32.
 
-    weight (C, D) and bias (C,) act on the standardised embedding (x - mean) / scale, mean and scale (D,); all is folded
-    into one product. Evidence enters with weight zero: the input belongs to the contract, this readout ignores it.
-    Raises ExportError for shapes that do not fit and for values that are not finite.
+    weight (C, D) and bias (C,) act on the standardised embedding (x - mean) / scale, mean and scale (D,), clipped to
+    +-limit; without a limit all is folded into one product. Evidence enters with weight zero: the input belongs to the
+    contract, this readout ignores it. Raises ExportError for shapes that do not fit and for values that are not finite.
     """
     weight, bias = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
     mean, scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
     classes, dim = _readout_shape(weight, bias, mean=mean, scale=scale)
-    folded = weight / scale
+    bounded = math.isfinite(limit)
+    folded = weight if bounded else weight / scale
     constants: dict[str, NDArray[np.generic]] = {
         "weight": folded.T.astype(np.float32),
-        "bias": (bias - folded @ mean).astype(np.float32),
+        "bias": (bias if bounded else bias - folded @ mean).astype(np.float32),
         "no_evidence": np.zeros((1, classes), np.float32),
         "last_axis": np.array([1], np.int64),
     }
-    nodes = [
-        helper.make_node("MatMul", ["embedding", "weight"], ["scores"]),
+    nodes = []
+    if bounded:
+        constants |= {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
+        constants |= {"least": np.array(-limit, np.float32), "most": np.array(limit, np.float32)}
+        nodes += [
+            helper.make_node("Sub", ["embedding", "mean"], ["centred"]),
+            helper.make_node("Div", ["centred", "scale"], ["standardised"]),
+            helper.make_node("Clip", ["standardised", "least", "most"], ["bounded"]),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["bounded" if bounded else "embedding", "weight"], ["scores"]),
         helper.make_node("Add", ["scores", "bias"], ["biased"]),
         helper.make_node("Unsqueeze", ["evidence", "last_axis"], ["evidence_column"]),
         helper.make_node("MatMul", ["evidence_column", "no_evidence"], ["evidence_scores"]),

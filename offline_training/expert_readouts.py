@@ -27,6 +27,8 @@ from offline_training.readout import Readout, macro_f1_of
 from offline_training.regression import fit_linear, out_of_fold
 
 C_CANDIDATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LIMIT = 2.0
+"""Standard deviations beyond which a feature says no more: another animal's populations lie far out in some."""
 MOST_SEARCHED = 8_000
 """Examples by which C is chosen; everything else uses all of them."""
 VARIED_N = 6.0
@@ -123,12 +125,12 @@ def fit_experts(
     for name in sets:
         own = replace(known, features=known.features[:, places[name]])
         some = own.where(_some(len(own.label)))
-        f1 = [macro_f1_of(out_of_fold(some, len(classes), c=c)) for c in C_CANDIDATES]
+        f1 = [macro_f1_of(out_of_fold(some, len(classes), c=c, limit=LIMIT)) for c in C_CANDIDATES]
         chosen[name] = C_CANDIDATES[int(np.argmax(f1))]  # the first, strongest regularisation wins a tie
-        held_out = out_of_fold(own, len(classes), c=chosen[name])
+        held_out = out_of_fold(own, len(classes), c=chosen[name], limit=LIMIT)
         scores[name], said[name] = macro_f1_of(held_out), held_out.logits
         kept, grouped_by = held_out.kept, held_out.grouped_by
-        linears[name] = fit_linear(own, len(classes), c=chosen[name])
+        linears[name] = fit_linear(own, len(classes), c=chosen[name], limit=LIMIT)
     told = [Unseen(said, known.where(kept))]
     what = f"units of {len(np.unique(known.subject))} animals, out of fold by {grouped_by}"
     readouts = {
@@ -175,7 +177,7 @@ def say_unseen(
     said: dict[FeatureSet, Float32Array] = {}
     for name, value in c.items():
         own = replace(train, features=train.features[:, places[name]])
-        said[name] = fit_linear(own, classes, c=value).logits(test.features[:, places[name]])
+        said[name] = fit_linear(own, classes, c=value, limit=LIMIT).logits(test.features[:, places[name]])
     return Unseen(said, test)
 
 

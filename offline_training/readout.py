@@ -9,6 +9,7 @@ Shapes: U units, F features, C classes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,7 +130,9 @@ def _experts(values: dict[str, Any], task: str, arrays: Mapping[str, np.ndarray]
 
 
 def _linear(arrays: Mapping[str, np.ndarray], place: str) -> Linear:
-    return Linear(*(arrays[f"{place}.{name}"] for name in ("weight", "bias", "mean", "scale")))
+    limit = arrays.get(f"{place}.limit")
+    parts = (arrays[f"{place}.{name}"] for name in ("weight", "bias", "mean", "scale"))
+    return Linear(*parts, math.inf if limit is None else float(limit))
 
 
 def _tuples(values: list[Any]) -> tuple[Any, ...]:

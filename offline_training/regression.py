@@ -5,6 +5,7 @@ Shapes: R examples, U units, F features, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -33,16 +34,19 @@ class ReadoutError(NuclrStreamError):
 
 @dataclass(frozen=True)
 class Linear:
-    """Logits of features: weight (C, F) and bias (C,) on (x - mean) / scale, mean and scale (F,)."""
+    """Logits of features: weight (C, F) and bias (C,) on (x - mean) / scale, mean and scale (F,), no standardised
+    feature beyond +-limit: an outlier says no more than that."""
 
     weight: Float64Array
     bias: Float64Array
     mean: Float64Array
     scale: Float64Array
+    limit: float = math.inf
 
     def logits(self, features: Float32Array) -> Float32Array:
         """Logits (U, C) of features (U, F)."""
-        return (((features - self.mean) / self.scale) @ self.weight.T + self.bias).astype(np.float32)
+        standardised = np.clip((features - self.mean) / self.scale, -self.limit, self.limit)
+        return (standardised @ self.weight.T + self.bias).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,11 @@ class OutOfFold:
     kept: npt.NDArray[np.bool_]
 
 
-def fit_linear(examples: Examples, classes: int, *, c: float) -> Linear:
+def fit_linear(examples: Examples, classes: int, *, c: float, limit: float = math.inf) -> Linear:
     """Scaler and regression with every unit counted once and classes balanced; C is scikit-learn's, per unit."""
     scaler = StandardScaler().fit(examples.features)
     weights = examples.weights(classes)
-    scaled = scaler.transform(examples.features)
+    scaled = np.clip(scaler.transform(examples.features), -limit, limit)
     model = LogisticRegression(C=c, max_iter=2000, tol=1e-3).fit(scaled, examples.label, sample_weight=weights)
     weight = np.zeros((classes, scaled.shape[1]))
     bias = np.full(classes, ABSENT_LOGIT)
@@ -69,10 +73,10 @@ def fit_linear(examples: Examples, classes: int, *, c: float) -> Linear:
         bias[model.classes_] = np.concatenate([-model.intercept_, model.intercept_]) / 2
     else:
         weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
-    return Linear(weight, bias, scaler.mean_.astype(np.float64), scaler.scale_.astype(np.float64))
+    return Linear(weight, bias, scaler.mean_.astype(np.float64), scaler.scale_.astype(np.float64), limit)
 
 
-def out_of_fold(examples: Examples, classes: int, *, c: float) -> OutOfFold:
+def out_of_fold(examples: Examples, classes: int, *, c: float, limit: float = math.inf) -> OutOfFold:
     """Logits of every example from a readout that saw nothing of its animal.
 
     Where no class has units in two animals, of its recording: neurons that return on other days then flatter it, and
@@ -80,14 +84,14 @@ def out_of_fold(examples: Examples, classes: int, *, c: float) -> OutOfFold:
     """
     ways: tuple[Group, ...] = ("subject", "recording") if len(np.unique(examples.subject)) > 1 else ("recording",)
     for grouped_by in ways:
-        logits = _held_out_logits(examples, classes, c=c, grouped_by=grouped_by)
+        logits = _held_out_logits(examples, classes, c=c, limit=limit, grouped_by=grouped_by)
         done = ~np.isnan(logits[:, 0])
         if done.any():
             return OutOfFold(examples.where(done), logits[done], grouped_by, done)
     raise ReadoutError("cross-validation is impossible: no class has units in two animals or in two recordings")
 
 
-def _held_out_logits(examples: Examples, classes: int, *, c: float, grouped_by: Group) -> Float32Array:
+def _held_out_logits(examples: Examples, classes: int, *, c: float, limit: float, grouped_by: Group) -> Float32Array:
     """Logits (R, C), NaN where no fold could give any."""
     logits = np.full((len(examples.label), classes), np.nan, dtype=np.float32)
     for train, test in _folds(examples, grouped_by):
@@ -95,9 +99,8 @@ def _held_out_logits(examples: Examples, classes: int, *, c: float, grouped_by: 
         if len(known) < 2:
             continue
         test = test[np.isin(examples.label[test], known)]
-        logits[test] = fit_linear(examples.where(_chosen(train, len(logits))), classes, c=c).logits(
-            examples.features[test]
-        )
+        fitted = fit_linear(examples.where(_chosen(train, len(logits))), classes, c=c, limit=limit)
+        logits[test] = fitted.logits(examples.features[test])
     return logits
 
 
