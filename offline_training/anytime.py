@@ -7,6 +7,7 @@ as the longest time. Labels are read after every window, windows follow one anot
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Curves:
         """One window after the other."""
         return self.config.window.spec.with_hop_s(self.config.window.spec.window_s)
 
-    def add(self, recording: AnyRecording, source: Gathered, voices: Voices, encode: Encode) -> None:
+    def add(self, recording: AnyRecording, source: Gathered, *, voices: Voices, encode: Encode) -> None:
         """Add what the voices say of a recording, and of its parts where it is one of `sized`."""
         everyone = np.arange(len(recording.unit_ids))
         steps = int(np.searchsorted(source.end_s, self.points.seconds[-1] + 1e-9, side="right"))
@@ -87,7 +88,7 @@ class Curves:
             self._tell(recording, [whole], voices, ALL)
             for size in self.points.sizes:
                 rules, seconds = self.config.rules.rules, self.points.sized_at
-                parts = heard_in_parts(recording, encode, self.spec, rules, size=size, seconds=seconds)
+                parts = heard_in_parts(recording, encode, self.spec, rules=rules, size=size, seconds=seconds)
                 self._tell(recording, parts, voices, str(size))
 
     def _tell(self, recording: AnyRecording, parts: Iterable[Part], voices: Voices, *size: str) -> None:
@@ -126,7 +127,7 @@ def anytime_folds(
     runs = {fold: runs_dir / f"fold_{fold.name}_seed{seed}" for fold in split.folds}
     if missing := [run.name for run in runs.values() if run not in finished(runs_dir, seed)]:
         raise EvaluationError(f"{runs_dir}: no finished {', '.join(missing)}; train them with `nuclr-train evaluate`")
-    infos = [_add_fold(curves, recordings, fold, run, pairs) for fold, run in runs.items()]
+    infos = [_add_fold(curves, recordings, fold, run_dir=run, pairs=pairs) for fold, run in runs.items()]
     labels = {task: task_labels(task, settings, recordings) for task, settings in config.tasks.items()}
     subjects = {
         t: class_subjects(labels[t], [r.subject_id for r in recordings], s.names) for t, s in config.tasks.items()
@@ -136,10 +137,10 @@ def anytime_folds(
         "split": split.name,
         "seed": seed,
         "selected_on_these_folds": selected,
-        "encoder": encoder_facts(infos[0]),
+        "encoders": [encoder_facts(info) for info in infos],
     }
     testable = {task: transferable_classes(found) for task, found in subjects.items()}
-    return _write(out, curves, tested, facts, testable)
+    return _write(out, curves, tested, facts=facts, testable=testable)
 
 
 def anytime_fresh(
@@ -165,21 +166,24 @@ def anytime_fresh(
             for task, readout in readouts.items()
             if readout.experts is not None
         }
-        curves.add(recording, source, voices, encode)
+        curves.add(recording, source, voices=voices, encode=encode)
     facts = {"setting": "inductive zero-shot", "split": "fresh animals", "seed": config.training.seed}
     facts["selected_on_these_folds"] = False
-    facts |= {"encoder": encoder_facts(info)}
-    return _write(out, curves, fresh, facts, {task: settings.names for task, settings in config.tasks.items()})
+    facts |= {"encoders": [encoder_facts(info)]}
+    return _write(out, curves, fresh, facts=facts, testable={task: s.names for task, s in config.tasks.items()})
 
 
 def finished(folder: Path, seed: int) -> list[Path]:
     """The runs fold_..._seed<seed> in a folder whose training is over."""
     found = sorted(folder.glob(f"fold_*_seed{seed}"))
-    return [run for run in found if (run / "run.json").is_file() and load_run(run)[2]["finished"]]
+    facts = {run: run / "run.json" for run in found}
+    return [
+        run for run, path in facts.items() if path.is_file() and json.loads(path.read_text("utf-8")).get("finished")
+    ]
 
 
 def _add_fold(
-    curves: Curves, recordings: Sequence[AnyRecording], fold: Fold, run_dir: Path, pairs: Sequence[Path]
+    curves: Curves, recordings: Sequence[AnyRecording], fold: Fold, *, run_dir: Path, pairs: Sequence[Path]
 ) -> Result:
     encoder, _, info = load_run(run_dir)
     gathered, apart = gather(fold, recordings, run_dir, pairs)
@@ -191,12 +195,12 @@ def _add_fold(
         voices[task] = voices_of(readouts, experts, gathered[0].sets)
     for recording in curves.points.long_enough(fold.test(recordings)):
         source = next(each for each in gathered if each.recording_id == recording.recording_id)
-        curves.add(recording, source, voices, through_torch(encoder))
+        curves.add(recording, source, voices=voices, encode=through_torch(encoder))
     return info
 
 
 def _write(
-    out: Path, curves: Curves, tested: Sequence[AnyRecording], facts: Result, testable: Mapping[str, Sequence[str]]
+    out: Path, curves: Curves, tested: Sequence[AnyRecording], *, facts: Result, testable: Mapping[str, Sequence[str]]
 ) -> Result:
     config, points = curves.config, curves.points
     result = {

@@ -148,7 +148,11 @@ def _tables(result: Result, found: Result) -> list[str]:
             if name in SHOWN or int(seconds) in (60, 600)
         ]
         if rows:
-            lines += [f"{words.capitalize()}:\n", table(["row", "seconds", *TABLE.values(), *SETTLED.values()], rows), ""]
+            lines += [
+                f"{words.capitalize()}:\n",
+                table(["row", "seconds", *TABLE.values(), *SETTLED.values()], rows),
+                "",
+            ]
     sizes = result["population"]["sizes"]
     rows = [
         [name_of(name), f"{seconds} s"] + [number(by_size[size]["macro_f1"]) for size in sizes]

@@ -41,8 +41,8 @@ def heard_in_parts(
     recording: AnyRecording,
     encode: Encode,
     spec: WindowSpec,
-    rules: WindowRules,
     *,
+    rules: WindowRules,
     size: int,
     seconds: Sequence[float],
 ) -> Iterator[Part]:

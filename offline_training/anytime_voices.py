@@ -112,7 +112,11 @@ def tell(heard: Heard, voice: Voice, label: Int64Array) -> dict[str, Told]:
     """
     known = np.flatnonzero(label != UNLABELLED)
     answers = [voice.say(rows, bool(alone)) for rows, alone in zip(heard.rows, heard.alone, strict=True)]
-    told = {"single": _told(heard, label[known], [_of_units(answer, known) for answer in answers], voice.gives_sets)}
+    told = {
+        "single": _told(
+            heard, label[known], [_of_units(answer, known) for answer in answers], gives_sets=voice.gives_sets
+        )
+    }
     if heard.where is not None:
         joined = [_of_units(_joined(answer, voice.threshold, heard.where), known) for answer in answers]
         told["multi"] = _told(heard, label[known], joined, gives_sets=False)
@@ -129,7 +133,7 @@ def _of_units(answer: Answer, units: Int64Array) -> Answer:
     return Answer(*(getattr(answer, name)[units] for name in Answer.__dataclass_fields__))
 
 
-def _told(heard: Heard, label: Int64Array, answers: Sequence[Answer], gives_sets: bool) -> Told:
+def _told(heard: Heard, label: Int64Array, answers: Sequence[Answer], *, gives_sets: bool) -> Told:
     return Told(
         heard.subject_id,
         heard.end_s,
