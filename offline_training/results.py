@@ -13,6 +13,7 @@ from typing import Any
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.anytime_figure import anytime_section
+from offline_training.evaluate_placement import table as placement_table
 from offline_training.figures import confusion_figure, label_figure, picture, scaling_figure
 from offline_training.normaliser_distance import distance_section
 from offline_training.tables import FEATURES as FEATURES
@@ -73,7 +74,7 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
     Returns what was written; a README that is absent or has no markers is left alone. Raises ResultsError where there
     are no results.
     """
-    shown = ("summary.json", "fresh_animals.json", "normaliser.json")
+    shown = ("summary.json", "fresh_animals.json", "normaliser.json", "placement.json")
     folders = sorted(folder for folder in results.glob("*") if any((folder / name).is_file() for name in shown))
     if not folders:
         raise ResultsError(
@@ -103,6 +104,9 @@ def _section(folder: Path, page: Path) -> str:
         parts.append(_fresh(fresh))
     if distance := _read(folder / "normaliser.json"):
         parts.append(distance_section(distance))
+    for name in ("placement.json", "ten_minutes.json"):
+        if placed := _read(folder / name):
+            parts.append(placement_table(placed))
     return "\n".join(parts)
 
 
