@@ -140,8 +140,8 @@ def score_nemo(config: TrainConfig, recordings: Sequence[Recording], fold: Fold,
     spec = window_spec(config, config.window.spec.window_s)
     inputs = [NemoInput.of(recording, spec) for recording in recordings]
     chosen = [fold.trains_on(recording) for recording in recordings]
-    with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(config, torch.device("cpu"))):
-        network, budget = train_nemo(inputs, chosen, seed=config.training.seed, settings=settings)
+    bf16 = uses_bf16(config, torch.device("cpu"))
+    network, budget = train_nemo(inputs, chosen, seed=config.training.seed, settings=settings, bf16=bf16)
     both = [NemoFeatures(network, source) for source in inputs]
     image_alone = [features.image_alone() for features in both]
     tasks: Tasks = {}

@@ -153,6 +153,18 @@ def test_a_seed_is_a_training():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_bf16_trains_every_weight_as_fp32_does():
+    inputs = [NemoInput.of(noisy(1), SPEC)]
+    long = replace(TINY, epochs=40, peak_rate=1e-2)
+    weights = []
+    for settings_, bf16 in ((TINY, False), (long, False), (long, True)):
+        network, _ = train_nemo(inputs, [np.ones(6, dtype=bool)], seed=0, settings=settings_, bf16=bf16)
+        weights.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    begin, full, half = weights
+    direction = torch.nn.functional.cosine_similarity(full - begin, half - begin, dim=0)
+    assert direction > 0.8
+
+
 def test_nothing_to_contrast_is_refused():
     inputs = [NemoInput.of(noisy(1), SPEC)]
     with pytest.raises(ReadoutError, match="fewer than two units with 5 spikes"):
