@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.evidence import Calibration, Evidence, evidence_n
+from nuclr_stream.evidence import Calibration, Evidence, effective_n, evidence_n
 
 
 def test_overlapping_windows_count_by_the_hop():
@@ -88,3 +88,68 @@ def test_a_unit_abstains_before_its_first_window_and_below_the_threshold():
 def test_where_no_threshold_keeps_the_promise_even_a_certain_unit_abstains():
     certain = np.array([[1.0, 0.0]], dtype=np.float32)
     assert Calibration(abstain_below=1.0).abstains(certain, np.ones(1, np.float32)).all()
+
+
+# -- weights, scatter, forgetting --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.lists(st.floats(0.5, 1.0), min_size=1, max_size=8))
+def test_windows_with_missing_data_weigh_less(seed, weights):
+    rng, unit, evidence = np.random.default_rng(seed), np.array([2]), Evidence(3)
+    embeddings = rng.normal(size=(len(weights), 3)).astype(np.float32)
+    for embedding, weight in zip(embeddings, weights, strict=True):
+        evidence.add(unit, embedding[None], weight=weight)
+    assert evidence.mean(unit)[0] == pytest.approx(np.average(embeddings, axis=0, weights=weights), abs=1e-5)
+    assert evidence.weight(unit)[0] == pytest.approx(sum(weights))
+    assert evidence.windows(unit).tolist() == [len(weights)]
+    same = Evidence(3)
+    for weight in weights:
+        same.add(unit, embeddings[:1], weight=weight)
+    assert same.scatter(unit)[0] == pytest.approx(0, abs=1e-9), "less of the same is no variety"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_scatter_is_the_unbiased_variance_of_the_windows(seed, windows):
+    rng, unit, evidence = np.random.default_rng(seed), np.array([0]), Evidence(4)
+    embeddings = rng.normal(5, 1, (windows, 4)).astype(np.float32)
+    for embedding in embeddings:
+        evidence.add(unit, embedding[None])
+    expected = embeddings.astype(float).var(axis=0, ddof=1).sum() if windows > 1 else 0.0
+    assert evidence.scatter(unit)[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_effective_evidence_stalls_for_a_repeated_window_and_rises_for_varied_ones():
+    rng, units = np.random.default_rng(0), np.array([0, 1, 2])
+    evidence, found = Evidence(8), []
+    same = rng.normal(size=8)
+    for _ in range(30):
+        varied = rng.normal(size=8)
+        evidence.add(units, np.stack([same, varied, same + (varied - same) / 2]).astype(np.float32))
+        found.append(effective_n(evidence.weight(units).astype(np.float32), evidence.scatter(units), 8.0))
+    stalled, risen, between = np.array(found).T
+    assert stalled == pytest.approx(np.ones(30), abs=1e-3)
+    assert risen[0] == 1 and risen[-1] > 20 and (risen <= np.arange(1, 31) + 1e-4).all()
+    assert 1 + 0.1 * 29 < between[-1] < 1 + 0.4 * 29, "half as far is a quarter of the variance"
+
+
+def test_a_bundle_that_does_not_say_what_is_typical_counts_every_window():
+    n = np.array([0, 0.4, 1, 30], dtype=np.float32)
+    assert np.array_equal(effective_n(n, np.zeros(4), None), n)
+    assert effective_n(n, np.zeros(4), 1.0).tolist() == pytest.approx([0, 0.4, 1, 1])
+
+
+def test_what_was_gathered_fades_by_half_over_the_half_life():
+    evidence, units = Evidence(1, half_life_windows=3.0), np.array([0, 1])
+    evidence.add(units, np.array([[8.0], [8.0]], dtype=np.float32))
+    for _ in range(3):
+        evidence.add(units[:1], np.zeros((1, 1), dtype=np.float32))
+    assert evidence.weight(units)[1] == pytest.approx(0.5), "a unit that is silent fades as well"
+    assert evidence.mean(units)[1] == pytest.approx(8.0), "but what is known of it stays what it is"
+    kept = 0.5 ** (np.arange(4) / 3)
+    assert evidence.mean(units)[0] == pytest.approx(8 * kept[3] / kept.sum())
+    for _ in range(200):
+        evidence.add(units[:1], np.ones((1, 1), dtype=np.float32))
+    assert evidence.mean(units)[0] == pytest.approx(1.0)
+    assert evidence.weight(units)[0] == pytest.approx(1 / (1 - 0.5 ** (1 / 3)))

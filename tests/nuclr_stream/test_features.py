@@ -6,10 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.features import ISI_BINS, IsiHistogram, l1_normalised
+from nuclr_stream.binning import WindowSpec
+from nuclr_stream.features import ISI_BINS, STATISTICS, IsiHistogram, SpikeStatistics, l1_normalised
+from nuclr_stream.intervals import INTERVAL_BINS
 
 RATE = Fraction(30000)
 
@@ -64,3 +66,66 @@ def test_a_histogram_sums_to_one_or_stays_empty():
 def test_samples_that_go_back_are_refused():
     with pytest.raises(ValueError, match="position 2"):
         IsiHistogram(1, RATE).push(np.array([5, 9, 8]), np.zeros(3, dtype=int))
+
+
+# -- spike statistics --------------------------------------------------------------------------------------------------
+
+SPEC = WindowSpec(Fraction(50), 50, 10, 50)
+
+
+def statistics_of(counts: np.ndarray, intervals: np.ndarray, *, parts: list[int], spec: WindowSpec = SPEC):
+    """Statistics of counts (U, patches * bins) and intervals (U, 17), given in parts of so many patches."""
+    gathered, everyone, bins = SpikeStatistics(spec), np.arange(len(counts)), spec.bins_per_patch
+    gathered.add_intervals(everyone, intervals)
+    for a, b in zip([0, *parts], [*parts, counts.shape[1] // bins], strict=True):
+        gathered.add_counts(everyone, counts[:, a * bins : b * bins].astype(np.float32))
+    return gathered
+
+
+def directly(counts: np.ndarray, intervals: np.ndarray, *, patch: int = 50, bin_s: float = 0.02) -> np.ndarray:
+    """The 20 features of one unit by their formulas: counts (bins,), intervals (17,)."""
+    seconds = len(counts) * bin_s
+    found = [*np.sqrt(intervals[1:] / max(intervals[1:].sum(), 1)), np.log((counts.sum() + 0.5) / seconds)]
+    for scale in (1, patch // 10, patch):
+        sums = counts.reshape(-1, scale).sum(axis=1)
+        found.append(np.log((sums.var() + 0.1 / seconds) / (sums.mean() + 0.1 / seconds)))
+    return np.array(found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.05, 3.0]), st.lists(st.integers(0, 8), max_size=4))
+def test_statistics_are_those_of_their_formulas_for_any_chunking(seed: int, rate: float, parts: list[int]):
+    rng = np.random.default_rng(seed)
+    counts, intervals = rng.poisson(rate, (3, 8 * 50)), rng.poisson(3 * rate, (3, INTERVAL_BINS))
+    gathered, everyone = statistics_of(counts, intervals, parts=sorted(parts)), np.arange(3)
+    expected = np.array([directly(c, i) for c, i in zip(counts, intervals, strict=True)])
+    assert gathered.features(everyone).shape == (3, STATISTICS)
+    assert gathered.features(everyone) == pytest.approx(expected, abs=1e-4)
+    assert gathered.seconds(everyone).tolist() == [8.0] * 3
+    assert gathered.spikes(everyone).tolist() == counts.sum(axis=1).tolist()
+    assert np.array_equal(gathered.intervals(everyone), intervals)
+
+
+@pytest.mark.parametrize("bins_per_patch", [1, 5, 10, 25, 50, 64, 97])
+def test_patches_of_any_length_are_made_of_whole_parts(bins_per_patch: int):
+    spec = WindowSpec(Fraction(50), bins_per_patch, 4, bins_per_patch)
+    gathered = SpikeStatistics(spec)
+    gathered.add_counts(np.arange(2), np.ones((2, bins_per_patch), dtype=np.float32))
+    gathered.add_counts(np.arange(2), np.ones((2, 3 * bins_per_patch), dtype=np.float32))
+    assert np.isfinite(gathered.features(np.arange(2))).all()
+
+
+def test_statistics_of_a_unit_nobody_saw_are_finite():
+    gathered = SpikeStatistics(SPEC)
+    assert np.isfinite(gathered.features(np.array([3]))).all()
+    assert gathered.seconds(np.array([3])).tolist() == [0]
+
+
+def test_merged_units_are_described_as_the_sum_of_both():
+    rng = np.random.default_rng(0)
+    counts, intervals = rng.poisson(0.3, (2, 400)), rng.poisson(3, (2, INTERVAL_BINS))
+    gathered = statistics_of(counts, intervals, parts=[])
+    gathered.merge(1, 0)
+    assert gathered.spikes(np.array([0, 1])).tolist() == [counts.sum(), 0]
+    gathered.reindex({0: 7})
+    assert gathered.intervals(np.array([7]))[0].tolist() == intervals.sum(axis=0).tolist()
