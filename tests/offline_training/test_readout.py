@@ -14,8 +14,8 @@ from offline_training.config import TrainConfig
 from offline_training.examples import WHOLE, Examples, examples
 from offline_training.pretrain import pretrain
 from offline_training.readout import ReadoutError, fit_readout, load_readouts
-from offline_training.run_readouts import fit_readouts
 from offline_training.regression import fit_linear, out_of_fold
+from offline_training.run_readouts import fit_readouts
 from offline_training.simulate import simulate
 
 CLASSES = ("a", "b", "c")
