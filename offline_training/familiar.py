@@ -28,8 +28,8 @@ _MAX_FOLDS = 7
 
 
 def fit_familiarity(gathered: Sequence[Gathered], labels: Mapping[str, Sequence[Int64Array]]) -> Familiarity:
-    """Learn from all units that are labelled for any task; classes of the first task are the centres, units that it does
-    not label are one more."""
+    """Learn from all units that are labelled for any task; classes of the first task are the centres, and one more are
+    the units that it does not label."""
     first, *_ = labels.values()
     everyone = [
         np.where(np.any([of[i] != UNLABELLED for of in labels.values()], axis=0), first[i] + 1, UNLABELLED)
