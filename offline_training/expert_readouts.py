@@ -214,8 +214,10 @@ def unseen_words(unseen: Sequence[Unseen]) -> str:
 
 
 def log_loss_of(held_out: OutOfFold) -> float:
-    """Mean log loss of what was said of examples held out, every unit once and classes balanced, at the temperature that
-    suits it best: it tells regularisations apart where macro-F1 over a few populations is a matter of luck."""
+    """Mean log loss of what was said of examples held out, every unit once and classes balanced, at the best temperature.
+
+    It tells regularisations apart where macro-F1 over a few populations is a matter of luck.
+    """
     known, said = held_out.examples, log_softmax(held_out.logits)
     share = known.weights(held_out.logits.shape[1])
     share /= share.sum()
