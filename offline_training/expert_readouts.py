@@ -214,7 +214,7 @@ def unseen_words(unseen: Sequence[Unseen]) -> str:
 
 
 def log_loss_of(held_out: OutOfFold) -> float:
-    """Mean log loss of what was said of examples held out, every unit once and classes balanced, at the best temperature.
+    """Mean log loss of what was said of examples held out, units alike, classes balanced, at the best temperature.
 
     It tells regularisations apart where macro-F1 over a few populations is a matter of luck.
     """
