@@ -82,12 +82,14 @@ bundle-demo: $(VENV)/.dev ## Simulate, pretrain, fit and export the shipped demo
 	$(BIN)/nuclr-train readout $(RUNS)/demo --recordings $(RUNS)/demo_animals
 	$(BIN)/nuclr-export bundle $(RUNS)/demo --out $(BUNDLES)/demo --name demo $(addprefix --evaluation ,$(DEMO_FIGURES))
 
-bundle-rat: $(VENV)/.dev ## Pretrain, score by rat, calibrate on unseen rats and export the shipped rat bundle from RECORDINGS= (an hour and a half)
+bundle-rat: $(VENV)/.dev ## Pretrain, score by rat, calibrate on unseen rats and export the shipped rat bundle from RECORDINGS= (three hours)
 	$(BIN)/nuclr-train pretrain configs/pretrain_rat.toml --recordings $(RECORDINGS) --out $(RUNS)/rat $(call resume,rat)
 	$(BIN)/nuclr-train readout $(RUNS)/rat --recordings $(RECORDINGS)
 	$(BIN)/nuclr-train evaluate configs/pretrain_rat.toml --recordings $(RECORDINGS) --out $(RUNS)/rat_scores \
 		--runs $(RUNS)/rat_folds --seeds 0,1 --hop-s 10
 	$(BIN)/nuclr-train recalibrate $(RUNS)/rat --folds $(RUNS)/rat_folds --recordings $(RECORDINGS)
+	$(BIN)/nuclr-train experts configs/pretrain_rat.toml --recordings $(RECORDINGS) --out $(RUNS)/rat_scores \
+		--runs $(RUNS)/rat_folds --pairs $(RUNS)/rat_pairs --selected
 	$(BIN)/nuclr-export bundle $(RUNS)/rat --out $(BUNDLES)/rat --name rat $(addprefix --evaluation ,$(RAT_FIGURES))
 
 clean: ## Remove runs and caches; .venv stays

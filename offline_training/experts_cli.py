@@ -29,6 +29,7 @@ def experts(
 
     With --pairs, how the experts speak together rests on animals that their encoders had not seen either.
     """
+    from offline_training.combine import combine
     from offline_training.config import TrainConfig
     from offline_training.evaluate_experts import pretrain_pairs, run_experts
     from offline_training.splits import parse_split
@@ -52,3 +53,4 @@ def experts(
                 selected=selected,
             )
             typer.echo(f"{done}", err=True)
+    combine(out)
