@@ -9,6 +9,7 @@ Shapes: U units of a recording, M of a part.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,7 +51,11 @@ def heard_in_parts(
     for members, asked in deal(len(recording.unit_ids), size):
         part = only_units(recording, np.isin(np.arange(len(recording.unit_ids)), members))
         assert part is not None
-        source = Gathered.of(embed_recording(encode, part, spec, rules))
+        embedded = embed_recording(encode, part, spec, rules)
+        if not embedded.embedded.any():  # nobody fired: no embedding has told how wide they are
+            dim = encode(np.zeros((1, 1, spec.bins), np.float32), np.ones((1, 1), dtype=bool)).shape[2]
+            embedded = replace(embedded, embeddings=np.zeros((*embedded.embedded.shape, dim), np.float32))
+        source = Gathered.of(embedded)
         steps = np.searchsorted(source.end_s, np.array(seconds) + 1e-9, side="right")
         yield Heard.of(source, places(part, np.ones(len(members), dtype=bool)), steps.tolist()), asked
 
