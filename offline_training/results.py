@@ -201,6 +201,8 @@ def _readme_table(folders: Sequence[Path]) -> str:
                     if one["setting"] == summary["setting"]
                 }
                 scores = {name: with_range(one["macro_f1"], one["macro_f1_range"]) for name, one in whole.items()}
+                for name in (name for name in whole if found["features"][name]["selected_on_these_folds"]):
+                    scores[name] += " (selected on these folds)"
                 if others := [name for name in OTHERS if name in whole]:
                     best = max(others, key=lambda name: whole[name]["macro_f1"])
                     scores["best"] = f"{scores[best]} {name_of(best)}"
@@ -212,14 +214,23 @@ def _readme_table(folders: Sequence[Path]) -> str:
                 scores = {name: with_range(one["median"], one["range"]) for name, one in whole.items()}
                 held_out = f"{len(fresh['animals'])} fresh animals, median"
                 rows.append(_readme_row(fresh, task, held_out, scores=scores, classes=len(found["classes"])))
-    head = ["data", "task (classes)", "tested on", "NuCLR", "ISI histogram", "mean rate", "best other method"]
+    head = [
+        "data",
+        "task (classes)",
+        "tested on",
+        "NuCLR",
+        "all experts",
+        "ISI histogram",
+        "mean rate",
+        "best other method",
+    ]
     return "Macro-F1, whole recordings; see docs/results.md for what these figures may be used for.\n\n" + table(
         head, rows
     )
 
 
 def _readme_row(result: Result, task: str, held_out: str, *, scores: dict[str, str], classes: int) -> list[str]:
-    columns = [scores.get(name, "-") for name in ("embedding", "isi", "rate", "best")]
+    columns = [scores.get(name, "-") for name in ("embedding", "experts", "isi", "rate", "best")]
     return [result["kind"] or result["name"], f"{task} ({classes})", f"{held_out}; {result['setting']}", *columns]
 
 
