@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle import find_bundle, load_bundle
 from nuclr_stream.cli import app as stream_app
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.errors import NuclrStreamError, RecordingError
@@ -157,10 +157,11 @@ def test_files_of_traces_are_labelled_from_the_command_line(
     assert json.loads(result.stdout.splitlines()[-1])["rows"] == 24
 
 
-def test_traces_and_spikes_are_not_mixed_up(model: Model, tiny_model: Model, fresh: TraceRecording) -> None:
+def test_traces_and_spikes_are_not_mixed_up(model: Model, fresh: TraceRecording) -> None:
     with pytest.raises(RecordingError, match="holds spikes, the encoder takes traces"):
         write_labels([make_recording()], model, Path("never.csv"))
-    with running(tiny_model) as daemon, pytest.raises(NuclrStreamError, match="holds traces, the daemon's bundle"):
+    spikes = Model(load_bundle(find_bundle("demo")), provider="cpu")
+    with running(spikes) as daemon, pytest.raises(NuclrStreamError, match="holds traces, the daemon's bundle"):
         next(replay(fresh, **where(daemon)))
 
 

@@ -149,7 +149,12 @@ def test_fresh_imaged_animals_are_scored_with_both_normalisers(tmp_path: Path, i
     out = tmp_path / "fresh.json"
     result = evaluate_simulated(run, others, out=out, seeds=[9800], units=16, duration_s=120.0)
     assert json.loads(out.read_text()) == result
-    assert set(result["tasks"]["cell_type"]["features"]) == {"embedding", "embedding_offline", "trace_statistics"}
+    assert set(result["tasks"]["cell_type"]["features"]) == {
+        "embedding",
+        "embedding_offline",
+        "experts",
+        "trace_statistics",
+    }
 
 
 def test_the_distance_of_the_normaliser_is_measured_and_told(tmp_path: Path):
