@@ -52,6 +52,8 @@ class Coactivity:
             rows = np.searchsorted(self._index, index)
             sums = sums[np.ix_(_KINDS, rows, rows)]
         common, own, squares, products = sums
+        if common.size and common.min() == common.max():  # all were there all the time: rows of one number
+            common, own, squares = common[:1, :1], own[:, :1], squares[:, :1]
         per_patch = 1 / np.maximum(common, 1)
         variance = squares - np.square(own) * per_patch
         # where a unit hardly varies, what is left of its variance is rounding
