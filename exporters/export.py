@@ -39,6 +39,7 @@ from nuclr_stream.bundle import (
     WindowPart,
     load_bundle,
 )
+from nuclr_stream.evidence import between_knots
 from nuclr_stream.familiarity import Familiarity
 from offline_training.encoder import Encoder
 from offline_training.expert_readouts import task_part
@@ -107,8 +108,7 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
         linears = readout.experts.linears if readout.experts else {"embedding": readout.linear}
         for expert, linear in linears.items():
             name = part.file_of(expert)
-            graph = readout_graph(linear.weight, linear.bias, mean=linear.mean, scale=linear.scale, limit=linear.limit)
-            files[name] = graph.SerializeToString(deterministic=True)
+            files[name] = readout_graph(**vars(linear)).SerializeToString(deterministic=True)
             parity[f"logits_{name.removeprefix('readout_').removesuffix('.onnx')}_max"] = _check_readout(
                 task, linear, files[name]
             )
@@ -116,12 +116,15 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
 
 
 def _check_readout(task: str, linear: Linear, graph: bytes) -> float:
-    """Return the largest difference of logits over random embeddings, in units of the largest winning logit."""
-    noise = np.random.default_rng(0).standard_normal((1024, len(linear.mean)))
-    embedding = (linear.mean + noise * linear.scale).astype(np.float32)
-    feed = {"embedding": embedding, "evidence": np.ones(len(embedding), dtype=np.float32)}
-    found = optimised_session(graph).run(["logits"], feed)[0]
-    expected = linear.logits(embedding)
+    """Return the largest difference of logits over random features of all evidences, in units of the largest winning
+    logit."""
+    rng = np.random.default_rng(0)
+    evidence = np.exp(rng.uniform(-0.5, np.log(2 * linear.n[-1]), 1024)).astype(np.float32)
+    at = between_knots(evidence, linear.n)
+    noise = rng.standard_normal((len(evidence), linear.mean.shape[1]))
+    features = (at @ linear.mean + noise * (at @ linear.scale)).astype(np.float32)
+    found = optimised_session(graph).run(["logits"], {"embedding": features, "evidence": evidence})[0]
+    expected = linear.logits(features, evidence)
     scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
     worst = float(np.abs(found - expected).max() / scale)
     ordered = np.sort(expected, axis=1)
@@ -148,7 +151,8 @@ def _sample(contents: Contents) -> bytes:
     counts = sample_counts(contents.spec)
     mask = active_units(counts, contents.spec.input_kind)
     embedding = _embed(contents.encoder, counts[mask])
-    logits = {f"logits_{task}": readout.linear.logits(embedding) for task, readout in contents.readouts.items()}
+    once = np.ones(len(embedding), dtype=np.float32)
+    logits = {f"logits_{task}": readout.linear.logits(embedding, once) for task, readout in contents.readouts.items()}
     return _archive({"counts": counts, "mask": mask, "embedding": embedding, **logits})
 
 

@@ -74,49 +74,68 @@ def readout_graph(
     *,
     mean: NDArray[np.float64],
     scale: NDArray[np.float64],
+    n: NDArray[np.float64],
     limit: float = math.inf,
 ) -> onnx.ModelProto:
-    """A linear readout as a graph: embedding (U, D) f32, evidence (U,) f32 -> logits (U, C) f32.
+    """A linear readout as a graph: embedding (U, F) f32, evidence (U,) f32 -> logits (U, C) f32.
 
-    weight (C, D) and bias (C,) act on the standardised embedding (x - mean) / scale, mean and scale (D,), clipped to
-    +-limit; without a limit all is folded into one product. Evidence enters with weight zero: the input belongs to the
-    contract, this readout ignores it. Raises ExportError for shapes that do not fit and for values that are not finite.
+    weight (C, F) and bias (C,) act on (x - mean) / scale, clipped to +-limit. mean and scale (K, F) hold at the
+    evidences `n` (K,), ascending, and are interpolated linearly in log n between them. Raises ExportError for shapes
+    that do not fit and for values that are not finite.
     """
-    weight, bias = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
-    mean, scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
-    classes, dim = _readout_shape(weight, bias, mean=mean, scale=scale)
-    bounded = math.isfinite(limit)
-    folded = weight if bounded else weight / scale
+    parts = {"weight": weight, "bias": bias, "mean": mean, "scale": scale, "n": n}
+    classes, dim = _readout_shape({name: np.asarray(value, np.float64) for name, value in parts.items()})
+    most = min(limit, float(np.finfo(np.float32).max))
+    rise, fall = _hats(np.log(n))
     constants: dict[str, NDArray[np.generic]] = {
-        "weight": folded.T.astype(np.float32),
-        "bias": (bias if bounded else bias - folded @ mean).astype(np.float32),
-        "no_evidence": np.zeros((1, classes), np.float32),
+        "weight": weight.T.astype(np.float32),
+        "bias": bias.astype(np.float32),
+        "mean": mean.astype(np.float32),
+        "scale": scale.astype(np.float32),
+        "one": np.array(1, np.float32),
+        "zero": np.array(0, np.float32),
+        "least": np.array(-most, np.float32),
+        "most": np.array(most, np.float32),
         "last_axis": np.array([1], np.int64),
+        "rise": rise[0],
+        "rise_from": rise[1],
+        "fall": fall[0],
+        "fall_from": fall[1],
     }
-    nodes = []
-    if bounded:
-        constants |= {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
-        constants |= {"least": np.array(-limit, np.float32), "most": np.array(limit, np.float32)}
-        nodes += [
-            helper.make_node("Sub", ["embedding", "mean"], ["centred"]),
-            helper.make_node("Div", ["centred", "scale"], ["standardised"]),
-            helper.make_node("Clip", ["standardised", "least", "most"], ["bounded"]),
-        ]
-    nodes += [
-        helper.make_node("MatMul", ["bounded" if bounded else "embedding", "weight"], ["scores"]),
-        helper.make_node("Add", ["scores", "bias"], ["biased"]),
-        helper.make_node("Unsqueeze", ["evidence", "last_axis"], ["evidence_column"]),
-        helper.make_node("MatMul", ["evidence_column", "no_evidence"], ["evidence_scores"]),
-        helper.make_node("Add", ["biased", "evidence_scores"], ["logits"]),
+    steps = [
+        ("Max", ["evidence", "one"], "at_least_one"),
+        ("Log", ["at_least_one"], "log_evidence"),
+        ("Unsqueeze", ["log_evidence", "last_axis"], "at"),
+        ("Mul", ["at", "rise"], "risen"),
+        ("Add", ["risen", "rise_from"], "left"),
+        ("Mul", ["at", "fall"], "fallen"),
+        ("Add", ["fallen", "fall_from"], "right"),
+        ("Min", ["left", "right"], "lower"),
+        ("Clip", ["lower", "zero", "one"], "share"),
+        ("MatMul", ["share", "mean"], "mean_there"),
+        ("MatMul", ["share", "scale"], "scale_there"),
+        ("Sub", ["embedding", "mean_there"], "centred"),
+        ("Div", ["centred", "scale_there"], "standardised"),
+        ("Clip", ["standardised", "least", "most"], "bounded"),
+        ("MatMul", ["bounded", "weight"], "scores"),
+        ("Add", ["scores", "bias"], "logits"),
     ]
     graph = helper.make_graph(
-        nodes,
+        [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps],
         "readout",
         [_tensor("embedding", ["units", dim]), _tensor("evidence", ["units"])],
         [_tensor("logits", ["units", classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return _finish(graph, "Linear readout: embedding (U, D), evidence (U,) -> logits (U, C)")
+
+
+def _hats(at: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lines (2, K), slope and offset, that rise to 1 at each knot `at` (K,) and fall from it; level beyond the ends."""
+    steps = np.diff(at)
+    rise = np.stack([np.append(0, 1 / steps), np.append(1, -at[:-1] / steps)])
+    fall = np.stack([np.append(-1 / steps, 0), np.append(at[1:] / steps, 1)])
+    return rise.astype(np.float32), fall.astype(np.float32)
 
 
 def require_symbolic_units(model: onnx.ModelProto) -> None:
@@ -128,24 +147,25 @@ def require_symbolic_units(model: onnx.ModelProto) -> None:
         raise ExportError(f"graph: the unit dimension must be one symbol on every input and output, found {names}")
 
 
-def _readout_shape(
-    weight: NDArray[np.float64], bias: NDArray[np.float64], *, mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> tuple[int, int]:
+def _readout_shape(parts: dict[str, NDArray[np.float64]]) -> tuple[int, int]:
+    weight, bias, mean, scale, n = parts.values()
     if (
         weight.ndim != 2
         or bias.shape != weight.shape[:1]
         or mean.shape != scale.shape
-        or mean.shape != weight.shape[1:]
+        or mean.shape != (len(n), weight.shape[1])
     ):
         raise ExportError(
-            f"readout: weight {weight.shape}, bias {bias.shape}, mean {mean.shape}, scale {scale.shape} do not fit: "
-            "expected (C, D), (C,), (D,), (D,)"
+            f"readout: weight {weight.shape}, bias {bias.shape}, mean {mean.shape}, scale {scale.shape}, n {n.shape} "
+            "do not fit: expected (C, F), (C,), (K, F), (K, F), (K,)"
         )
-    for name, value in {"weight": weight, "bias": bias, "mean": mean, "scale": scale}.items():
+    for name, value in parts.items():
         if not np.isfinite(value).all():
-            raise ExportError(f"readout.{name}: holds NaN or infinity; fit the readout again on finite embeddings")
+            raise ExportError(f"readout.{name}: holds NaN or infinity; fit the readout again on finite features")
     if not (scale > 0).all():
-        raise ExportError("readout.scale: must be positive in every channel; a constant channel has scale 1")
+        raise ExportError("readout.scale: must be positive for every feature; a constant one has scale 1")
+    if n[0] < 1 or not (np.diff(n) > 0).all():
+        raise ExportError(f"readout.n: {n.tolist()} must ascend from at least 1")
     return weight.shape[0], weight.shape[1]
 
 

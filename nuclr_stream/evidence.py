@@ -6,7 +6,7 @@ kept as float64 sums so that hours of windows add up the same in any order of ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,15 @@ import numpy.typing as npt
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.unit_rows import Float64Array, UnitRows
+
+KNOTS = (1.0, 3.0, 6.0, 15.0, 30.0, 60.0)
+"""Evidences at which what hangs on evidence is fitted; between them it is interpolated linearly in log n."""
+
+
+def between_knots(n: npt.ArrayLike, knots: Sequence[float] | Float64Array) -> Float64Array:
+    """Return the share (U, K) of each knot in what holds at evidence n (U,); beyond the ends, of the knot there."""
+    at, log_knots = np.log(np.maximum(np.asarray(n, dtype=np.float64), 1.0)), np.log(np.asarray(knots))
+    return np.stack([np.interp(at, log_knots, unit) for unit in np.eye(len(log_knots))], axis=-1)
 
 
 def evidence_n(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -> Float32Array:

@@ -15,8 +15,8 @@ from nuclr_stream.bundle import TaskPart
 from nuclr_stream.fusion import Fusion, with_prior
 from nuclr_stream.observed import FeatureSet, Seen
 
-Logits = Callable[[FeatureSet, Float32Array], Float32Array]
-"""Feature set by name and its features (U, F) -> logits (U, C)."""
+Logits = Callable[[FeatureSet, Float32Array, Float32Array], Float32Array]
+"""Feature set by name, its features (U, F) and the evidence n (U,) that they rest on -> logits (U, C)."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ def answer(task: TaskPart, seen: Seen, logits: Logits, *, prior: Sequence[float]
             continue
         chosen = _able(fusion, seen.has, units) & ~found.spoke
         if chosen.any():
-            said |= {name: logits(name, seen.features[name]) for name in fusion.experts if name not in said}
-            n = seen.n_for(fusion.experts)[chosen]
+            for name in fusion.experts:
+                if name not in said:
+                    said[name] = logits(name, seen.features[name], seen.n_for(name))
+            n = seen.n_for(*fusion.experts)[chosen]
             probabilities = fusion.probabilities({name: said[name][chosen] for name in fusion.experts}, n)
             if prior is not None:
                 probabilities = with_prior(probabilities, task.prior, prior)

@@ -80,7 +80,7 @@ class Familiarity:
         ratios = np.zeros((len(KINDS), len(index)), dtype=np.float32)
         for row, name in enumerate(KINDS):
             if name in self.sets and name in seen.has:
-                ratio = self.sets[name].ratio(seen.features[name], seen.n_for((name,)))
+                ratio = self.sets[name].ratio(seen.features[name], seen.n_for(name))
                 ratios[row] = np.where(seen.has[name], ratio, 0)
         seconds, spikes = np.maximum(statistics.seconds(index), 1e-9), statistics.spikes(index)
         intervals = statistics.intervals(index)

@@ -120,8 +120,8 @@ class Model:
     def answer(self, task: str, seen: Seen, *, prior: Sequence[float] | None = None, alone: bool = False) -> Answer:
         """Return what all experts of a task say together, see `experts.answer`. Raises NonFiniteError."""
 
-        def logits(expert: FeatureSet, features: Float32Array) -> Float32Array:
-            return self.readout(task, features, seen.n, expert=expert)
+        def logits(expert: FeatureSet, features: Float32Array, n: Float32Array) -> Float32Array:
+            return self.readout(task, features, n, expert=expert)
 
         return answer(self._tasks[task], seen, logits, prior=prior, alone=alone)
 

@@ -48,9 +48,9 @@ class Seen:
     features: Mapping[FeatureSet, Float32Array]
     has: Mapping[FeatureSet, BoolArray]
 
-    def n_for(self, experts: tuple[FeatureSet, ...]) -> Float32Array:
+    def n_for(self, *experts: FeatureSet) -> Float32Array:
         """Evidence (U,) that the word of these experts rests on."""
-        return self.observed_n if experts == ("statistics",) else self.effective_n
+        return self.observed_n if all(name.startswith("statistics") for name in experts) else self.effective_n
 
 
 class Observed:

@@ -91,8 +91,8 @@ def _by_itself(name: FeatureSet, readouts: Mapping[FeatureSet, Readout], classif
 
     def say(rows: Float32Array, alone: bool) -> Answer:
         seen = seen_of(rows, classifier.sets, experts)
-        n = np.where(seen.has[name], seen.effective_n, 0).astype(np.float32)
-        p = calibration.probabilities(linear.logits(np.nan_to_num(seen.features[name])), n)
+        n = np.where(seen.has[name], seen.n_for(name), 0).astype(np.float32)
+        p = calibration.probabilities(linear.logits(np.nan_to_num(seen.features[name]), n), n)
         return Answer(p, np.ones_like(p, dtype=bool), calibration.abstains(p, n), n > 0)
 
     return Voice(say, calibration.abstain_below, words, gives_sets=False)

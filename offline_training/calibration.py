@@ -11,9 +11,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from nuclr_stream.binning import Float32Array, Int64Array
-from nuclr_stream.evidence import Calibration
+from nuclr_stream.evidence import KNOTS, Calibration
 
-KNOTS = (1.0, 3.0, 6.0, 15.0, 30.0, 60.0)
 PROMISED_PRECISION = 0.90
 LEAST_CALLED = 0.01
 """Share of the weight that must lie above an abstention threshold for its precision to mean anything."""

@@ -14,14 +14,17 @@ from offline_training.embed import Embedded, Encode, embed_recording, through_to
 from offline_training.runs import load_run
 
 
-def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording]) -> list[Embedded]:
-    """The windows of every recording, one window apart, as the encoder of a run embeds them.
+def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording], *, hop_s: float | None = None) -> list[Embedded]:
+    """The windows of every recording, `hop_s` or one window apart, as the encoder of a run embeds them.
 
-    Embeddings are kept in run_dir/embedded, where the next call finds them; those of another recording of that name, or
-    of other rules, do not fit its units and windows and are made anew.
+    Embeddings one window apart are kept in run_dir/embedded, where the next call finds them; those of another recording
+    of that name, or of other rules, do not fit its units and windows and are made anew.
     """
     encoder, config, _ = load_run(run_dir)
-    spec = config.window.spec.with_hop_s(config.window.spec.window_s)
+    window_s = config.window.spec.window_s
+    spec = config.window.spec.with_hop_s(hop_s or window_s)
+    if spec.hop_s != window_s:
+        return [embed_recording(through_torch(encoder), each, spec, config.rules.rules) for each in recordings]
     folder = run_dir / "embedded"
     folder.mkdir(exist_ok=True)
     found = []

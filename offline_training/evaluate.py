@@ -27,8 +27,7 @@ from offline_training.arms import Arm
 from offline_training.baselines.pooled import Pooled
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
-from offline_training.embed import embed_recording, through_torch
-from offline_training.encoder import Encoder
+from offline_training.embedded_runs import embed_by_run
 from offline_training.examples import UnitFeatures, examples
 from offline_training.labels import class_subjects, task_labels
 from offline_training.predictions import SECONDS, Places, places, predictions, time_name
@@ -84,8 +83,8 @@ def run_fold(
         return checked(path, fingerprint)
     run_dir = runs_dir / name
     pretrain_once(config, pretrained_on, run_dir)
-    encoder, _, info = load_run(run_dir)
-    sets = encoder_features(encoder, config, recordings, spec)
+    info = load_run(run_dir)[2]
+    sets = encoder_features(run_dir, recordings, spec)
     if arm:
         sets = {f"embedding_{arm.name}": sets["embedding"]}
     facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
@@ -133,7 +132,7 @@ def run_with_encoder(
     same populations in the readouts "transductive"; a `claim` of anything else raises EvaluationError, and so does a
     test animal that chose the checkpoint. Imported weights do not say what they saw: nothing may be claimed of them.
     """
-    encoder, config, info = load_run(run_dir)
+    _, config, info = load_run(run_dir)
     imported = "imported" in info
     settings = [UNKNOWN if imported else setting_of(info["subjects"], fold) for fold in folds]
     for fold, setting in zip(folds, settings, strict=True):
@@ -149,7 +148,7 @@ def run_with_encoder(
                 f"so its scores are {setting!r}; evaluate with the config instead, which pretrains anew for every fold"
             )
     spec = window_spec(config, hop_s)
-    sets = encoder_features(encoder, config, recordings, spec)
+    sets = encoder_features(run_dir, recordings, spec)
     paths = []
     for fold, setting in zip(folds, settings, strict=True):
         facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
@@ -175,12 +174,9 @@ def _seen(encoder_subjects: Sequence[str], fold: Fold) -> str:
     return ", ".join(sorted(set(encoder_subjects) & set(fold.held_out))) or "the tested units"
 
 
-def encoder_features(
-    encoder: Encoder, config: TrainConfig, recordings: Sequence[Recording], spec: WindowSpec
-) -> FeatureSets:
+def encoder_features(run_dir: Path, recordings: Sequence[Recording], spec: WindowSpec) -> FeatureSets:
     """Embeddings of every recording, and the same pooled over each unit's company."""
-    encode = through_torch(encoder)
-    embedded = [embed_recording(encode, recording, spec, config.rules.rules) for recording in recordings]
+    embedded = embed_by_run(run_dir, recordings, hop_s=spec.hop_s)
     return {"embedding": list(embedded), "embedding_pooled": _pooled(embedded, recordings)}
 
 

@@ -8,7 +8,7 @@ such encoders; otherwise on a cross-validation by an encoder that knew the activ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,8 @@ class OneSet:
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
         """Features (U, F) and the evidence (U,) that counts, 0 where the set has nothing of a unit."""
         seen = self.gathered.seen(first, last)
-        n = effective_n(seen.n, seen.scatter, self.typical_scatter)
+        counting = effective_n(seen.n, seen.scatter, self.typical_scatter)
+        n = replace(seen, effective_n=counting).n_for(self.name)
         return seen.features[self.name], np.where(seen.has[self.name], n, 0).astype(np.float32)
 
 
@@ -194,6 +195,7 @@ def unseen_by(
     labels: Sequence[Int64Array],
     classes: int,
     *,
+    scatter: float,
     c: Mapping[FeatureSet, float],
     without: Sequence[str] = (),
 ) -> list[Unseen]:
@@ -204,7 +206,7 @@ def unseen_by(
         known = examples([gathered[i] for i in own], [labels[i] for i in own])
         held_out = ~np.isin(known.subject, trained_on(run_dir))
         dim = gathered[0].embedded.embeddings.shape[2]
-        if (said := say_unseen(known, held_out, classes, dim=dim, c=c)) is not None:
+        if (said := say_unseen(known, held_out, classes, dim=dim, scatter=scatter, c=c)) is not None:
             told.append(said)
     return told
 
@@ -225,7 +227,7 @@ def fit_fold(
     scatter = typical_scatter([gathered[i] for i in train])
     readouts, experts = fit_experts(known, classes, sets, dim=dim, scatter=scatter)
     held_out = [gathered[i].subject_id for i in test]
-    told = unseen_by(apart, labels, len(classes), c=experts.c, without=held_out)
+    told = unseen_by(apart, labels, len(classes), scatter=scatter, c=experts.c, without=held_out)
     return resting_on(told, readouts, experts) if told else (readouts, experts)
 
 

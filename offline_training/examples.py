@@ -1,7 +1,7 @@
 """Evidence-matched examples: what is known of a unit after n windows, for several n, wherever they lie in a recording.
 
 A readout fitted on whole recordings sees much cleaner inputs than it gets live in the first minutes. So every labelled
-unit gives one example from a stretch of 1, 3, 6, 15, 30 windows and from everything.
+unit gives examples from stretches of 1, 3, 6, 15, 30 windows and one from everything.
 Shapes: U units, F features, R examples.
 """
 
@@ -21,6 +21,8 @@ WHOLE = 0
 """Stands for "all windows of the recording" among the lengths of stretches."""
 
 STRETCHES = (1, 3, 6, 15, 30, WHOLE)
+DRAWS = 3
+"""Stretches of every length: what a population does in one window is a matter of luck."""
 
 
 class UnitFeatures(Protocol):
@@ -87,20 +89,23 @@ def examples(
     labels: Sequence[Int64Array],
     *,
     lengths: Sequence[int] = STRETCHES,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Examples:
-    """One example per labelled unit and stretch length in windows (WHOLE: the recording) in which the unit was seen.
+    """One example per labelled unit and stretch in which it was seen: `draws` stretches of every length in windows, and
+    the recording (WHOLE) once.
 
-    Where a stretch lies is drawn from (seed, place of the recording in the list, length); a recording that is shorter
-    gives its whole only once.
+    Where stretches lie is drawn from (seed, place of the recording in the list, length); a recording that is shorter
+    than one gives its whole only.
     """
     parts = []
     first_unit = 0
     for place, (source, label) in enumerate(zip(features, labels, strict=True)):
         for length in lengths:
-            stretch = _stretch(source, length, np.random.default_rng([seed, place, length]))
-            if stretch is not None:
-                parts.append(_part(source, label, stretch, first_unit))
+            rng = np.random.default_rng([seed, place, length])
+            for _ in range(draws if length != WHOLE else 1):
+                if (stretch := _stretch(source, length, rng)) is not None:
+                    parts.append(_part(source, label, stretch, first_unit))
         first_unit += len(label)
     columns = [np.concatenate([part[i] for part in parts]) for i in range(6)]
     return Examples(*columns)

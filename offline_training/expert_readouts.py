@@ -11,29 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from nuclr_stream.binning import BoolArray, Float32Array
 from nuclr_stream.bundle import FusionPart, TaskPart
 from nuclr_stream.evidence import Calibration, effective_n
 from nuclr_stream.experts import Answer, answer
-from nuclr_stream.fusion import Fusion, log_softmax
+from nuclr_stream.fusion import Fusion
 from nuclr_stream.observed import FeatureSet, Seen
 from offline_training.calibration import calibrate
 from offline_training.examples import Examples
 from offline_training.experts import Experts, Said
 from offline_training.fusing import fit_fusion, sets_promise
 from offline_training.gathered import Gathered, slices
-from offline_training.readout import Readout, macro_f1_of
-from offline_training.regression import OutOfFold, fit_linear, out_of_fold
+from offline_training.readout import Readout, choose_c, macro_f1_of
+from offline_training.regression import fit_linear, out_of_fold
 
-C_CANDIDATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-LIMIT = 2.0
-"""Standard deviations beyond which a feature says no more: another animal's populations lie far out in some."""
-MOST_SEARCHED = 8_000
-"""Examples by which C is chosen; everything else uses all of them."""
-TEMPERATURES = (-3.0, 5.0)
-"""Range of log T within which regularisations are compared."""
 VARIED_N = 6.0
 """Evidence from which on the scatter of a unit's windows counts for what is typical."""
 
@@ -62,7 +54,7 @@ class Classifier:
         return answer(
             task_part("task", self.readout, self.experts),
             seen,
-            lambda name, features: linears[name].logits(np.nan_to_num(features)),
+            lambda name, features, n: linears[name].logits(np.nan_to_num(features), n),
             prior=None,
             alone=alone,
         )
@@ -123,17 +115,14 @@ def fit_experts(
     likewise. Raises ReadoutError when the examples hold one class only.
     """
     known = known.where(~np.isnan(known.features).any(axis=1))
-    places = slices(sets, dim)
     linears, chosen, scores, said = {}, {}, {}, {}
     for name in sets:
-        own = replace(known, features=known.features[:, places[name]])
-        some = own.where(_some(len(own.label)))
-        loss = [log_loss_of(out_of_fold(some, len(classes), c=c, limit=LIMIT)) for c in C_CANDIDATES]
-        chosen[name] = C_CANDIDATES[int(np.argmin(loss))]  # the first, strongest regularisation wins a tie
-        held_out = out_of_fold(own, len(classes), c=chosen[name], limit=LIMIT)
+        own = of_set(known, name, sets, dim=dim, scatter=scatter)
+        chosen[name] = choose_c(own, len(classes))
+        held_out = out_of_fold(own, len(classes), c=chosen[name])
         scores[name], said[name] = macro_f1_of(held_out), held_out.logits
         kept, grouped_by = held_out.kept, held_out.grouped_by
-        linears[name] = fit_linear(own, len(classes), c=chosen[name], limit=LIMIT)
+        linears[name] = fit_linear(own, len(classes), c=chosen[name])
     told = [Unseen(said, known.where(kept))]
     what = f"units of {len(np.unique(known.subject))} animals, out of fold by {grouped_by}"
     readouts = {
@@ -166,7 +155,7 @@ def resting_on(
 
 
 def say_unseen(
-    known: Examples, held_out: BoolArray, classes: int, *, dim: int, c: Mapping[FeatureSet, float]
+    known: Examples, held_out: BoolArray, classes: int, *, dim: int, scatter: float, c: Mapping[FeatureSet, float]
 ) -> Unseen | None:
     """What experts fitted on the examples that are not `held_out` (R,) say of those that are, None if nothing can be
     said. A class that lives in held-out animals only is left out: nobody could have known it."""
@@ -176,34 +165,42 @@ def say_unseen(
     if not held_out.any() or len(np.unique(known.label[rest])) < 2:
         return None
     train, test = known.where(rest), known.where(held_out)
-    places = slices(tuple(c), dim)
     said: dict[FeatureSet, Float32Array] = {}
     for name, value in c.items():
-        own = replace(train, features=train.features[:, places[name]])
-        said[name] = fit_linear(own, classes, c=value, limit=LIMIT).logits(test.features[:, places[name]])
+        own, asked = (of_set(each, name, tuple(c), dim=dim, scatter=scatter) for each in (train, test))
+        said[name] = fit_linear(own, classes, c=value).logits(asked.features, asked.n)
     return Unseen(said, test)
 
 
 def fuse(told: Sequence[Unseen], scatter: float, sets: Sequence[FeatureSet]) -> tuple[tuple[Fusion, ...], str]:
-    """The ways in which the experts speak together: all of them, and spike statistics by themselves, which need nobody
-    else; and what sets of classes promise."""
+    """The ways in which the experts speak together: all that know the company of a unit, for these know what the others
+    know, and spike statistics by themselves, which need nobody else; and what sets of classes promise."""
     logits, known, weights = _pooled(told)
-    n, animal = effective(known, scatter), known.subject
-    ways = [fit_fusion({name: logits[name] for name in sets}, known.label, n, weights=weights, animal=animal)]
-    if "statistics" in sets:
-        alone = {"statistics": logits["statistics"]}
-        ways.append(fit_fusion(alone, known.label, known.features[:, 1], weights=weights, animal=animal))
-    return tuple(ways), sets_promise(len(np.unique(animal)))
+    ways = []
+    for speaking in ([name for name in sets if name.endswith("company")], ["statistics"]):
+        if set(speaking) <= set(sets):
+            n = rests_on(known, speaking[0], scatter)
+            heard = {name: logits[name] for name in speaking}
+            ways.append(fit_fusion(heard, known.label, n, weights=weights, animal=known.subject))
+    return tuple(ways), sets_promise(len(np.unique(known.subject)))
 
 
 def calibrate_alone(told: Sequence[Unseen], scatter: float, name: FeatureSet) -> Calibration:
     """Calibration of one readout by itself."""
     logits, known, weights = _pooled(told)
-    return calibrate(logits[name], known.label, effective(known, scatter), weights=weights)
+    return calibrate(logits[name], known.label, rests_on(known, name, scatter), weights=weights)
 
 
-def effective(known: Examples, scatter: float) -> Float32Array:
-    """The evidence (R,) that counts, of joined rows."""
+def of_set(known: Examples, name: FeatureSet, sets: Sequence[FeatureSet], *, dim: int, scatter: float) -> Examples:
+    """The features of one of the `sets` of joined rows, with the evidence that they rest on."""
+    place = slices(sets, dim)[name]
+    return replace(known, features=known.features[:, place], n=rests_on(known, name, scatter))
+
+
+def rests_on(known: Examples, name: FeatureSet, scatter: float) -> Float32Array:
+    """The evidence (R,) that a set of joined rows rests on, as `Seen.n_for` has it."""
+    if name.startswith("statistics"):
+        return known.features[:, 1]
     return effective_n(known.features[:, 0], known.features[:, 2].astype(np.float64), scatter)
 
 
@@ -211,29 +208,6 @@ def unseen_words(unseen: Sequence[Unseen]) -> str:
     """Whom a calibration rests on, in words."""
     animals = sorted({str(subject) for each in unseen for subject in each.examples.subject})
     return f"units of {len(animals)} animals ({', '.join(animals)}), each unseen by its fold's encoder and readouts"
-
-
-def log_loss_of(held_out: OutOfFold) -> float:
-    """Mean log loss of what was said of examples held out, units alike, classes balanced, at the best temperature.
-
-    It tells regularisations apart where macro-F1 over a few populations is a matter of luck.
-    """
-    known, said = held_out.examples, log_softmax(held_out.logits)
-    share = known.weights(held_out.logits.shape[1])
-    share /= share.sum()
-    rows = np.arange(len(known.label))
-
-    def loss(log_t: float) -> float:
-        return float(-(share * log_softmax(said / np.exp(log_t))[rows, known.label]).sum())
-
-    return float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").fun)
-
-
-def _some(examples: int) -> BoolArray:
-    """Which of so many examples C is chosen by, the same ones in every run."""
-    chosen = np.zeros(examples, dtype=bool)
-    chosen[np.random.default_rng(0).permutation(examples)[:MOST_SEARCHED]] = True
-    return chosen
 
 
 def _pooled(told: Sequence[Unseen]) -> tuple[dict[FeatureSet, Float32Array], Examples, np.ndarray]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from nuclr_stream.binning import Float32Array
 from nuclr_stream.fusion import Fusion
 from nuclr_stream.observed import FeatureSet
-from offline_training.examples import Examples
-from offline_training.gathered import slices
 from offline_training.regression import Linear
 
 Said = Mapping[FeatureSet, Float32Array]
@@ -32,8 +30,3 @@ class Experts:
     def sets(self) -> tuple[FeatureSet, ...]:
         """The feature sets in the order of a joined row."""
         return tuple(self.linears)
-
-    def say(self, examples: Examples) -> Said:
-        """Logits (R, C) of every expert for joined rows."""
-        places = slices(self.sets, self.dim)
-        return {name: linear.logits(examples.features[:, places[name]]) for name, linear in self.linears.items()}

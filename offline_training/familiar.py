@@ -13,12 +13,14 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.model_selection import GroupKFold
 
 from nuclr_stream.binning import Int64Array
+from nuclr_stream.evidence import KNOTS
 from nuclr_stream.familiarity import KINDS, Familiar, Familiarity
 from nuclr_stream.unit_rows import Float64Array
-from offline_training.calibration import KNOTS, nearest_knot
+from offline_training.calibration import nearest_knot
 from offline_training.config import UNLABELLED
 from offline_training.examples import Examples, examples
-from offline_training.gathered import Gathered, slices
+from offline_training.expert_readouts import of_set, typical_scatter
+from offline_training.gathered import Gathered
 
 LYING_WITHIN = 0.99
 RATES_WITHIN = (0.001, 0.999)
@@ -36,18 +38,17 @@ def fit_familiarity(gathered: Sequence[Gathered], labels: Mapping[str, Sequence[
         for i in range(len(gathered))
     ]
     known = examples(gathered, everyone)
-    places = slices(gathered[0].sets, gathered[0].embedded.embeddings.shape[2])
-    sets = {name: _familiar(known, places[name]) for name in KINDS if name in places}
+    own, dim, scatter = gathered[0].sets, gathered[0].embedded.embeddings.shape[2], typical_scatter(gathered)
+    sets = {name: _familiar(of_set(known, name, own, dim=dim, scatter=scatter)) for name in KINDS if name in own}
     rates, short = _rates_and_short(gathered, everyone)
     limits = np.quantile(rates, RATES_WITHIN) if len(rates) else (0.0, np.finfo(np.float32).max)
     worst = float(np.quantile(short, LYING_WITHIN)) if len(short) else 1.0
     return Familiarity(sets, (float(limits[0]), float(limits[1])), max(worst, LEAST_SHORT_INTERVALS))
 
 
-def _familiar(known: Examples, place: slice) -> Familiar:
-    features = known.features[:, place].astype(np.float64)
-    ok = ~np.isnan(features).any(axis=1)
-    features, known = features[ok], known.where(ok)
+def _familiar(known: Examples) -> Familiar:
+    known = known.where(~np.isnan(known.features).any(axis=1))
+    features = known.features.astype(np.float64)
     distance = np.full(len(features), np.nan)
     groups = known.subject if len(np.unique(known.subject)) > 1 else known.recording
     folds = min(len(np.unique(groups)), _MAX_FOLDS)

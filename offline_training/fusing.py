@@ -13,16 +13,20 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.evidence import KNOTS, between_knots
 from nuclr_stream.fusion import Fusion, log_softmax
 from nuclr_stream.observed import FeatureSet
-from offline_training.calibration import KNOTS, LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
+from offline_training.calibration import LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
 
 PROMISED_COVERAGE = 0.90
 ENOUGH_ANIMALS = 20
-"""From so many animals on, the coverage of sets is a promise; below it is a figure that was measured."""
+"""From so many animals on, the coverage of sets is a promise, and animals tell whom to believe. Below, coverage is a
+figure that was measured, and experts are heard nearly alike: only how loud they speak is fitted."""
 LARGEST_WEIGHT = 5.0
 _SHRINKAGE = 0.003
 """Weight of the squared weights against the mean log loss: experts that add nothing stay silent."""
+_ALIKE = 1.0
+"""Weight of the squared differences between experts where there are too few animals to tell them apart."""
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -38,12 +42,13 @@ def fit_fusion(
     """Fit weights by evidence, then thresholds, on logits (R, C) of experts that had not seen the animals of the
     examples: their class, evidence n, weight and animal (R,)."""
     knots = tuple(knot for knot in KNOTS if knot <= max(float(n.max()), 1.0))
-    weight = _fit_weights({name: log_softmax(values) for name, values in logits.items()}, label, n, knots, weights)
+    said = {name: log_softmax(values) for name, values in logits.items()}
+    promised = len(np.unique(animal)) >= ENOUGH_ANIMALS
+    weight = _fit_weights(said, label, n, knots, weights, alike=0.0 if promised else _ALIKE)
     silent = (0.0,) * len(knots)
     fusion = Fusion(experts=tuple(logits), n=knots, weight=weight, abstain_below=silent, set_above=silent)
     p = fusion.probabilities(logits, n)
     group = np.minimum(nearest_knot(n), len(knots) - 1)
-    promised = len(np.unique(animal)) >= ENOUGH_ANIMALS
     return Fusion(
         experts=fusion.experts,
         n=knots,
@@ -59,12 +64,14 @@ def _fit_weights(
     n: Float32Array,
     knots: tuple[float, ...],
     weights: Float64Array,
+    *,
+    alike: float,
 ) -> tuple[tuple[float, ...], ...]:
-    """Non-negative weights, one row of K per expert, that minimise the weighted log loss of what they say together."""
+    """Non-negative weights, one row of K per expert, that minimise the weighted log loss of what they say together,
+    as `alike` as is asked."""
     stacked = np.stack(list(said.values()))
     share = weights / weights.sum()
-    at = np.log(np.clip(n, knots[0], knots[-1]))
-    hats = np.stack([np.interp(at, np.log(knots), unit) for unit in np.eye(len(knots))])
+    hats = between_knots(n, knots).T
     rows = np.arange(len(label))
 
     def loss(flat: Float64Array) -> tuple[float, Float64Array]:
@@ -77,7 +84,8 @@ def _fit_weights(
         steps = 2 * STIFFNESS * np.diff(w)
         gradient[:, 1:] += steps
         gradient[:, :-1] -= steps
-        return float(fit), gradient.ravel()
+        apart = w - w.mean(axis=0)
+        return float(fit + alike * np.square(apart).sum()), (gradient + 2 * alike * apart).ravel()
 
     start = np.full(stacked.shape[0] * len(knots), 1 / len(stacked))
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, LARGEST_WEIGHT)] * len(start))

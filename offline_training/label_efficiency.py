@@ -21,7 +21,7 @@ from nuclr_stream.binning import Int64Array
 from nuclr_stream.evidence import Calibration
 from nuclr_stream.recording import Recording
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.embed import embed_recording, through_torch
+from offline_training.embedded_runs import embed_by_run
 from offline_training.evaluate import (
     INDUCTIVE,
     EvaluationError,
@@ -67,12 +67,12 @@ def label_efficiency(
         for name in BASELINES:
             _test(config, recordings, fold, name, statistics[name], draws=draws, run="", said=said)
         for seed in seeds:
-            encoder, _, info = load_run(runs_dir / f"fold_{fold.name}_seed{seed}")
-            if set(info["subjects"]) & set(fold.held_out):
+            run_dir = runs_dir / f"fold_{fold.name}_seed{seed}"
+            if set(load_run(run_dir)[2]["subjects"]) & set(fold.held_out):
                 raise EvaluationError(
                     f"{runs_dir}: the encoder of {fold.name} saw the activity of the animals held out"
                 )
-            embedded = [embed_recording(through_torch(encoder), r, spec, config.rules.rules) for r in recordings]
+            embedded = embed_by_run(run_dir, recordings, hop_s=spec.hop_s)
             _test(config, recordings, fold, "embedding", embedded, draws=draws, run=f"seed {seed} ", said=said)
     result = {
         "name": config.name,

@@ -1,6 +1,6 @@
 """Readouts: scaler + multinomial logistic regression on frozen features (the linear probe of the NuCLR paper).
 
-Fitted on evidence-matched examples (see `examples`), balanced over classes, with the regularisation chosen by
+Fitted on evidence-matched examples (see `examples`) as `regression` says, with the regularisation chosen by
 cross-validation grouped by animal inside the training animals. The same folds give the calibration.
 A run keeps its readouts in readouts.json (what they are) and readouts.npz (their coefficients).
 Shapes: U units, F features, C classes.
@@ -9,24 +9,28 @@ Shapes: U units, F features, C classes.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from nuclr_stream.binning import Float32Array
 from nuclr_stream.evidence import Calibration
-from nuclr_stream.fusion import Fusion
+from nuclr_stream.fusion import Fusion, log_softmax
 from offline_training.calibration import calibrate
 from offline_training.examples import Examples
 from offline_training.experts import Experts
-from offline_training.regression import Group, Linear, OutOfFold, ReadoutError, fit_linear, out_of_fold
+from offline_training.regression import Float64Array, Group, Linear, OutOfFold, ReadoutError, fit_linear, out_of_fold
 from offline_training.scores import macro_f1
 
-C_CANDIDATES = (0.001, 0.01, 0.1, 1.0)
+C_CANDIDATES = (3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1, 1.0)
+MOST_SEARCHED = 8_000
+"""Examples by which C is chosen; everything else uses all of them."""
+TEMPERATURES = (-3.0, 5.0)
+"""Range of log T within which regularisations are compared."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Readout:
 
     def probabilities(self, features: Float32Array, n: Float32Array) -> Float32Array:
         """Calibrated probabilities (U, C) of features (U, F) with evidence n (U,) behind them."""
-        return self.calibration.probabilities(self.linear.logits(features), n)
+        return self.calibration.probabilities(self.linear.logits(features, n), n)
 
 
 def fit_readout(known: Examples, classes: tuple[str, ...]) -> Readout:
@@ -63,24 +67,53 @@ def fit_readout(known: Examples, classes: tuple[str, ...]) -> Readout:
     """
     if len(present := np.unique(known.label)) < 2:
         raise ReadoutError(f"examples of one class only ({[classes[i] for i in present]}): nothing to tell apart")
-    tried = [out_of_fold(known, len(classes), c=c) for c in C_CANDIDATES]
-    scores = [macro_f1_of(held_out) for held_out in tried]
-    best = int(np.argmax(scores))  # the first, strongest regularisation wins a tie
-    held_out = tried[best]
+    c = choose_c(known, len(classes))
+    held_out = out_of_fold(known, len(classes), c=c)
     return Readout(
         classes=classes,
-        linear=fit_linear(known, len(classes), c=C_CANDIDATES[best]),
+        linear=fit_linear(known, len(classes), c=c),
         calibration=calibrate(
             held_out.logits,
             held_out.examples.label,
             held_out.examples.n,
             weights=held_out.examples.weights(len(classes)),
         ),
-        c=C_CANDIDATES[best],
+        c=c,
         grouped_by=held_out.grouped_by,
-        out_of_fold_f1=scores[best],
+        out_of_fold_f1=macro_f1_of(held_out),
         calibrated_on=f"units of {len(np.unique(known.subject))} animals, out of fold by {held_out.grouped_by}",
     )
+
+
+def choose_c(known: Examples, classes: int) -> float:
+    """The strongest regularisation whose log loss out of fold is within one standard error, over animals, of the least:
+    a few animals do not tell much, many tell more."""
+    some = np.zeros(len(known.label), dtype=bool)  # the same ones in every run
+    some[np.random.default_rng(0).permutation(len(known.label))[:MOST_SEARCHED]] = True
+    found = [_log_loss(out_of_fold(known.where(some), classes, c=c)) for c in C_CANDIDATES]
+    least, error = min(found)
+    return next(c for c, (loss, _) in zip(C_CANDIDATES, found, strict=True) if loss <= least + error)
+
+
+def _log_loss(held_out: OutOfFold) -> tuple[float, float]:
+    """Mean log loss of what was said of examples held out, units alike, classes balanced, at the best temperature, and
+    its standard error over the groups that were held out.
+
+    It tells regularisations apart where macro-F1 over a few populations is a matter of luck.
+    """
+    known, said = held_out.examples, log_softmax(held_out.logits)
+    share = known.weights(held_out.logits.shape[1])
+    share /= share.sum()
+    rows = np.arange(len(known.label))
+
+    def losses(log_t: float) -> Float64Array:
+        return share * -log_softmax(said / np.exp(log_t))[rows, known.label]
+
+    best = minimize_scalar(lambda log_t: losses(log_t).sum(), bounds=TEMPERATURES, method="bounded").x
+    group = np.unique(known.subject if held_out.grouped_by == "subject" else known.recording, return_inverse=True)[1]
+    total, weight = np.bincount(group, losses(best)), np.bincount(group, share)
+    mean = float(total.sum())
+    return mean, float(np.sqrt(np.square(total - weight * mean).sum()))
 
 
 def save_readouts(run_dir: Path, readouts: Mapping[str, Readout], facts: Mapping[str, Any]) -> None:
@@ -130,9 +163,8 @@ def _experts(values: dict[str, Any], task: str, arrays: Mapping[str, np.ndarray]
 
 
 def _linear(arrays: Mapping[str, np.ndarray], place: str) -> Linear:
-    limit = arrays.get(f"{place}.limit")
-    parts = (arrays[f"{place}.{name}"] for name in ("weight", "bias", "mean", "scale"))
-    return Linear(*parts, math.inf if limit is None else float(limit))
+    parts = (arrays[f"{place}.{name}"] for name in ("weight", "bias", "mean", "scale", "n"))
+    return Linear(*parts, float(arrays[f"{place}.limit"]))
 
 
 def _tuples(values: list[Any]) -> tuple[Any, ...]:

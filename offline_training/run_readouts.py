@@ -84,6 +84,7 @@ def recalibrate(run_dir: Path, fold_dirs: Sequence[Path], recordings: Sequence[A
                 ~np.isin(known.subject, subjects),
                 len(classes[task]),
                 dim=readout.experts.dim,
+                scatter=readout.experts.typical_scatter,
                 c=readout.experts.c,
             )
             unseen[task] += [] if said is None else [said]

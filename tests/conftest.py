@@ -32,8 +32,10 @@ def tiny_readout(classes: tuple[str, ...], dim: int) -> Readout:
     linear = Linear(
         weight=rng.normal(0.0, 2.0, (len(classes), dim)),
         bias=rng.normal(0.0, 0.1, len(classes)),
-        mean=rng.normal(0.0, 0.1, dim),
-        scale=rng.uniform(0.5, 1.5, dim),
+        mean=rng.normal(0.0, 0.1, (2, dim)),
+        scale=rng.uniform(0.5, 1.5, (2, dim)),
+        n=np.array([1.0, 6.0]),
+        limit=2.0,
     )
     calibration = Calibration(n=(1.0, 10.0), temperature=(2.0, 1.0), abstain_below=0.4)
     return Readout(
@@ -55,7 +57,8 @@ def tiny_experts(classes: tuple[str, ...], dim: int) -> Experts:
     for name in sets[1:]:
         features = feature_count(name, dim)
         weight = rng.normal(0.0, 1 / np.sqrt(features), (len(classes), features))
-        linears[name] = Linear(weight, rng.normal(0.0, 0.1, len(classes)), np.zeros(features), np.ones(features))
+        bias, scale = rng.normal(0.0, 0.1, len(classes)), rng.uniform(0.5, 1.5, (3, features))
+        linears[name] = Linear(weight, bias, np.zeros((3, features)), scale, np.array([1.0, 3.0, 30.0]))
     common = {"n": (1.0, 6.0), "abstain_below": (0.6, 0.4), "set_above": (0.2, 0.25)}
     together = Fusion(experts=sets, weight=((0.3, 0.6), (0.2, 0.4), (0.9, 0.7), (0.4, 0.2)), **common)
     alone = Fusion(experts=("statistics",), weight=((0.5, 1.0),), **common)

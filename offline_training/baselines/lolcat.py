@@ -297,7 +297,7 @@ def _as_they_are(labels: Sequence[Int64Array], classes: int) -> Linear:
     """A linear map that leaves logits as they are, but for classes without a training unit."""
     bias = np.full(classes, ABSENT_LOGIT)
     bias[list(_units_by_class(labels))] = 0.0
-    return Linear(np.eye(classes), bias, np.zeros(classes), np.ones(classes))
+    return Linear(np.eye(classes), bias, np.zeros((1, classes)), np.ones((1, classes)), np.ones(1))
 
 
 def _macro_f1(known: Examples) -> float:

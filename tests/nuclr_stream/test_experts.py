@@ -39,7 +39,7 @@ def seen(**has: list[int]) -> Seen:
     )
 
 
-def itself(_name: FeatureSet, features: np.ndarray) -> np.ndarray:
+def itself(_name: FeatureSet, features: np.ndarray, _n: np.ndarray) -> np.ndarray:
     return features
 
 
@@ -87,11 +87,23 @@ def test_where_nobody_speaks_stand_the_prior_and_all_classes():
 
 
 def test_nobody_is_asked_in_vain():
-    def refuse(name: FeatureSet, _features: np.ndarray) -> np.ndarray:
+    def refuse(name: FeatureSet, _features: np.ndarray, _n: np.ndarray) -> np.ndarray:
         raise AssertionError(f"{name} was asked")
 
     part = task(way("embedding", "statistics"), way("statistics"))
     answer(part, seen(embedding=[0, 0], statistics=[0, 0]), refuse, prior=None, alone=False)
+
+
+def test_an_expert_is_told_the_evidence_that_its_own_features_rest_on():
+    told: dict[str, float] = {}
+
+    def listen(name: FeatureSet, features: np.ndarray, n: np.ndarray) -> np.ndarray:
+        told[name] = float(n[0])
+        return features
+
+    part = task(way("embedding", "statistics", "statistics_company"))
+    answer(part, seen(embedding=[1], statistics=[1], statistics_company=[1]), listen, prior=None, alone=False)
+    assert told == {"embedding": 1, "statistics": 10, "statistics_company": 10}
 
 
 def test_a_prior_moves_probabilities_sets_and_doubt():

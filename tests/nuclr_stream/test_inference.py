@@ -107,7 +107,7 @@ def test_nan_and_infinity_are_never_returned(model: Model) -> None:
     counts[1, 7] = np.nan
     with pytest.raises(NonFiniteError, match=r"encoder\.onnx: NaN or infinite"):
         model.embed(counts, active)
-    bad = np.full((3, 16), np.inf, dtype=np.float32)
+    bad = np.full((3, 16), np.nan, dtype=np.float32)
     with pytest.raises(NonFiniteError, match=r"readout_cell_type\.onnx"):
         model.readout("cell_type", bad, np.ones(3, dtype=np.float32))
 

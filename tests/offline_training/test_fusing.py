@@ -54,7 +54,7 @@ def covered(fusion: Fusion, fresh: Told) -> tuple[float, float]:
 @pytest.mark.parametrize("loud", ["embedding", "statistics"])
 def test_the_informative_of_two_experts_is_heard_and_the_other_is_not(loud: str):
     quiet = {"embedding": "statistics", "statistics": "embedding"}[loud]
-    known = told(0, animals=10, strength=lambda _n: {loud: 2.0, quiet: 0.0})
+    known = told(0, animals=20, strength=lambda _n: {loud: 2.0, quiet: 0.0})
     weight = dict(zip(known.fused().experts, known.fused().weight, strict=True))
     assert min(weight[loud]) > 1.0
     assert max(weight[quiet]) < 0.2
@@ -68,7 +68,7 @@ def test_weights_follow_the_evidence_at_which_an_expert_is_right():
 
 
 def test_an_expert_that_says_the_opposite_is_silenced_not_turned_round():
-    known = told(2, animals=10, strength=lambda _n: {"embedding": 2.0, "statistics": -2.0})
+    known = told(2, animals=20, strength=lambda _n: {"embedding": 2.0, "statistics": -2.0})
     embedding, statistics = known.fused().weight
     assert min(embedding) > 1.0 and max(statistics) == 0.0
 
@@ -136,3 +136,9 @@ def test_examples_beyond_the_last_knot_count_there():
 def test_few_animals_promise_nothing():
     assert sets_promise(ENOUGH_ANIMALS - 1).startswith("no promise: ") and "19 animals" in sets_promise(19)
     assert "90%" in sets_promise(ENOUGH_ANIMALS) and "no promise" not in sets_promise(ENOUGH_ANIMALS)
+
+
+def test_a_few_animals_do_not_decide_whom_to_believe():
+    few, many = (told(0, animals=animals).fused() for animals in (10, 20))
+    ratio = [fusion.weight[1][0] / fusion.weight[0][0] for fusion in (few, many)]
+    assert ratio[0] > 0.8 and ratio[1] < 0.4

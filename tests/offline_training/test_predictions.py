@@ -15,7 +15,13 @@ from offline_training.regression import Linear
 from offline_training.scores import NO_PREDICTION
 
 READOUT = Readout(
-    ("x", "y"), Linear(np.eye(2), np.zeros(2), np.zeros(2), np.ones(2)), Calibration(), 1.0, "subject", 0.0, ""
+    ("x", "y"),
+    Linear(np.eye(2), np.zeros(2), np.zeros((1, 2)), np.ones((1, 2)), np.ones(1)),
+    Calibration(),
+    1.0,
+    "subject",
+    0.0,
+    "",
 )
 LABELS = np.array([0, 0, 1, -1])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from offline_training.calibration import abstention_threshold, calibrate, fit_te
 from offline_training.config import TrainConfig
 from offline_training.examples import WHOLE, Examples, examples
 from offline_training.pretrain import pretrain
-from offline_training.readout import ReadoutError, fit_readout, load_readouts
+from offline_training.readout import C_CANDIDATES, ReadoutError, choose_c, fit_readout, load_readouts
 from offline_training.regression import fit_linear, out_of_fold
 from offline_training.run_readouts import fit_readouts
 from offline_training.simulate import simulate
@@ -68,14 +68,16 @@ class Steps:
 
 
 def test_every_labelled_unit_gives_an_example_per_stretch_and_one_of_everything():
-    found = examples([Steps()], [np.array([1, -1, 0])], lengths=(1, 3, WHOLE))
-    assert found.unit.tolist() == [0, 2] * 3
-    assert found.label.tolist() == [1, 0] * 3
-    assert found.n.tolist() == [1, 1, 5, 5, 20, 20]  # three windows with half a window's hop are five steps
+    found = examples([Steps()], [np.array([1, -1, 0])], lengths=(1, 3, WHOLE), draws=2)
+    assert found.unit.tolist() == [0, 2] * 5
+    assert found.label.tolist() == [1, 0] * 5
+    # three windows with half a window's hop are five steps
+    assert found.n.tolist() == [1, 1, 1, 1, 5, 5, 5, 5, 20, 20]
+    assert len(set(found.features[found.unit == 0, 0].tolist())) == 5, "every stretch lies elsewhere"
 
 
 def test_a_stretch_that_does_not_fit_is_left_out():
-    found = examples([Steps(steps=5)], [np.array([0, 0, 0])], lengths=(1, 3, 30, WHOLE))
+    found = examples([Steps(steps=5)], [np.array([0, 0, 0])], lengths=(1, 3, 30, WHOLE), draws=1)
     assert found.n[found.unit == 0].tolist() == [1, 5]
 
 
@@ -100,7 +102,7 @@ def test_every_unit_counts_once_and_every_class_alike():
 def test_a_readout_tells_separated_classes_apart():
     known = blobs()
     readout = fit_readout(known, CLASSES)
-    assert (readout.linear.logits(known.features).argmax(axis=1) == known.label).mean() > 0.95
+    assert (readout.linear.logits(known.features, known.n).argmax(axis=1) == known.label).mean() > 0.95
     assert readout.out_of_fold_f1 > 0.95
     assert readout.grouped_by == "subject"
     assert readout.prior == (1 / 3, 1 / 3, 1 / 3)
@@ -109,7 +111,7 @@ def test_a_readout_tells_separated_classes_apart():
 def test_two_classes_of_three_give_the_same_odds_as_their_difference():
     rng = np.random.default_rng(1)
     known = made([0, 2] * 30, rng.normal(size=(60, 2)) + np.array([[0.0], [1.0]] * 30))
-    logits = fit_linear(known, 3, c=1.0).logits(known.features)
+    logits = fit_linear(known, 3, c=1.0).logits(known.features, known.n)
     assert (logits[:, 1] < -50).all()  # training never held the middle class
     np.testing.assert_allclose(logits[:, 0], -logits[:, 2], atol=1e-5)
     assert ((logits[:, 2] > logits[:, 0]) == (known.label == 2)).mean() > 0.6
@@ -155,8 +157,56 @@ def test_one_class_or_one_recording_is_refused():
 
 
 def test_stronger_regularisation_wins_a_tie(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("offline_training.readout.macro_f1_of", lambda held_out: 0.5)
-    assert fit_readout(blobs(), CLASSES).c == 0.001
+    monkeypatch.setattr("offline_training.readout._log_loss", lambda held_out: (0.5, 0.0))
+    assert fit_readout(blobs(), CLASSES).c == min(C_CANDIDATES)
+
+
+def test_regularisation_is_chosen_by_what_animals_held_out_say():
+    rng = np.random.default_rng(3)
+    label = np.tile([0, 1, 2], 80)
+    noise = made(label, rng.normal(size=(240, 30)), subject=[f"s{i // 40}" for i in range(240)])
+    assert choose_c(noise, 3) < choose_c(blobs(subjects=4, spread=0.05), 3)
+
+
+def test_features_are_standardised_for_the_evidence_they_rest_on():
+    """Means over n windows scatter as 1 / sqrt(n), around another place at the start: the class is as plain early as it
+    is late, and an evidence between two knots is treated as between them."""
+    rng = np.random.default_rng(4)
+    n = np.tile([1.0, 6.0, 60.0], 400).astype(np.float32)
+    label = np.repeat([0, 1], 600)
+    spread, place = 1 / np.sqrt(n), 10 / n
+    known = replace(made(label, (place + spread * (2 * label - 1 + rng.normal(size=1200)))[:, None]), n=n)
+    linear = fit_linear(known, 2, c=1.0)
+    assert linear.n.tolist() == [1, 6, 60]
+    right = linear.logits(known.features, n).argmax(axis=1) == label
+    for evidence in (1, 6, 60):
+        assert right[n == evidence].mean() > 0.8
+    between = linear.standardised(known.features[:1], np.array([np.sqrt(6.0)], np.float32))
+    mean, scale = (values[:2, 0].mean() for values in (linear.mean, linear.scale))
+    np.testing.assert_allclose(between, np.clip((known.features[:1] - mean) / scale, -2, 2), rtol=1e-6)
+
+
+def test_what_differs_between_recordings_of_one_class_counts_for_less():
+    rng = np.random.default_rng(5)
+    label = np.tile([0, 1], 300)
+    recording = np.arange(600) // 20
+    steady, wandering = (np.outer(2 * label - 1, [1, 1]) + rng.normal(size=(600, 2))).T
+    wandering = wandering + np.repeat(rng.normal(0, 1.5, 30), 20)
+    known = replace(
+        made(label, np.stack([steady, wandering / wandering.std() * steady.std()], axis=1)),
+        recording=np.array([f"r{k}" for k in recording]),
+    )
+    one_each = replace(known, recording=np.full(600, "r"))
+    told_apart, not_told = (abs(fit_linear(each, 2, c=1e-4).weight[1]) for each in (known, one_each))
+    assert told_apart[1] / told_apart[0] < 0.95 * not_told[1] / not_told[0]
+
+
+def test_an_outlier_says_no_more_than_two_standard_deviations():
+    known = blobs()
+    linear = fit_linear(known, 3, c=1.0)
+    far = np.array([[1e6, 0, 0], [1e9, 0, 0]], np.float32)
+    logits = linear.logits(far, np.ones(2, np.float32))
+    assert np.array_equal(logits[0], logits[1]) and np.isfinite(logits).all()
 
 
 def drawn(temperature: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,9 @@ def run_of(folder: Path, seed: int, recordings: list[Recording], classes: tuple[
     config = {"name": "tiny", "encoder": TINY, "training": {"steps": 2, "batch_windows": 2, "seed": seed}}
     run_dir = pretrain(TrainConfig.parse(config), recordings, folder / f"run{seed}{len(classes)}")
     rng = np.random.default_rng(seed)
-    linear = Linear(rng.normal(0, 9, (len(classes), 8)), np.zeros(len(classes)), np.zeros(8), np.ones(8))
+    linear = Linear(
+        rng.normal(0, 9, (len(classes), 8)), np.zeros(len(classes)), np.zeros((1, 8)), np.ones((1, 8)), np.ones(1)
+    )
     calibration = Calibration(n=(1.0,), temperature=(1.0,), abstain_below=0.5)
     readout = Readout(classes, linear, calibration, c=1.0, grouped_by="subject", out_of_fold_f1=0, calibrated_on="")
     save_readouts(run_dir, {"brain_region": readout}, {})
