@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.evidence import KNOTS, between_knots
@@ -23,8 +23,12 @@ ENOUGH_ANIMALS = 20
 """From so many animals on, the coverage of sets is a promise, and animals tell whom to believe. Below, coverage is a
 figure that was measured, and experts are heard nearly alike: only how loud they speak is fitted."""
 LARGEST_WEIGHT = 5.0
+"""In units of the weight that suits all experts alike."""
+LOUDNESS = (-5.0, 5.0)
+"""Range of the logarithm of that weight."""
 _SHRINKAGE = 0.003
-"""Weight of the squared weights against the mean log loss: experts that add nothing stay silent."""
+"""Weight of the squared weights against the mean log loss, in units of the weight that suits all experts alike: experts
+that add nothing stay silent, and how large logits happen to be does not matter."""
 _ALIKE = 1.0
 """Weight of the squared differences between experts where there are too few animals to tell them apart."""
 
@@ -74,6 +78,16 @@ def _fit_weights(
     hats = between_knots(n, knots).T
     rows = np.arange(len(label))
 
+    def best(spoken: Float64Array) -> float:
+        def loss(log_weight: float) -> float:
+            return float(-(share * log_softmax(np.exp(log_weight) * spoken)[rows, label]).sum())
+
+        return float(np.exp(minimize_scalar(loss, bounds=LOUDNESS, method="bounded").x))
+
+    # experts that contradict one another are not alike at all: then what suits one of them is the measure
+    unit = max(best(stacked.sum(axis=0)), *(best(alone) / len(stacked) for alone in stacked))
+    stacked *= unit
+
     def loss(flat: Float64Array) -> tuple[float, Float64Array]:
         w = flat.reshape(len(stacked), len(knots))
         total = log_softmax(np.einsum("er,erc->rc", w @ hats, stacked))
@@ -87,9 +101,9 @@ def _fit_weights(
         apart = w - w.mean(axis=0)
         return float(fit + alike * np.square(apart).sum()), (gradient + 2 * alike * apart).ravel()
 
-    start = np.full(stacked.shape[0] * len(knots), 1 / len(stacked))
+    start = np.ones(stacked.shape[0] * len(knots))
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, LARGEST_WEIGHT)] * len(start))
-    return tuple(tuple(float(v) for v in row) for row in found.x.reshape(len(stacked), len(knots)))
+    return tuple(tuple(float(v) for v in row) for row in unit * found.x.reshape(len(stacked), len(knots)))
 
 
 def _least_sure(

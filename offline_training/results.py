@@ -56,8 +56,10 @@ This page is generated from the files under `results/` by `make results`; no fig
   own difference, of the mean recall over its classes, stands beside it.
 * *Selected on these folds* marks rows of which something was chosen by the score shown: they flatter themselves.
 * All rows but LOLCAT, which is trained on labels throughout, share one recipe: examples of 1 to 30 windows and of
-  everything, scaler + multinomial logistic regression, class-balanced, C and calibration by cross-validation over the
-  training animals; over their recordings where no class has units in two of them.
+  everything, features standardised for their evidence and clipped at two standard deviations, within-class covariance
+  normalisation, multinomial logistic regression, class-balanced, C and calibration by cross-validation over the
+  training animals; over their recordings where no class has units in two of them. **The recipe itself was chosen on the
+  rats, for our own rows**; docs/training.md has it.
 """
 
 Result = dict[str, Any]
