@@ -24,8 +24,10 @@ ENOUGH_ANIMALS = 20
 figure that was measured, and experts are heard nearly alike: only how loud they speak is fitted."""
 LARGEST_WEIGHT = 5.0
 """In units of the weight that suits all experts alike."""
-LOUDNESS = (-5.0, 5.0)
+LOUDNESS = (-3.0, 5.0)
 """Range of the logarithm of that weight."""
+QUIETEST = 0.1
+"""In the same units: a few animals silence nobody, for then not even the order of classes would be left."""
 _SHRINKAGE = 0.003
 """Weight of the squared weights against the mean log loss, in units of the weight that suits all experts alike: experts
 that add nothing stay silent, and how large logits happen to be does not matter."""
@@ -102,7 +104,8 @@ def _fit_weights(
         return float(fit + alike * np.square(apart).sum()), (gradient + 2 * alike * apart).ravel()
 
     start = np.ones(stacked.shape[0] * len(knots))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, LARGEST_WEIGHT)] * len(start))
+    bounds = [(QUIETEST if alike else 0.0, LARGEST_WEIGHT)] * len(start)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return tuple(tuple(float(v) for v in row) for row in unit * found.x.reshape(len(stacked), len(knots)))
 
 

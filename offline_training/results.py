@@ -209,13 +209,13 @@ def _readme_table(folders: Sequence[Path]) -> str:
                     best = max(others, key=lambda name: whole[name]["macro_f1"])
                     scores["best"] = f"{scores[best]} {name_of(best)}"
                 held_out = f"{len(summary['held_out'])} animals, {summary['split']}"
-                rows.append(_readme_row(summary, task, held_out, scores=scores, classes=len(found["scored"])))
+                rows.append(_readme_row(folder, summary, task, held_out, scores=scores, classes=len(found["scored"])))
         if fresh := _read(folder / "fresh_animals.json"):
             for task, found in fresh["tasks"].items():
                 whole = {name: one["all"] for name, one in found["features"].items()}
                 scores = {name: with_range(one["median"], one["range"]) for name, one in whole.items()}
                 held_out = f"{len(fresh['animals'])} fresh animals, median"
-                rows.append(_readme_row(fresh, task, held_out, scores=scores, classes=len(found["classes"])))
+                rows.append(_readme_row(folder, fresh, task, held_out, scores=scores, classes=len(found["classes"])))
     head = [
         "data",
         "task (classes)",
@@ -231,9 +231,12 @@ def _readme_table(folders: Sequence[Path]) -> str:
     )
 
 
-def _readme_row(result: Result, task: str, held_out: str, *, scores: dict[str, str], classes: int) -> list[str]:
+def _readme_row(
+    folder: Path, result: Result, task: str, held_out: str, *, scores: dict[str, str], classes: int
+) -> list[str]:
     columns = [scores.get(name, "-") for name in ("embedding", "experts", "isi", "rate", "best")]
-    return [result["kind"] or result["name"], f"{task} ({classes})", f"{held_out}; {result['setting']}", *columns]
+    data = f"{folder.name}: {result['kind'] or result['name']}"
+    return [data, f"{task} ({classes})", f"{held_out}; {result['setting']}", *columns]
 
 
 def _encoder_sentence(encoder: Result | None, *, fresh_per_fold: bool) -> str:

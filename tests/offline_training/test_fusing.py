@@ -142,3 +142,12 @@ def test_a_few_animals_do_not_decide_whom_to_believe():
     few, many = (told(0, animals=animals).fused() for animals in (10, 20))
     ratio = [fusion.weight[1][0] / fusion.weight[0][0] for fusion in (few, many)]
     assert ratio[0] > 0.8 and ratio[1] < 0.4
+
+
+def test_a_few_animals_that_contradict_their_experts_leave_the_order_of_classes():
+    """They are believed to know nothing, and what they think most of is still what they think most of."""
+    fusion = told(7, animals=3, strength=lambda _n: {"embedding": -2.0, "statistics": -2.0}).fused()
+    logits = {name: np.array([[0.0, 0.1, 0.05]], np.float32) for name in ("embedding", "statistics")}
+    p = fusion.probabilities(logits, np.ones(1, np.float32))
+    assert np.argsort(p[0]).tolist() == [0, 2, 1]
+    assert p.max() < 0.34
