@@ -45,12 +45,14 @@ def _tasks(manifest: Manifest) -> str:
 
 
 def _task(task: TaskPart) -> str:
-    note = _TASK_NOTES.get(task.name, "")
+    note, least = _TASK_NOTES.get(task.name, ""), task.ways[0].abstain_below
+    called = f"A top probability below {min(least):g} is reported as abstained."
+    if min(least) >= 1:
+        called = "No class is ever called: training found no probability that keeps its promise, so all is abstained."
     return (
         f"### {task.name}\n\n" + (f"{note}\n\n" if note else "") + f"Classes, in the order of the outputs: "
         f"{', '.join(task.classes)}. The probabilities assume the prior "
-        f"{', '.join(f'{p:.3g}' for p in task.prior)}. Calibrated on: {task.calibrated_on}. "
-        f"A top probability below {task.abstain_below:g} is reported as abstained."
+        f"{', '.join(f'{p:.3g}' for p in task.prior)}. Calibrated on: {task.calibrated_on}. {called}"
     )
 
 

@@ -34,11 +34,18 @@ def _of_folds(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: summary[key] for key in ("name", "setting", "split", "held_out", "seeds", "encoder", "versions")},
         "describes": _FOLDS,
+        "selected_on_these_folds": _selected(summary["tasks"]),
         "tasks": {
             task: {name: feature["mean"] for name, feature in found["features"].items()}
             for task, found in summary["tasks"].items()
         },
     }
+
+
+def _selected(tasks: dict[str, Any]) -> list[str]:
+    """Features of which something was chosen by the very scores that are shown."""
+    rows = [row for found in tasks.values() for row in found["features"].items()]
+    return sorted({name for name, feature in rows if feature.get("selected_on_these_folds")})
 
 
 def _of_fresh_animals(result: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +83,8 @@ def figures_table(evaluation: dict[str, Any]) -> str:
         + (f"; seeds: {', '.join(map(str, evaluation['seeds']))}" if evaluation["seeds"] else "")
         + f". The figures describe {evaluation['describes']}."
     )
+    if chosen := evaluation.get("selected_on_these_folds"):
+        head += f" Selected on these very folds, and flattered by that: {', '.join(chosen)}."
     columns = ("task", "feature", "observed", *(name.replace("_", " ") for name in _SCORES))
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return "\n".join([head, "", *lines, *(f"| {' | '.join(row)} |" for row in _rows(evaluation["tasks"]))])

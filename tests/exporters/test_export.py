@@ -20,7 +20,7 @@ from exporters.export import Contents, sample_counts, write_bundle
 from exporters.figures import read_evaluation
 from exporters.graphs import ExportError
 from nuclr_stream.binning import WindowSpec
-from nuclr_stream.bundle import TaskPart, load_bundle
+from nuclr_stream.bundle import FusionPart, TaskPart, load_bundle
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference import Model, check_bundle
 from offline_training.config import TrainConfig
@@ -200,6 +200,30 @@ def test_the_card_of_a_waveform_class_warns(tiny_bundle: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
     task = TaskPart(name="waveform_class", classes=("narrow", "broad"), prior=(0.5, 0.5))
     assert "**it is not a cell type.**" in model_card(manifest.model_copy(update={"tasks": (task,)}))
+
+
+def test_the_card_names_the_threshold_of_those_who_speak_and_says_when_nothing_is_called(tiny_bundle: Path) -> None:
+    manifest = load_bundle(tiny_bundle).manifest
+
+    def card(*least: float) -> str:
+        speaking = FusionPart(
+            experts=("embedding",), n=(1, 6), weight=((1.0, 1.0),), abstain_below=least, set_above=(0.0, 0.0)
+        )
+        task = manifest.tasks[0].model_copy(update={"fusions": (speaking,)})
+        return model_card(manifest.model_copy(update={"tasks": (task,)}))
+
+    assert "A top probability below 0.7 is reported as abstained." in card(0.8, 0.7)
+    assert "No class is ever called" in card(1.0, 1.0)
+
+
+def test_figures_that_flatter_themselves_say_so(tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = {name: {**SUMMARY["tasks"]["cell_type"]["features"]["nuclr"]} for name in ("nuclr", "experts")}
+    rows["experts"]["selected_on_these_folds"] = True
+    summary = {**SUMMARY, "tasks": {"cell_type": {"features": rows}}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    evaluation = read_evaluation(tmp_path / "summary.json")
+    card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
+    assert "Selected on these very folds, and flattered by that: experts." in card
 
 
 def test_figures_of_folds_come_with_their_setting(tiny_bundle: Path, tmp_path: Path) -> None:
