@@ -59,7 +59,7 @@ This page is generated from the files under `results/` by `make results`; no fig
   everything, features standardised for their evidence and clipped at two standard deviations, within-class covariance
   normalisation, multinomial logistic regression, class-balanced, C and calibration by cross-validation over the
   training animals; over their recordings where no class has units in two of them. **The recipe itself was chosen on the
-  rats, for our own rows**; docs/training.md has it.
+  rats, for our own rows**; docs/training.md has it. *rat_plain_readouts* has the other rows without it.
 """
 
 Result = dict[str, Any]
