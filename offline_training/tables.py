@@ -131,7 +131,7 @@ def _cost(found: Result) -> list[str]:
     if budgets := found["budgets"]:
         steps = sorted({budget["steps"] for budget in budgets})
         minutes = [budget["cpu_s"] / 60 for budget in budgets]
-        how = "; ".join(sorted({budget["how"] for budget in budgets}, key=len)[:1])
+        how = min((budget["how"] for budget in budgets), key=lambda how: (len(how), how))
         parameters = max(budget["parameters"] for budget in budgets)
         return [f"{parameters:,}", ", ".join(map(str, steps)), f"{_between(min(minutes), max(minutes))} (CPU)", how]
     return []
