@@ -53,8 +53,8 @@ demo: $(VENV)/.core ## Daemon and client on the simulated demo recording, live; 
 test: $(VENV)/.dev ## Install what the tests need (with torch) and run them
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(VENV)/.dev ## Long campaigns that make test leaves out
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(VENV)/.dev ## Long campaigns that make test leaves out, and property tests on examples drawn anew
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile=search $(ARGS)
 
 lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff check .

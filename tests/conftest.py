@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
 from nuclr_stream.binning import WindowRules, WindowSpec
@@ -22,6 +23,10 @@ from offline_training.encoder import Encoder, EncoderConfig
 from offline_training.experts import Experts
 from offline_training.readout import Readout
 from offline_training.regression import Linear
+
+# The same examples in every run of `make test`; `make test-slow` searches freely, with more of them.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, print_blob=True)
 
 TINY_TASKS = {"cell_type": ("E", "PV", "SST", "VIP"), "brain_region": ("CTX", "HPF", "TH")}
 

@@ -229,8 +229,6 @@ def train_nemo(
     images, others, modality = _pairs(inputs, chosen, settings)
     waveform = modality == "waveform"
     network = Nemo(settings, other=waveform_network(settings) if waveform else image_network(settings))
-    network.image.to(memory_format=torch.channels_last)
-    images = images.contiguous(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.peak_rate)
     batches = max(len(images) // settings.batch, 1)
     rate = torch.optim.lr_scheduler.OneCycleLR(

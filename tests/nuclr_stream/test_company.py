@@ -23,7 +23,7 @@ def pearson(activity: np.ndarray) -> np.ndarray:
     return expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 4), min_size=1, max_size=12))
 def test_correlations_are_those_of_the_common_time_of_each_pair(seed: int, steps: list[int]):
     rng = np.random.default_rng(seed)
@@ -40,7 +40,7 @@ def test_correlations_are_those_of_the_common_time_of_each_pair(seed: int, steps
     assert found == pytest.approx(pearson(history)[np.ix_(asked, asked)], abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.data())
 def test_units_that_go_leave_the_others_as_they_were_and_new_names_keep_what_was_known(seed: int, data: st.DataObject):
     rng = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def test_units_nobody_knows_are_correlated_with_nobody():
     assert Coactivity().correlation(np.zeros(0, dtype=np.int64)).shape == (0, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(units=st.integers(1, 25), seed=st.integers(0, 2**32 - 1))
 def test_company_is_what_a_plain_loop_finds(units: int, seed: int):
     rng = np.random.default_rng(seed)

@@ -85,7 +85,7 @@ def with_gaps(recording: Recording, gaps, masks=()) -> Recording:
 stretches = st.lists(st.tuples(st.floats(0, 1), st.floats(0.0001, 0.4)), max_size=4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 20),
     rate=st.sampled_from([1000, 24414.0625, 29999.96, 333]),

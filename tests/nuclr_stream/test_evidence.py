@@ -93,7 +93,7 @@ def test_where_no_threshold_keeps_the_promise_even_a_certain_unit_abstains():
 # -- weights, scatter, forgetting --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.lists(st.floats(0.5, 1.0), min_size=1, max_size=8))
 def test_windows_with_missing_data_weigh_less(seed, weights):
     rng, unit, evidence = np.random.default_rng(seed), np.array([2]), Evidence(3)
@@ -109,7 +109,7 @@ def test_windows_with_missing_data_weigh_less(seed, weights):
     assert same.scatter(unit)[0] == pytest.approx(0, abs=1e-9), "less of the same is no variety"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 def test_scatter_is_the_unbiased_variance_of_the_windows(seed, windows):
     rng, unit, evidence = np.random.default_rng(seed), np.array([0]), Evidence(4)

@@ -92,7 +92,7 @@ def directly(counts: np.ndarray, intervals: np.ndarray, *, patch: int = 50, bin_
     return np.array(found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.05, 3.0]), st.lists(st.integers(0, 8), max_size=4))
 def test_statistics_are_those_of_their_formulas_for_any_chunking(seed: int, rate: float, parts: list[int]):
     rng = np.random.default_rng(seed)

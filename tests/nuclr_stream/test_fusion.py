@@ -30,7 +30,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.floats(0, 200), min_size=1, max_size=6))
 def test_probabilities_are_the_softmax_of_weighted_sums_at_the_evidence(seed: int, n: list[float]):
     rng = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def test_huge_logits_stay_numbers():
     assert found.tolist() == [[1.0, 0.0, 0.0], pytest.approx([1 / 3] * 3)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_sets_hold_every_class_at_or_above_the_threshold_and_always_the_top_one(seed: int, above: float):
     rng = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def test_a_threshold_of_one_calls_nothing_however_certain():
     assert fusion(abstain_below=(1.0,) * 4).too_unsure(certain, np.ones(1, np.float32)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_a_prior_multiplies_and_can_be_taken_back(seed: int):
     rng = np.random.default_rng(seed)

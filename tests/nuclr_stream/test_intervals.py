@@ -36,7 +36,7 @@ def of_whole(samples: np.ndarray, units: np.ndarray, *, rate: Fraction = RATE) -
     return np.array([np.histogram(one[one < 3], EDGES_S)[0] for one in intervals_s])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_chunking_any_order_and_any_windows_give_the_intervals_of_the_whole(data: st.DataObject):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -104,7 +104,7 @@ def test_spikes_of_a_merged_unit_that_still_wait_are_those_of_its_target():
     assert after.intervals.sum(axis=1).tolist() == [1, 0]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 5),
     block=st.sampled_from([600, 7_001, 45_000]),

@@ -42,7 +42,7 @@ def observe(observed: Observed, counts: np.ndarray, end_bin: int) -> None:
     observed.add_activity(everyone, window, end_bin=end_bin, eligible=there, intervals=no_intervals(len(counts)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from([1, 10, 25, 50, 70, 500, 750]), st.integers(0, 2**32 - 1), st.data())
 def test_a_second_counts_once_for_any_hop_and_only_as_part_of_an_accepted_window(hop: int, seed: int, data):
     counts = np.random.default_rng(seed).poisson(0.2, (3, 1300))

@@ -249,7 +249,7 @@ def test_an_impossible_plan_is_refused_by_name(plan: list[Planned], what: str) -
         agree(units, place(units), plan)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_whatever_units_there_are_the_answer_is_whole(data: st.DataObject) -> None:
     count = data.draw(st.integers(0, 12))

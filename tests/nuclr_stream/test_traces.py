@@ -54,7 +54,7 @@ def live(recording: TraceRecording, *, block: int, spec: WindowSpec = SPEC) -> l
     return cut
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     block=st.integers(1, 60),
     hop=st.sampled_from([1, 4, 7, 24]),

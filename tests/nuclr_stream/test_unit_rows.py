@@ -37,7 +37,7 @@ def done_to_a_dictionary(oracle: dict, kind: str, argument, values: np.ndarray) 
     return {argument[i]: v for i, v in oracle.items() if i in argument}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(OPERATIONS, st.integers(0, 2**32 - 1))
 def test_rows_are_those_of_a_plain_dictionary(operations, seed):
     rng = np.random.default_rng(seed)

@@ -261,7 +261,7 @@ def embed_window_replies(draw):
     )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.one_of(spike_batches(), unit_tables(), embed_window_replies()))
 def test_whatever_is_sent_arrives_unchanged(message):
     assert_same(wire.decode(wire.encode(message)), message)

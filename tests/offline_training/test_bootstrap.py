@@ -15,7 +15,7 @@ SUBJECTS = ["A", "A", "A", "B", "B"]
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scores_of_confusions_are_those_of_scikit_learn(seed: int):
     rng = np.random.default_rng(seed)
     label, prediction = rng.permutation(np.arange(60) % 3), rng.integers(0, 3, 60)

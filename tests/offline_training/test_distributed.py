@@ -115,7 +115,7 @@ def test_processes_draw_dropout_of_their_own() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(processes=st.integers(1, 5), epoch=st.integers(0, 50), index=st.integers(0, 3))
 def test_the_shares_of_a_batch_are_disjoint_and_together_the_whole(processes: int, epoch: int, index: int) -> None:
     recordings, config = animals(), config_of()

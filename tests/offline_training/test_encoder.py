@@ -50,7 +50,7 @@ def test_one_population_and_a_batch_of_one_are_the_same() -> None:
     torch.testing.assert_close(alone, batched[0])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(real=st.lists(st.booleans(), min_size=1, max_size=9), garbage=st.sampled_from([0.0, 7.0, -3e37, 3e38]))
 def test_rows_outside_the_mask_influence_nothing(real: list[bool], garbage: float) -> None:
     model, mask = encoder(), torch.tensor(real)

@@ -60,7 +60,7 @@ def noisy(seed: int, units: int = 6) -> Recording:
 trains = st.lists(st.integers(0, 3999), min_size=1, max_size=40, unique=True).map(sorted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(trains, min_size=1, max_size=3))
 def test_rows_of_an_image_add_up_to_the_autocorrelogram(found: list[list[int]]):
     images = rate_autocorrelograms(recording([[t / 1000 for t in train] for train in found], seconds=4.0), 0.0, 4.0)

@@ -63,7 +63,7 @@ def every_batch(sampler: ViewSampler, epoch: int = 0) -> Iterator[Views]:
             yield views
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), epoch=st.integers(0, 1000))
 def test_a_batch_depends_on_seed_epoch_and_index_alone(recordings: list[Recording], seed: int, epoch: int) -> None:
     one = ViewSampler(recordings, config_of(seed=seed))
