@@ -20,13 +20,13 @@ import zmq
 
 from nuclr_stream import __version__, queries, wire
 from nuclr_stream.config import Settings
-from nuclr_stream.endpoints import Context, bind, lock_ipc, open_socket, take
 from nuclr_stream.errors import WireError
 from nuclr_stream.health import Board, HealthServer
 from nuclr_stream.inference import Model
 from nuclr_stream.ingest import Ingest
 from nuclr_stream.metrics import Figures, Metrics
 from nuclr_stream.records import RecordWriter
+from nuclr_stream.sockets import Context, bind, lock_ipc, open_socket, take
 from nuclr_stream.streams import Stream, Streams
 from nuclr_stream.worker import AskDone, LabelDone, Worker
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from nuclr_stream.endpoints import Socket, take
+from nuclr_stream.sockets import Socket, take
 
 DRAIN_MESSAGES = 2_000
 _OVERHEAD_BYTES = 200

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from nuclr_stream.binning import rational
 from nuclr_stream.config import DATA_ENDPOINT
-from nuclr_stream.endpoints import connect_source, disconnect, give
 from nuclr_stream.errors import ConfigError
+from nuclr_stream.sockets import connect_source, disconnect, give
 from nuclr_stream.wire import (
     End,
     Heartbeat,

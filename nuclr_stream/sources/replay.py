@@ -12,11 +12,11 @@ from typing import Any
 from nuclr_stream.binning import Grid, rational
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
-from nuclr_stream.endpoints import Socket, connect_source, disconnect, give
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.publisher import TABLE_EVERY_S
 from nuclr_stream.recording import Recorded, Recording
+from nuclr_stream.sockets import Socket, connect_source, disconnect, give
 from nuclr_stream.stretches import Stretches
 from nuclr_stream.traces import TraceRecording
 from nuclr_stream.wire import (

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import zmq
 
-from nuclr_stream.endpoints import open_socket
 from nuclr_stream.ingest import Ingest
+from nuclr_stream.sockets import open_socket
 from nuclr_stream.worker import BURST_WINDOWS, AskDone, LabelDone, Worker
 
 
