@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporters.figures import figures_table
 from nuclr_stream.bundle import Manifest, TaskPart
-from nuclr_stream.normaliser import Normalisation
+from nuclr_stream.windows.normaliser import Normalisation
 
 _TASK_NOTES = {
     "waveform_class": "Waveform class is the width of the extracellular spike: **it is not a cell type.**",

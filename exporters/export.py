@@ -28,7 +28,6 @@ from exporters.card import model_card
 from exporters.graphs import ExportError, encoder_graph, readout_graph
 from exporters.parity import MAX_ABS, MIN_CASES, MIN_COSINE, check_encoder, optimised_session
 from nuclr_stream import __version__
-from nuclr_stream.binning import Float32Array, WindowRules, WindowSpec, active_units
 from nuclr_stream.bundle import (
     FORMAT_VERSION,
     Manifest,
@@ -41,6 +40,7 @@ from nuclr_stream.bundle import (
 )
 from nuclr_stream.evidence import between_knots
 from nuclr_stream.familiarity import Familiarity
+from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
 from offline_training.encoder import Encoder
 from offline_training.expert_readouts import task_part
 from offline_training.readout import Linear, Readout

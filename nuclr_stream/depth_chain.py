@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from nuclr_stream.binning import Int64Array
+from nuclr_stream.windows.binning import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.unit_rows import Float64Array, UnitRows
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 KNOTS = (1.0, 3.0, 6.0, 15.0, 30.0, 60.0)
 """Evidences at which what hangs on evidence is fitted; between them it is interpolated linearly in log n."""

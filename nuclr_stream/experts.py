@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Float32Array
 from nuclr_stream.bundle import TaskPart
 from nuclr_stream.fusion import Fusion, with_prior
 from nuclr_stream.observed import FeatureSet, Seen
+from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 Logits = Callable[[FeatureSet, Float32Array, Float32Array], Float32Array]
 """Feature set by name, its features (U, F) and the evidence n (U,) that they rest on -> logits (U, C)."""

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features import SpikeStatistics
 from nuclr_stream.observed import FeatureSet, Seen
 from nuclr_stream.unit_rows import Float64Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 KINDS: tuple[FeatureSet, ...] = ("embedding", "statistics")
 

@@ -12,9 +12,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array, WindowSpec
 from nuclr_stream.intervals import INTERVAL_BINS
 from nuclr_stream.unit_rows import UnitRows
+from nuclr_stream.windows.binning import Float32Array, Int64Array, WindowSpec
 
 ISI_BINS = 128
 ISI_RANGE_S = (0.001, 3.0)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Float32Array
 from nuclr_stream.observed import FeatureSet
 from nuclr_stream.unit_rows import Float64Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from nuclr_stream.binning import BoolArray, Float32Array, active_units
 from nuclr_stream.bundle import Bundle, TaskPart
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
 from nuclr_stream.experts import Answer, answer
 from nuclr_stream.observed import FeatureSet, Seen, feature_count
+from nuclr_stream.windows.binning import BoolArray, Float32Array, active_units
 
 Provider = Literal["auto", "cpu", "cuda"]
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Int64Array
+from nuclr_stream.windows.binning import Int64Array
 
 INTERVAL_BINS = 17
 INTERVAL_RANGE_S = (0.001, 3.0)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.binning import Float32Array, Int64Array
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.experts import Answer
 from nuclr_stream.familiarity import Judged
@@ -22,6 +21,7 @@ from nuclr_stream.population import Population
 from nuclr_stream.stability import Stability
 from nuclr_stream.units import Operation
 from nuclr_stream.window import Window
+from nuclr_stream.windows.binning import Float32Array, Int64Array
 from nuclr_stream.wire import Abstained, Input, Predictions, StreamStatus, TaskPredictions, UnitFlag
 
 MAX_UNITS = 4_096

@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Int64Array
 from nuclr_stream.depth_chain import (
     Float64Array,
     blurred_quantiles,
@@ -25,6 +24,7 @@ from nuclr_stream.depth_chain import (
     passed,
 )
 from nuclr_stream.errors import PlacementError
+from nuclr_stream.windows.binning import BoolArray, Int64Array
 
 Reason = Literal["", "no_depth", "too_few_units", "no_evidence", "all_abstained", "one_region", "too_many_shanks"]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.binning import Float32Array
 from nuclr_stream.bundle import Manifest, TaskPart
 from nuclr_stream.depth_chain import Float64Array
 from nuclr_stream.errors import NuclrStreamError, PlacementError
 from nuclr_stream.placement import DepthUnits, Placement, ShankPlacement, place, pool_along_depth
 from nuclr_stream.trajectory import Planned, agree, ordered_plan
+from nuclr_stream.windows.binning import Float32Array
 from nuclr_stream.wire import Predictions
 
 TASK = "brain_region"

@@ -14,7 +14,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from nuclr_stream.binning import (
+from nuclr_stream.intervals import Intervals
+from nuclr_stream.sequence import SequenceCheck
+from nuclr_stream.units import Operation, Units
+from nuclr_stream.window import Window
+from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     BoolArray,
     Float32Array,
@@ -27,13 +31,9 @@ from nuclr_stream.binning import (
     silence_bins,
     touches_silence,
 )
-from nuclr_stream.intervals import Intervals
-from nuclr_stream.normaliser import RunningNormaliser
-from nuclr_stream.rolling import RollingCounts
-from nuclr_stream.sequence import SequenceCheck
-from nuclr_stream.stretches import Stretches
-from nuclr_stream.units import Operation, Units
-from nuclr_stream.window import Window
+from nuclr_stream.windows.interval_set import Stretches
+from nuclr_stream.windows.normaliser import RunningNormaliser
+from nuclr_stream.windows.rolling import RollingCounts
 from nuclr_stream.wire import End, Heartbeat, Input, MaskInterval, SpikeBatch, TraceBatch, UnitTable
 
 MAX_BLOCK_S = 60

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import rational
 from nuclr_stream.config import DATA_ENDPOINT
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.sockets import connect_source, disconnect, give
+from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import (
     End,
     Heartbeat,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.binning import Float32Array, active_units
 from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.fusion import with_prior
 from nuclr_stream.inference import Model
@@ -17,6 +16,7 @@ from nuclr_stream.placement_report import placement_report
 from nuclr_stream.stability import NEVER
 from nuclr_stream.streams import Stream, Streams
 from nuclr_stream.trajectory import Planned
+from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
     Abstained,
     DaemonState,

@@ -18,7 +18,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import (
+from nuclr_stream.errors import RecordingError
+from nuclr_stream.intervals import Int32Array, Intervals
+from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     BoolArray,
     Float32Array,
@@ -36,10 +38,8 @@ from nuclr_stream.binning import (
     silence_bins,
     touches_silence,
 )
-from nuclr_stream.errors import RecordingError
-from nuclr_stream.intervals import Int32Array, Intervals
-from nuclr_stream.normaliser import RunningNormaliser
-from nuclr_stream.stretches import Stretches
+from nuclr_stream.windows.interval_set import Stretches
+from nuclr_stream.windows.normaliser import RunningNormaliser
 
 MAX_FILE_BYTES = 4 * 2**30
 MAX_UNITS = 65536

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Int64Array
+from nuclr_stream.windows.binning import BoolArray, Int64Array
 
 NEVER = -1
 """The sample of a unit for which no clock runs."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Int64Array
+from nuclr_stream.windows.binning import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.windows.binning import Float32Array, Int64Array
 from nuclr_stream.wire import UnitAction, UnitTable
 
 MAX_INDEX = 2**20

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.intervals import Int32Array
 from nuclr_stream.units import Operation
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.scores import (
     ECE_BINS,
     NO_PREDICTION,

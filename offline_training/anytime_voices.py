@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.evidence import Calibration
 from nuclr_stream.experts import Answer
 from nuclr_stream.observed import FeatureSet
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.anytime_scores import FloatArray, Told
 from offline_training.config import UNLABELLED
 from offline_training.embed import Embedded

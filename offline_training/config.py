@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nuclr_stream.binning import InputKind, WindowRules, WindowSpec, rational
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.normaliser import Normalisation
 from nuclr_stream.recording import Recorded, Recording
+from nuclr_stream.windows.binning import InputKind, WindowRules, WindowSpec, rational
+from nuclr_stream.windows.normaliser import Normalisation
 
 UNLABELLED = -1
 """Class index of a unit that a task does not know: context only."""
@@ -39,7 +39,7 @@ class _Section(BaseModel):
 
 
 class NormaliserSettings(_Section):
-    """What traces are divided by, see `nuclr_stream.normaliser.Normalisation`."""
+    """What traces are divided by, see `nuclr_stream.windows.normaliser.Normalisation`."""
 
     quantile: float = Field(default=0.99, gt=0, lt=1)
     warm_up_frames: int = Field(default=0, ge=0)
@@ -47,7 +47,7 @@ class NormaliserSettings(_Section):
 
 
 class WindowSettings(_Section):
-    """How windows are cut, see `nuclr_stream.binning.WindowSpec`; a fraction is written "6250/1459"."""
+    """How windows are cut, see `nuclr_stream.windows.binning.WindowSpec`; a fraction is written "6250/1459"."""
 
     bins_per_second: int | float | str = 50
     bins_per_patch: int = Field(default=50, ge=1)
@@ -71,7 +71,7 @@ class WindowSettings(_Section):
 
 
 class RuleSettings(_Section):
-    """Which windows are used; see `nuclr_stream.binning.WindowRules`."""
+    """Which windows are used; see `nuclr_stream.windows.binning.WindowRules`."""
 
     min_population: int = Field(default=11, ge=1)
     max_missing: float = Field(default=0.1, ge=0, lt=1)

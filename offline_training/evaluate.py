@@ -20,9 +20,9 @@ import numpy as np
 import sklearn
 import torch
 
-from nuclr_stream.binning import Int64Array, WindowSpec
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Int64Array, WindowSpec
 from offline_training.arms import Arm
 from offline_training.baselines.pooled import Pooled
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps

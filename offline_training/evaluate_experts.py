@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.evidence import Calibration, effective_n
 from nuclr_stream.observed import FeatureSet
 from nuclr_stream.readers import AnyRecording
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.embedded_runs import embed_by_run, trained_on
 from offline_training.evaluate import (

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.binning import Int64Array
 from nuclr_stream.recording import Recorded
 from nuclr_stream.traces import TraceRecording
+from nuclr_stream.windows.binning import Int64Array
 from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.config import UNLABELLED, TrainConfig

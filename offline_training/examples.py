@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array
+from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED
 
 WHOLE = 0

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Float32Array
 from nuclr_stream.bundle import FusionPart, TaskPart
 from nuclr_stream.evidence import Calibration, effective_n
 from nuclr_stream.experts import Answer, answer
 from nuclr_stream.fusion import Fusion
 from nuclr_stream.observed import FeatureSet, Seen
+from nuclr_stream.windows.binning import BoolArray, Float32Array
 from offline_training.calibration import calibrate
 from offline_training.examples import Examples
 from offline_training.experts import Experts, Said

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nuclr_stream.binning import Float32Array
 from nuclr_stream.fusion import Fusion
 from nuclr_stream.observed import FeatureSet
+from nuclr_stream.windows.binning import Float32Array
 from offline_training.regression import Linear
 
 Said = Mapping[FeatureSet, Float32Array]

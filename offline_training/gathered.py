@@ -11,8 +11,8 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array
 from nuclr_stream.observed import FeatureSet, Seen, feature_count
+from nuclr_stream.windows.binning import Float32Array
 from offline_training.embed import Embedded
 
 ALL_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)

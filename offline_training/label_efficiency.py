@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.binning import Int64Array
 from nuclr_stream.evidence import Calibration
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embedded_runs import embed_by_run
 from offline_training.evaluate import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.normaliser import Normalisation, running_scales
+from nuclr_stream.windows.normaliser import Normalisation, running_scales
 from offline_training.simulate_calcium import simulate_calcium
 from offline_training.tables import table
 

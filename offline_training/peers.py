@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from nuclr_stream.binning import Float32Array
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Float32Array
 from offline_training.baselines.budget import Budget
 from offline_training.baselines.depth import depth_steps
 from offline_training.baselines.lolcat import LolcatLogits, LolcatSettings, Snippets, fit_lolcat

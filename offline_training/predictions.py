@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.evidence import Calibration
 from nuclr_stream.placement import UNKNOWN_SHANK, DepthUnits, pool_along_depth
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED
 from offline_training.examples import UnitFeatures
 from offline_training.scores import NO_PREDICTION

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import BoolArray
 from offline_training.config import UNLABELLED, TrainConfig
 
 LEAVE_ONE_OUT = "leave-one-subject-out"

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from nuclr_stream.binning import Float32Array
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.placement import DepthUnits, pool_along_depth
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Float32Array
 from offline_training.embed import embed_recording, through_torch
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, load_readouts

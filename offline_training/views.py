@@ -2,7 +2,7 @@
 
 View 1 comes from tiling every usable interval by windows, from a random offset anew in each epoch; view 2 starts
 uniformly within a maximum distance and may overlap it (NuCLR, Arora et al. 2025). Each view keeps its own random share
-of the units, then the membership rules of `nuclr_stream.binning` apply. Shapes: N windows, U units, T bins.
+of the units, then the membership rules of `nuclr_stream.windows.binning` apply. Shapes: N windows, U units, T bins.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec, active_units, grid_of
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.normaliser import running_scales
 from nuclr_stream.recording import Recorded, require_fit
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec, active_units, grid_of
+from nuclr_stream.windows.normaliser import running_scales
 from offline_training.config import TrainConfig
 
 Counts = npt.NDArray[np.uint8] | Float32Array

@@ -12,13 +12,13 @@ import torch
 from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
-from nuclr_stream.binning import WindowRules, WindowSpec
 from nuclr_stream.bundle import TrainedOn
 from nuclr_stream.evidence import Calibration
 from nuclr_stream.familiarity import Familiar, Familiarity
 from nuclr_stream.features import STATISTICS
 from nuclr_stream.fusion import Fusion
 from nuclr_stream.observed import FeatureSet, feature_count
+from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.encoder import Encoder, EncoderConfig
 from offline_training.experts import Experts
 from offline_training.readout import Readout

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Int64Array
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.readers.electrodes import Electrodes, read_electrodes
 from nuclr_stream.readers.hdf5 import members, numbers, opened, required, table_columns, text_of
@@ -38,6 +37,7 @@ from nuclr_stream.readers.trains import (
     to_samples,
 )
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Int64Array
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import rational
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.readers.fluorescence import delta_f_over_f
 from nuclr_stream.readers.trains import UNKNOWN_SUBJECT
 from nuclr_stream.recording import MAX_FILE_BYTES
 from nuclr_stream.traces import TraceRecording
+from nuclr_stream.windows.binning import rational
 
 ABOUT = "recording.toml"
 _TOLD = ("frame_rate_hz", "recording_id", "subject_id", "session_date")

@@ -10,8 +10,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from nuclr_stream.binning import MAX_SAMPLE
 from nuclr_stream.errors import WireError
+from nuclr_stream.windows.binning import MAX_SAMPLE
 
 PROTOCOL_VERSION = 2
 """The newest version of any kind of message; each kind has the version in which it last changed, see layout.py."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from nuclr_stream.binning import MAX_SAMPLE
+from nuclr_stream.windows.binning import MAX_SAMPLE
 from nuclr_stream.wire import messages as m
 from nuclr_stream.wire.codes import Abstained, UnitAction
 from nuclr_stream.wire.fields import (

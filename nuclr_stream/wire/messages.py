@@ -1,7 +1,7 @@
 """What travels between sources, the daemon and clients, as frozen values; docs/protocol.md is the same in prose.
 
 Arrays of a decoded message are read-only views on the received frames: copy what outlives the message. Shape letters
-are those of `nuclr_stream.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform samples.
+are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform samples.
 A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.wire.codes import UNFAMILIAR, Abstained
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from nuclr_stream.binning import Float32Array, WindowSpec
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Float32Array, WindowSpec
 from offline_training.baselines.single_unit import CountedSteps, IntArray, rate_steps
 
 DEPTH = "depth_um"

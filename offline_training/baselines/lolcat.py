@@ -20,9 +20,9 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array, WindowSpec
 from nuclr_stream.features import ISI_BINS
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec
 from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.calibration import calibrate

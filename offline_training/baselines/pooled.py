@@ -12,8 +12,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Grid
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Float32Array, Grid
 from offline_training.examples import UnitFeatures
 
 NEIGHBOURS = 10

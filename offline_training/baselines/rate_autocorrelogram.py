@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Float32Array, Int64Array
 
 ROWS = 10
 LAGS = 64

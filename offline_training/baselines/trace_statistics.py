@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, WindowSpec
 from nuclr_stream.traces import TraceRecording
+from nuclr_stream.windows.binning import Float32Array, WindowSpec
 
 LAGS = (1, 2, 4, 8, 16)
 """Frames apart at which a trace is correlated with itself."""

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from nuclr_stream.binning import Float32Array, Int64Array
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recording import Recorded
+from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.pretrain import load_run

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from nuclr_stream.binning import BoolArray, Float32Array, Int64Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.reproduce.archive import ArchiveError, Balance
 from offline_training.reproduce.published import INDUCTIVE, TRANSDUCTIVE
 from offline_training.scores import balanced_accuracy, macro_f1

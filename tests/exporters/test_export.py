@@ -19,10 +19,10 @@ from exporters.card import model_card
 from exporters.export import Contents, sample_counts, write_bundle
 from exporters.figures import read_evaluation
 from exporters.graphs import ExportError
-from nuclr_stream.binning import WindowSpec
 from nuclr_stream.bundle import FusionPart, TaskPart, load_bundle
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.windows.binning import WindowSpec
 from offline_training.config import TrainConfig
 from offline_training.encoder import Encoder
 from offline_training.readout import save_readouts

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from exporters import cli, export, parity
-from nuclr_stream.binning import Grid
 from nuclr_stream.bundle import load_bundle
 from nuclr_stream.inference import Model
 from nuclr_stream.label import write_labels
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import Grid
 from offline_training.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of

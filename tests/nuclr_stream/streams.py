@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.binning import rational
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import End, Heartbeat, MaskInterval, SpikeBatch, TraceBatch, UnitAction, UnitTable
 
 RATE = 1000

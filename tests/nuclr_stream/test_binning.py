@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclr_stream.binning import (
+from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     Grid,
     WindowRules,

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from nuclr_stream import bundle as bundle_module
-from nuclr_stream.binning import WindowRules, WindowSpec
 from nuclr_stream.bundle import SHIPPED, find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.errors import BundleError
 from nuclr_stream.evidence import Calibration
 from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.windows.binning import WindowRules, WindowSpec
 
 FILES = ("encoder.onnx", "readout_cell_type.onnx", "readout_brain_region.onnx", "sample.npz", "MODEL_CARD.md")
 

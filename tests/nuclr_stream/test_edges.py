@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from nuclr_stream import population as population_module
 from nuclr_stream import queries
-from nuclr_stream.binning import WindowRules, WindowSpec
 from nuclr_stream.config import Settings
 from nuclr_stream.errors import RecordingError, WireError
 from nuclr_stream.playback import recording_messages
@@ -21,6 +20,7 @@ from nuclr_stream.population import MAX_MASKS, Population
 from nuclr_stream.publisher import Publisher
 from nuclr_stream.recording import Recording, recorded_windows
 from nuclr_stream.streams import Streams
+from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from nuclr_stream.wire import (
     MAX_UNITS,
     DaemonState,

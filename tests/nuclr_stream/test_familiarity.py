@@ -8,11 +8,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nuclr_stream.binning import WindowSpec
 from nuclr_stream.errors import BundleError
 from nuclr_stream.familiarity import Familiar, Familiarity, Judged
 from nuclr_stream.intervals import Intervals
 from nuclr_stream.observed import Observed
+from nuclr_stream.windows.binning import WindowSpec
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)
 RATE = 30_000

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from nuclr_stream.binning import BoolArray, Float32Array
 from nuclr_stream.bundle import Bundle, load_bundle
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
 from nuclr_stream.inference import Model, bucket, check_bundle
+from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 
 @pytest.fixture(scope="module")

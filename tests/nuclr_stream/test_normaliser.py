@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nuclr_stream.normaliser import Normalisation, RunningNormaliser, RunningQuantile, running_scales
+from nuclr_stream.windows.normaliser import Normalisation, RunningNormaliser, RunningQuantile, running_scales
 
 VALUES = arrays(np.float32, st.integers(1, 400), elements=st.floats(-5, 20, width=32))
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.binning import WindowRules, WindowSpec
 from nuclr_stream.bundle import load_bundle
 from nuclr_stream.inference import Model
 from nuclr_stream.intervals import INTERVAL_BINS
@@ -18,6 +17,7 @@ from nuclr_stream.labeler import Labeler
 from nuclr_stream.observed import Observed, Seen, feature_count
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import recorded_windows
+from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import random_recording
 

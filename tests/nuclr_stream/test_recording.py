@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclr_stream.binning import WindowRules, WindowSpec, rational
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recording import Recording, load_folder, recorded_windows
+from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "rat_neuropixels"
 SPEC = WindowSpec(Fraction(50), bins_per_patch=50, patches=10, hop_bins=50)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.binning import WindowRules, WindowSpec, grid_of
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.normaliser import Normalisation
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.population import Population
 from nuclr_stream.recording import Recording, recorded_windows
 from nuclr_stream.traces import TraceRecording, load_recording
 from nuclr_stream.window import Window
+from nuclr_stream.windows.binning import WindowRules, WindowSpec, grid_of
+from nuclr_stream.windows.normaliser import Normalisation
 from nuclr_stream.wire import TraceBatch, UnitAction
 from tests.nuclr_stream.conftest import make_recording
 from tests.nuclr_stream.streams import Source

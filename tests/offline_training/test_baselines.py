@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nuclr_stream.binning import WindowSpec, rational
 from nuclr_stream.features import IsiHistogram
 from nuclr_stream.recording import Recording
+from nuclr_stream.windows.binning import WindowSpec, rational
 from offline_training.baselines.pooled import NEIGHBOURS, Pooled, nearest
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.simulate import simulate

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.normaliser import Normalisation
+from nuclr_stream.windows.normaliser import Normalisation
 
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]

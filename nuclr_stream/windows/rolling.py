@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.binning import Float32Array, Int64Array, count_into
+from nuclr_stream.windows.binning import Float32Array, Int64Array, count_into
 
 
 class RollingCounts:

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
-from nuclr_stream.binning import BoolArray, Int64Array
+from nuclr_stream.windows.binning import BoolArray, Int64Array
 
 
 class Stretches:
