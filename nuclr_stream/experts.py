@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nuclr_stream.bundle import TaskPart
+from nuclr_stream.features.accumulator import FeatureSet, Seen
 from nuclr_stream.fusion import Fusion, with_prior
-from nuclr_stream.observed import FeatureSet, Seen
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 Logits = Callable[[FeatureSet, Float32Array, Float32Array], Float32Array]

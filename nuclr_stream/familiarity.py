@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.features import SpikeStatistics
-from nuclr_stream.observed import FeatureSet, Seen
-from nuclr_stream.unit_rows import Float64Array
+from nuclr_stream.features.accumulator import FeatureSet, Seen
+from nuclr_stream.features.spike_statistics import SpikeStatistics
+from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 KINDS: tuple[FeatureSet, ...] = ("embedding", "statistics")

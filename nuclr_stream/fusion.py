@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.observed import FeatureSet
-from nuclr_stream.unit_rows import Float64Array
+from nuclr_stream.features.accumulator import FeatureSet
+from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 

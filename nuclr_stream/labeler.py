@@ -15,8 +15,8 @@ import numpy as np
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.experts import Answer
 from nuclr_stream.familiarity import Judged
+from nuclr_stream.features.accumulator import Observed, Seen
 from nuclr_stream.inference import Model
-from nuclr_stream.observed import Observed, Seen
 from nuclr_stream.population import Population
 from nuclr_stream.stability import Stability
 from nuclr_stream.units import Operation

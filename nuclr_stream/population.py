@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from nuclr_stream.intervals import Intervals
+from nuclr_stream.features.isi import Intervals
 from nuclr_stream.sequence import SequenceCheck
 from nuclr_stream.units import Operation, Units
 from nuclr_stream.window import Window

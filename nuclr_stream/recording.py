@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.intervals import Int32Array, Intervals
+from nuclr_stream.features.isi import Int32Array, Intervals
 from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     BoolArray,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from nuclr_stream.evidence import KNOTS, Calibration
+from nuclr_stream.features.mean_embedding import KNOTS, Calibration
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 
 PROMISED_PRECISION = 0.90

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nuclr_stream.evidence import Evidence, evidence_n
-from nuclr_stream.intervals import INTERVAL_BINS, Int32Array
-from nuclr_stream.observed import Observed, Seen
+from nuclr_stream.features.accumulator import Observed, Seen
+from nuclr_stream.features.isi import INTERVAL_BINS, Int32Array
+from nuclr_stream.features.mean_embedding import Evidence, evidence_n
 from nuclr_stream.recording import RecordedWindow, Recording, recorded_windows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
 from offline_training.encoder import Encoder

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.evidence import Calibration, effective_n
-from nuclr_stream.observed import FeatureSet
+from nuclr_stream.features.accumulator import FeatureSet
+from nuclr_stream.features.mean_embedding import Calibration, effective_n
 from nuclr_stream.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 from sklearn.model_selection import GroupKFold
 
-from nuclr_stream.evidence import KNOTS
 from nuclr_stream.familiarity import KINDS, Familiar, Familiarity
-from nuclr_stream.unit_rows import Float64Array
+from nuclr_stream.features.mean_embedding import KNOTS
+from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.calibration import nearest_knot
 from offline_training.config import UNLABELLED

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
 
-from nuclr_stream.evidence import KNOTS, between_knots
+from nuclr_stream.features.accumulator import FeatureSet
+from nuclr_stream.features.mean_embedding import KNOTS, between_knots
 from nuclr_stream.fusion import Fusion, log_softmax
-from nuclr_stream.observed import FeatureSet
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.calibration import LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
 

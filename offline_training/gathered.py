@@ -1,5 +1,5 @@
 """What was gathered of the units of a recording over any stretch of it, for readouts to be fitted on: every feature set
-of `nuclr_stream.observed`, and joined in one row, as the experts of a task read them.
+of `nuclr_stream.features.accumulator`, and joined in one row, as the experts of a task read them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.observed import FeatureSet, Seen, feature_count
+from nuclr_stream.features.accumulator import FeatureSet, Seen, feature_count
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.embed import Embedded
 

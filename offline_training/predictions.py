@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.evidence import Calibration
+from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.placement import UNKNOWN_SHANK, DepthUnits, pool_along_depth
 from nuclr_stream.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from nuclr_stream.evidence import Calibration
+from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.fusion import Fusion, log_softmax
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.calibration import calibrate

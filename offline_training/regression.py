@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.evidence import KNOTS, between_knots
+from nuclr_stream.features.mean_embedding import KNOTS, between_knots
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.examples import Examples
 

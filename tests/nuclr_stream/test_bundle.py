@@ -17,7 +17,7 @@ import pytest
 from nuclr_stream import bundle as bundle_module
 from nuclr_stream.bundle import SHIPPED, find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.errors import BundleError
-from nuclr_stream.evidence import Calibration
+from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.inference import Model, check_bundle
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 

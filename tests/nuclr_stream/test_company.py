@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.company import NEIGHBOURS, Coactivity, nearest_units, with_company
+from nuclr_stream.features.neighbourhood import NEIGHBOURS, Coactivity, nearest_units, with_company
 
 
 def pearson(activity: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.evidence import Calibration, Evidence, effective_n, evidence_n
+from nuclr_stream.features.mean_embedding import Calibration, Evidence, effective_n, evidence_n
 
 
 def test_overlapping_windows_count_by_the_hop():

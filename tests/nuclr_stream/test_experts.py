@@ -7,8 +7,8 @@ import pytest
 
 from nuclr_stream.bundle import FusionPart, TaskPart
 from nuclr_stream.experts import Answer, answer
+from nuclr_stream.features.accumulator import FeatureSet, Seen
 from nuclr_stream.fusion import log_softmax
-from nuclr_stream.observed import FeatureSet, Seen
 
 CLASSES = ("A", "B", "C")
 UNIFORM = (1 / 3,) * 3

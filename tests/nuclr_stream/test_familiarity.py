@@ -10,8 +10,8 @@ import pytest
 
 from nuclr_stream.errors import BundleError
 from nuclr_stream.familiarity import Familiar, Familiarity, Judged
-from nuclr_stream.intervals import Intervals
-from nuclr_stream.observed import Observed
+from nuclr_stream.features.accumulator import Observed
+from nuclr_stream.features.isi import Intervals
 from nuclr_stream.windows.binning import WindowSpec
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.features import ISI_BINS, STATISTICS, IsiHistogram, SpikeStatistics, l1_normalised
-from nuclr_stream.intervals import INTERVAL_BINS
+from nuclr_stream.features.isi import INTERVAL_BINS
+from nuclr_stream.features.spike_statistics import ISI_BINS, STATISTICS, IsiHistogram, SpikeStatistics, l1_normalised
 from nuclr_stream.windows.binning import WindowSpec
 
 RATE = Fraction(30000)

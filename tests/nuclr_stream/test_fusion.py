@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.evidence import Calibration
+from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.fusion import Fusion, log_softmax, with_prior
 
 KNOTS = (1.0, 3.0, 6.0, 15.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.intervals import INTERVAL_BINS, Intervals
+from nuclr_stream.features.isi import INTERVAL_BINS, Intervals
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.population import Population
 from nuclr_stream.recording import recorded_windows

@@ -7,7 +7,7 @@ import pytest
 
 from nuclr_stream.bundle import load_bundle
 from nuclr_stream.errors import NonFiniteError
-from nuclr_stream.evidence import Evidence
+from nuclr_stream.features.mean_embedding import Evidence
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages

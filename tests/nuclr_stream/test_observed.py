@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.bundle import load_bundle
+from nuclr_stream.features.accumulator import Observed, Seen, feature_count
+from nuclr_stream.features.isi import INTERVAL_BINS
 from nuclr_stream.inference import Model
-from nuclr_stream.intervals import INTERVAL_BINS
 from nuclr_stream.labeler import Labeler
-from nuclr_stream.observed import Observed, Seen, feature_count
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recording import recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec

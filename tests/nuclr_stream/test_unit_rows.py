@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.unit_rows import UnitRows
+from nuclr_stream.features.unit_rows import UnitRows
 
 UNITS = st.integers(0, 6)
 OPERATIONS = st.lists(

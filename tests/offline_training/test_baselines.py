@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nuclr_stream.features import IsiHistogram
+from nuclr_stream.features.spike_statistics import IsiHistogram
 from nuclr_stream.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec, rational
 from offline_training.baselines.pooled import NEIGHBOURS, Pooled, nearest

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exporters.graphs import encoder_graph
-from nuclr_stream.evidence import Evidence
+from nuclr_stream.features.mean_embedding import Evidence
 from nuclr_stream.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 from offline_training.embed import Embedded, embed_recording, one_by_one, through_torch

@@ -10,8 +10,8 @@ import pytest
 
 from nuclr_stream.bundle import load_bundle
 from nuclr_stream.familiarity import Judged
+from nuclr_stream.features.accumulator import Observed
 from nuclr_stream.inference import Model
-from nuclr_stream.observed import Observed
 from nuclr_stream.recording import Recording
 from offline_training import embedded_runs
 from offline_training.config import UNLABELLED

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nuclr_stream.evidence import Calibration
+from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recording import Recording
 from offline_training.predictions import places, predictions
 from offline_training.readout import Readout

@@ -17,11 +17,11 @@ from typing import Literal
 
 import numpy as np
 
-from nuclr_stream.company import COMPANY_PARTS, Coactivity, nearest_units, with_company
-from nuclr_stream.evidence import Evidence, effective_n, evidence_n
-from nuclr_stream.features import STATISTICS, SpikeStatistics
-from nuclr_stream.intervals import Int32Array
-from nuclr_stream.unit_rows import Float64Array
+from nuclr_stream.features.isi import Int32Array
+from nuclr_stream.features.mean_embedding import Evidence, effective_n, evidence_n
+from nuclr_stream.features.neighbourhood import COMPANY_PARTS, Coactivity, nearest_units, with_company
+from nuclr_stream.features.spike_statistics import STATISTICS, SpikeStatistics
+from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec
 
 FeatureSet = Literal["embedding", "embedding_company", "statistics", "statistics_company"]

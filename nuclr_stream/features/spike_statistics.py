@@ -12,8 +12,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.intervals import INTERVAL_BINS
-from nuclr_stream.unit_rows import UnitRows
+from nuclr_stream.features.isi import INTERVAL_BINS
+from nuclr_stream.features.unit_rows import UnitRows
 from nuclr_stream.windows.binning import Float32Array, Int64Array, WindowSpec
 
 ISI_BINS = 128

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.unit_rows import Float64Array, UnitRows
+from nuclr_stream.features.unit_rows import Float64Array, UnitRows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 KNOTS = (1.0, 3.0, 6.0, 15.0, 30.0, 60.0)

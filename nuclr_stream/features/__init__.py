@@ -1,0 +1,1 @@
+"""What windows add up to per unit."""
