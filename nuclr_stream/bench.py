@@ -19,7 +19,7 @@ from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.machine import MachineWatch
 from nuclr_stream.playback import recording_messages
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.wire import Predictions, decode, encode
 
 SAMPLE_RATE = 30_000

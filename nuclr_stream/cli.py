@@ -19,8 +19,8 @@ from nuclr_stream.bundle import find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference import Model, Provider, check_bundle
-from nuclr_stream.readers import open_one, open_recordings
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers import open_one, open_recordings
+from nuclr_stream.recordings.recording import Recording
 
 app = typer.Typer(
     name="nuclr-stream",

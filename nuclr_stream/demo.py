@@ -17,7 +17,7 @@ from rich.console import Console
 
 from nuclr_stream.client import Query
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.screen import Screen
 from nuclr_stream.sources.replay import Received, replay
 from nuclr_stream.wire import DaemonState, Predictions, StreamState

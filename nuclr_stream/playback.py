@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recording import Recorded, Recording
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.recording import Recorded, Recording
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.wire import (
     End,
     Heartbeat,

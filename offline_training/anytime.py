@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array, WindowSpec
 from offline_training.anytime_population import NOT_ASKED, SEED, Part, heard_in_parts, with_many_units
 from offline_training.anytime_scores import Moment, Told, per_animal, reliability, risk_coverage, scores, settling

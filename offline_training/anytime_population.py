@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array, WindowRules, WindowSpec
 from offline_training.anytime_voices import Heard
 from offline_training.embed import Encode, embed_recording

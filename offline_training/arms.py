@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training import (
     anytime_cli,
     calcium_cli,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recorded, Recording
+from nuclr_stream.recordings.recording import Recorded, Recording
 from nuclr_stream.windows.binning import InputKind, WindowRules, WindowSpec, rational
 from nuclr_stream.windows.normaliser import Normalisation
 

@@ -18,7 +18,7 @@ import torch
 from nuclr_stream.features.accumulator import Observed, Seen
 from nuclr_stream.features.isi import INTERVAL_BINS, Int32Array
 from nuclr_stream.features.mean_embedding import Evidence, evidence_n
-from nuclr_stream.recording import RecordedWindow, Recording, recorded_windows
+from nuclr_stream.recordings.recording import RecordedWindow, Recording, recorded_windows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
 from offline_training.encoder import Encoder
 

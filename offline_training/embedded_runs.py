@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowRules, WindowSpec
 from offline_training.embed import Embedded, Encode, embed_recording, through_torch
 from offline_training.runs import load_run

@@ -21,7 +21,7 @@ import sklearn
 import torch
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Int64Array, WindowSpec
 from offline_training.arms import Arm
 from offline_training.baselines.pooled import Pooled

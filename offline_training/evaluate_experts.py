@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.mean_embedding import Calibration, effective_n
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.embedded_runs import embed_by_run, trained_on

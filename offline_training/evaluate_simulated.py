@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.recording import Recorded
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.recording import Recorded
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.baselines.trace_statistics import TraceStatistics

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.readers import UNKNOWN_SUBJECT, AnyRecording, Source, find_sources
-from nuclr_stream.recording import Recording, recorded_windows
+from nuclr_stream.recordings.readers import UNKNOWN_SUBJECT, AnyRecording, Source, find_sources
+from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import Grid, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.membership import observed_s, rates_hz, select_units

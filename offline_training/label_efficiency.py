@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embedded_runs import embed_by_run

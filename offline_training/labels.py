@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import UNLABELLED, TaskSettings
 
 IntArray = npt.NDArray[np.int64]

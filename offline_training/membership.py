@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from nuclr_stream.errors import ConfigError, RecordingError
-from nuclr_stream.readers import AnyRecording, open_recordings
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording, open_recordings
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray
 from offline_training.config import RecordingSettings
 

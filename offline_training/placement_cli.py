@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from nuclr_stream.inference import Model
-    from nuclr_stream.recording import Recording
+    from nuclr_stream.recordings.recording import Recording
     from nuclr_stream.wire import Predictions
     from offline_training.simulated_probes import SimulatedProbe
 

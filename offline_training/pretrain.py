@@ -21,7 +21,7 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.distributed import Processes, join
 from offline_training.loader import batches

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
 from offline_training.inspection import in_words, inspect_path
 from offline_training.membership import load_selected, recordings_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.embed import embed_recording, through_torch
 from offline_training.embedded_runs import embed_by_run

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.encoder import Encoder

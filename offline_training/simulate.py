@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.simulated_biology import (
     REGIONS,
     STATE_DEPTH,

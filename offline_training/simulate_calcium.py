@@ -2,7 +2,7 @@
 
 Every spike adds a transient that rises and decays exponentially (GCaMP6s-like, each cell has its own), which saturates;
 fluorescence bleaches, wanders slowly, is mixed with that of the surround (neuropil: the mean of all cells and a part of
-its own) and read with shot noise. dF/F is then computed as from real files (`nuclr_stream.readers.fluorescence`).
+its own) and read with shot noise. dF/F is then computed as from real files (`nuclr_stream.recordings.readers.fluorescence`).
 Frames come every 0.23344 s, as in the published calcium recordings, so millisecond timing is lost by construction.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 
-from nuclr_stream.readers.fluorescence import delta_f_over_f
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
+from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.simulate import LEAST_UNITS, SimulationError, fire, unit_columns
 from offline_training.simulated_biology import Animal, Rng, draw_animal
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray
 from offline_training.config import UNLABELLED, TrainConfig
 

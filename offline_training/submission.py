@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.placement import DepthUnits, pool_along_depth
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.embed import embed_recording, through_torch
 from offline_training.pretrain import load_run

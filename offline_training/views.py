@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recorded, require_fit
+from nuclr_stream.recordings.recording import Recorded, require_fit
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec, active_units, grid_of
 from nuclr_stream.windows.normaliser import running_scales
 from offline_training.config import TrainConfig

@@ -23,8 +23,8 @@ from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model, check_bundle
 from nuclr_stream.label import write_labels
 from nuclr_stream.publisher import Publisher
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sources.replay import replay
-from nuclr_stream.traces import TraceRecording
 from nuclr_stream.wire import Predictions
 from offline_training.config import TrainConfig
 from offline_training.embed import embed_recording, through_torch

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, WindowSpec
 from offline_training.baselines.single_unit import CountedSteps, IntArray, rate_steps
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
 from nuclr_stream.features.spike_statistics import ISI_BINS
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec
 from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.baselines.single_unit import isi_steps, rate_steps

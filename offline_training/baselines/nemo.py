@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowSpec
 from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.baselines.rate_autocorrelogram import rate_autocorrelograms

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.features.spike_statistics import IsiHistogram, l1_normalised
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Grid, WindowSpec
 
 IntArray = npt.NDArray[np.integer]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import Float32Array, WindowSpec
 
 LAGS = (1, 2, 4, 8, 16)

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recorded
+from nuclr_stream.recordings.recording import Recorded
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nuclr_stream.recording import Recorded
+from nuclr_stream.recordings.recording import Recorded
 from offline_training.report.curves import curves_section
 from offline_training.report.embeddings import embeddings_section
 from offline_training.report.page import render

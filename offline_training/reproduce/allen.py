@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nuclr_stream.readers.hdf5 import numbers, opened, required, table_columns
-from nuclr_stream.readers.trains import DEFAULT_SAMPLE_RATE_HZ, StrArray, Trains, to_samples
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers.hdf5 import numbers, opened, required, table_columns
+from nuclr_stream.recordings.readers.trains import DEFAULT_SAMPLE_RATE_HZ, StrArray, Trains, to_samples
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Int64Array, rational
 from offline_training.reproduce.archive import Archive, ArchiveError, ending_at
 

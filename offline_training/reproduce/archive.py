@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.readers import AnyRecording
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
+from nuclr_stream.recordings.recording import Recording
 
 Balance = Literal["weights", "oversampling"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.reproduce.archive import Archive, ArchiveError, load_array
 
 FRAME_RATE = Fraction(6250, 1459)

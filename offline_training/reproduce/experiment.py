@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.readers import AnyRecording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.embed import embed_recording, through_torch
 from offline_training.evaluate import encoder_facts, library_versions

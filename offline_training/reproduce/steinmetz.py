@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclr_stream.readers.trains import DEFAULT_SAMPLE_RATE_HZ, Trains, to_samples
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers.trains import DEFAULT_SAMPLE_RATE_HZ, Trains, to_samples
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import rational
 from offline_training.reproduce.archive import Archive, ArchiveError, load_array
 

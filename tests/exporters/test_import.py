@@ -17,7 +17,7 @@ from exporters import cli, export, parity
 from nuclr_stream.bundle import load_bundle
 from nuclr_stream.inference import Model
 from nuclr_stream.label import write_labels
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Grid
 from offline_training.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed

@@ -13,7 +13,7 @@ import numpy as np
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 
 
 def recording(seed: int = 0, *, units: int = 12, duration_s: float = 30.0, **changes: Any) -> Recording:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import End, Heartbeat, MaskInterval, SpikeBatch, TraceBatch, UnitAction, UnitTable
 

@@ -25,7 +25,7 @@ from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, 
 from nuclr_stream.fusion import with_prior
 from nuclr_stream.inference import Model
 from nuclr_stream.playback import recording_messages
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.records import RecordWriter, read_records
 from nuclr_stream.sources.replay import replay
 from nuclr_stream.streams import Stream, Streams

@@ -18,7 +18,7 @@ from nuclr_stream.errors import RecordingError, WireError
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.population import MAX_MASKS, Population
 from nuclr_stream.publisher import Publisher
-from nuclr_stream.recording import Recording, recorded_windows
+from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.streams import Streams
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from nuclr_stream.wire import (

@@ -11,7 +11,7 @@ from nuclr_stream.features.mean_embedding import Evidence
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
-from nuclr_stream.recording import recorded_windows
+from nuclr_stream.recordings.recording import recorded_windows
 from nuclr_stream.wire import UnitAction, UnitFlag
 from tests.nuclr_stream.streams import Source, random_recording
 

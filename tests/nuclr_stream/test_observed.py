@@ -16,7 +16,7 @@ from nuclr_stream.features.isi import INTERVAL_BINS
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
-from nuclr_stream.recording import recorded_windows
+from nuclr_stream.recordings.recording import recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import random_recording

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers import find_sources, open_one, open_recordings
-from nuclr_stream.readers.trains import to_samples
-from nuclr_stream.recording import Recording
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.readers import find_sources, open_one, open_recordings
+from nuclr_stream.recordings.readers.trains import to_samples
+from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.traces import TraceRecording
 from tests.nuclr_stream.recorded_files import recording, write_nwb, write_phy, write_torch_brain
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "rat_neuropixels"

@@ -11,8 +11,8 @@ from pynwb.ecephys import ElectricalSeries
 from pynwb.ophys import Fluorescence, ImageSegmentation, OpticalChannel
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers import find_sources, open_recordings
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers import find_sources, open_recordings
+from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.recorded_files import add_probe, add_units, new_nwb, recording, save_nwb, write_nwb
 from tests.nuclr_stream.test_readers import same_spikes
 

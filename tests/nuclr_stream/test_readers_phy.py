@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers import open_recordings
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers import open_recordings
+from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.recorded_files import recording, write_phy
 from tests.nuclr_stream.test_readers import same_spikes
 

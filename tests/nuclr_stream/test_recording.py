@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recording import Recording, load_folder, recorded_windows
+from nuclr_stream.recordings.recording import Recording, load_folder, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "rat_neuropixels"
@@ -111,7 +111,7 @@ def test_what_is_no_npz_is_refused(tmp_path):
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("nuclr_stream.recording.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("nuclr_stream.recordings.recording.MAX_FILE_BYTES", 100)
     with pytest.raises(RecordingError, match="unpacks to"):
         Recording.load(_write(tmp_path / "bomb.npz"))
 

@@ -11,9 +11,9 @@ import pytest
 from pynwb.ophys import DfOverF, Fluorescence, ImageSegmentation, OpticalChannel, PlaneSegmentation
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers import open_recordings
-from nuclr_stream.readers.fluorescence import delta_f_over_f
-from nuclr_stream.readers.traces import open_traces
+from nuclr_stream.recordings.readers import open_recordings
+from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
+from nuclr_stream.recordings.readers.traces import open_traces
 from tests.nuclr_stream.test_traces import trace_recording
 
 RATE = Fraction(2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.distributed import Processes, join
 from offline_training.pretrain import pretrain

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.anytime import Points, anytime_folds, anytime_fresh
 from offline_training.anytime_figure import anytime_section
 from offline_training.anytime_population import NOT_ASKED, deal

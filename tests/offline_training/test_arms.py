@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.arms import ablations, scaling
 from offline_training.cli import app
 from offline_training.label_efficiency import SHARES, drawn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.features.spike_statistics import IsiHistogram
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec, rational
 from offline_training.baselines.pooled import NEIGHBOURS, Pooled, nearest
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream.errors import ConfigError, RecordingError
-from nuclr_stream.readers.fluorescence import delta_f_over_f
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
 from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.cli import app

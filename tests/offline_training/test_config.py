@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("pretrain_*.toml"))

@@ -11,7 +11,7 @@ import torch
 
 from exporters.graphs import encoder_graph
 from nuclr_stream.features.mean_embedding import Evidence
-from nuclr_stream.recording import Recording, recorded_windows
+from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 from offline_training.embed import Embedded, embed_recording, one_by_one, through_torch
 from offline_training.encoder import Encoder, EncoderConfig

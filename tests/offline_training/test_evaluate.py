@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training import evaluate as evaluation
 from offline_training.combine import combine
 from offline_training.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder

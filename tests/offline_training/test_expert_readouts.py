@@ -12,7 +12,7 @@ from nuclr_stream.bundle import load_bundle
 from nuclr_stream.familiarity import Judged
 from nuclr_stream.features.accumulator import Observed
 from nuclr_stream.inference import Model
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training import embedded_runs
 from offline_training.config import UNLABELLED
 from offline_training.embed import Embedded, embed_recording, one_by_one

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.inspection import in_words, inspect_path

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import UNLABELLED, TaskSettings
 from offline_training.labels import LabelError, class_subjects, task_labels, transferable_classes
 

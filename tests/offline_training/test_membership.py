@@ -14,8 +14,8 @@ import pytest
 from exporters.export import _manifest
 from nuclr_stream.bundle import MembershipPart, load_bundle
 from nuclr_stream.errors import BundleError, ConfigError, RecordingError
-from nuclr_stream.recording import Recording
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.config import RecordingSettings, TrainConfig
 from offline_training.membership import load_selected, observed_s, recordings_of, select_units
 from tests.conftest import tiny_contents

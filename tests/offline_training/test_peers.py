@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.baselines.neuprint import NeuprintSettings
 from offline_training.cli import app
 from offline_training.combine import combine

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec
 from offline_training.baselines.depth import depth_steps
 from offline_training.baselines.lolcat import Lolcat, LolcatLogits, LolcatSettings, Snippets, fit_lolcat

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.predictions import places, predictions
 from offline_training.readout import Readout
 from offline_training.regression import Linear

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from nuclr_stream.errors import ConfigError, NonFiniteError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training import pretrain as module
 from offline_training.config import TrainConfig
 from offline_training.encoder import Encoder

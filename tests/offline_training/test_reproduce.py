@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nuclr_stream.readers import open_recordings
+from nuclr_stream.recordings.readers import open_recordings
 from offline_training.cli import main
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.reproduce import allen, bugeon, ibl, steinmetz

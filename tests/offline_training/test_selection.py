@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.encoder import Encoder
 from offline_training.evaluate import EvaluationError, encoder_facts, run_with_encoder

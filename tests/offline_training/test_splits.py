@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclr_stream.recording import Recording, load_folder
+from nuclr_stream.recordings.recording import Recording, load_folder
 from offline_training.config import TrainConfig
 from offline_training.simulate import simulate
 from offline_training.splits import SplitError, UnitFold, parse_split, unit_parts

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretrain import pretrain

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Grid, count
 from offline_training.config import TrainConfig
 from offline_training.views import Views, ViewSampler, bin_recording

@@ -3,7 +3,7 @@
 `open_recordings` gives one Recording per hardware probe, whatever the file. Nothing is unpickled or executed.
 """
 
-from nuclr_stream.readers.finding import AnyRecording, Source, find_sources, open_one, open_recordings
-from nuclr_stream.readers.trains import UNKNOWN_SUBJECT
+from nuclr_stream.recordings.readers.finding import AnyRecording, Source, find_sources, open_one, open_recordings
+from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT
 
 __all__ = ["UNKNOWN_SUBJECT", "AnyRecording", "Source", "find_sources", "open_one", "open_recordings"]

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.hdf5 import MAGIC, opened
-from nuclr_stream.readers.nwb import read_nwb
-from nuclr_stream.readers.phy import read_phy
-from nuclr_stream.readers.torch_brain import read_torch_brain
-from nuclr_stream.readers.traces import open_traces
-from nuclr_stream.readers.trains import PROBE_COLUMNS
-from nuclr_stream.recording import Recording
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.readers.hdf5 import MAGIC, opened
+from nuclr_stream.recordings.readers.nwb import read_nwb
+from nuclr_stream.recordings.readers.phy import read_phy
+from nuclr_stream.recordings.readers.torch_brain import read_torch_brain
+from nuclr_stream.recordings.readers.traces import open_traces
+from nuclr_stream.recordings.readers.trains import PROBE_COLUMNS
+from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.traces import TraceRecording
 
 if TYPE_CHECKING:
     import h5py

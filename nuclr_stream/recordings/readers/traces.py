@@ -6,9 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.roi_series import read_roi_series
-from nuclr_stream.readers.suite2p import read_suite2p
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.readers.roi_series import read_roi_series
+from nuclr_stream.recordings.readers.suite2p import read_suite2p
+from nuclr_stream.recordings.traces import TraceRecording
 
 
 def open_traces(path: Path, *, frame_rate: Fraction | None = None) -> list[TraceRecording]:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.hdf5 import members, numbers, table_columns, text_of
-from nuclr_stream.readers.ragged import ends_of
-from nuclr_stream.readers.trains import PROBE_COLUMNS, StrArray
+from nuclr_stream.recordings.readers.hdf5 import members, numbers, table_columns, text_of
+from nuclr_stream.recordings.readers.ragged import ends_of
+from nuclr_stream.recordings.readers.trains import PROBE_COLUMNS, StrArray
 from nuclr_stream.windows.binning import Int64Array
 
 if TYPE_CHECKING:

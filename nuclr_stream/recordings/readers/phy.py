@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.trains import Trains, declared_rate, probes_in
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.readers.trains import Trains, declared_rate, probes_in
+from nuclr_stream.recordings.recording import Recording
 
 ABOUT = "recording.toml"
 ABOUT_KEYS = ("recording_id", "subject_id", "session_date")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import MAX_SAMPLE, Int64Array, rational
 
 DEFAULT_SAMPLE_RATE_HZ = 30000

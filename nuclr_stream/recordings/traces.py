@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recording import NO_STRETCHES, Recording, check_table, integers, read_arrays
+from nuclr_stream.recordings.recording import NO_STRETCHES, Recording, check_table, integers, read_arrays
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Grid, InputKind, Int64Array, rational
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.fluorescence import delta_f_over_f
-from nuclr_stream.readers.hdf5 import numbers, opened, required, table_columns, text_of
-from nuclr_stream.readers.trains import UNKNOWN_SUBJECT, declared_rate, named_session
-from nuclr_stream.recording import NO_STRETCHES
-from nuclr_stream.traces import TraceRecording
+from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
+from nuclr_stream.recordings.readers.hdf5 import numbers, opened, required, table_columns, text_of
+from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT, declared_rate, named_session
+from nuclr_stream.recordings.recording import NO_STRETCHES
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.hdf5 import numbers
+from nuclr_stream.recordings.readers.hdf5 import numbers
 from nuclr_stream.windows.binning import Int64Array
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.hdf5 import numbers, opened, required, table_columns, text_of
-from nuclr_stream.readers.trains import (
+from nuclr_stream.recordings.readers.hdf5 import numbers, opened, required, table_columns, text_of
+from nuclr_stream.recordings.readers.trains import (
     DEFAULT_SAMPLE_RATE_HZ,
     Trains,
     add_depth,
@@ -24,7 +24,7 @@ from nuclr_stream.readers.trains import (
     stretches_of,
     to_samples,
 )
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 
 if TYPE_CHECKING:
     import h5py

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.readers.electrodes import Electrodes, read_electrodes
-from nuclr_stream.readers.hdf5 import members, numbers, opened, required, table_columns, text_of
-from nuclr_stream.readers.ragged import ends_of
-from nuclr_stream.readers.trains import (
+from nuclr_stream.recordings.readers.electrodes import Electrodes, read_electrodes
+from nuclr_stream.recordings.readers.hdf5 import members, numbers, opened, required, table_columns, text_of
+from nuclr_stream.recordings.readers.ragged import ends_of
+from nuclr_stream.recordings.readers.trains import (
     DEFAULT_SAMPLE_RATE_HZ,
     StrArray,
     Trains,
@@ -36,7 +36,7 @@ from nuclr_stream.readers.trains import (
     stretches_of,
     to_samples,
 )
-from nuclr_stream.recording import Recording
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Int64Array
 
 if TYPE_CHECKING:

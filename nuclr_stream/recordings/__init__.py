@@ -1,0 +1,1 @@
+"""Recordings on disk: the .npz layout, and readers of what other programs write."""
