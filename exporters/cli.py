@@ -13,7 +13,7 @@ from nuclr_stream.errors import NuclrStreamError
 
 if TYPE_CHECKING:
     from exporters.export import Contents
-    from nuclr_stream.familiarity import Familiarity
+    from nuclr_stream.prediction.out_of_distribution import Familiarity
     from offline_training.readout import Readout
 
 _PUBLISHED_SPIKES: dict[str, Any] = {"name": "imported", "kind": "published weights", "training": {"steps": 1}}
@@ -150,7 +150,7 @@ def _contents(
 def _familiarity(run: Path) -> Familiarity | None:
     import numpy as np
 
-    from nuclr_stream.familiarity import Familiarity
+    from nuclr_stream.prediction.out_of_distribution import Familiarity
 
     path = run / "familiarity.npz"
     if not path.is_file():

@@ -38,8 +38,8 @@ from nuclr_stream.bundle import (
     WindowPart,
     load_bundle,
 )
-from nuclr_stream.familiarity import Familiarity
 from nuclr_stream.features.mean_embedding import between_knots
+from nuclr_stream.prediction.out_of_distribution import Familiarity
 from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
 from offline_training.encoder import Encoder
 from offline_training.expert_readouts import task_part

@@ -25,10 +25,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.familiarity import Familiarity
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.fusion import Fusion
+from nuclr_stream.prediction.out_of_distribution import Familiarity
+from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 from nuclr_stream.windows.normaliser import Normalisation
 

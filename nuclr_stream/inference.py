@@ -24,8 +24,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from nuclr_stream.bundle import Bundle, TaskPart
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
-from nuclr_stream.experts import Answer, answer
 from nuclr_stream.features.accumulator import FeatureSet, Seen, feature_count
+from nuclr_stream.prediction.answer import Answer, answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, active_units
 
 Provider = Literal["auto", "cpu", "cuda"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.experts import Answer
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.mean_embedding import Calibration
+from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.anytime_scores import FloatArray, Told
 from offline_training.config import UNLABELLED

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nuclr_stream.bundle import FusionPart, TaskPart
-from nuclr_stream.experts import Answer, answer
 from nuclr_stream.features.accumulator import FeatureSet, Seen
 from nuclr_stream.features.mean_embedding import Calibration, effective_n
-from nuclr_stream.fusion import Fusion
+from nuclr_stream.prediction.answer import Answer, answer
+from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 from offline_training.calibration import calibrate
 from offline_training.examples import Examples

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nuclr_stream.features.accumulator import FeatureSet
-from nuclr_stream.fusion import Fusion
+from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.regression import Linear
 

@@ -1,4 +1,4 @@
-"""What training knows of its units, for the daemon to notice those that are unlike them: see nuclr_stream.familiarity.
+"""What training knows of its units, for the daemon to notice those that are unlike them: see nuclr_stream.prediction.out_of_distribution.
 
 Limits are such that LYING_WITHIN of the units of an animal lie within, judged by what is known of the other animals.
 Shapes: R examples, U units, F features, C centres.
@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 from sklearn.model_selection import GroupKFold
 
-from nuclr_stream.familiarity import KINDS, Familiar, Familiarity
 from nuclr_stream.features.mean_embedding import KNOTS
 from nuclr_stream.features.unit_rows import Float64Array
+from nuclr_stream.prediction.out_of_distribution import KINDS, Familiar, Familiarity
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.calibration import nearest_knot
 from offline_training.config import UNLABELLED

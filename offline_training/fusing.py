@@ -14,7 +14,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.mean_embedding import KNOTS, between_knots
-from nuclr_stream.fusion import Fusion, log_softmax
+from nuclr_stream.prediction.pool import Fusion, log_softmax
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.calibration import LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
 

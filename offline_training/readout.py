@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.fusion import Fusion, log_softmax
+from nuclr_stream.prediction.pool import Fusion, log_softmax
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.calibration import calibrate
 from offline_training.examples import Examples

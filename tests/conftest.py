@@ -13,11 +13,11 @@ from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
 from nuclr_stream.bundle import TrainedOn
-from nuclr_stream.familiarity import Familiar, Familiarity
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.features.spike_statistics import STATISTICS
-from nuclr_stream.fusion import Fusion
+from nuclr_stream.prediction.out_of_distribution import Familiar, Familiarity
+from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.encoder import Encoder, EncoderConfig
 from offline_training.experts import Experts

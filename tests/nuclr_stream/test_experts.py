@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nuclr_stream.bundle import FusionPart, TaskPart
-from nuclr_stream.experts import Answer, answer
 from nuclr_stream.features.accumulator import FeatureSet, Seen
-from nuclr_stream.fusion import log_softmax
+from nuclr_stream.prediction.answer import Answer, answer
+from nuclr_stream.prediction.pool import log_softmax
 
 CLASSES = ("A", "B", "C")
 UNIFORM = (1 / 3,) * 3

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.familiarity import Familiar, Familiarity, Judged
 from nuclr_stream.features.accumulator import Observed
 from nuclr_stream.features.isi import Intervals
+from nuclr_stream.prediction.out_of_distribution import Familiar, Familiarity, Judged
 from nuclr_stream.windows.binning import WindowSpec
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)

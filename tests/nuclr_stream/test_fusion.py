@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.fusion import Fusion, log_softmax, with_prior
+from nuclr_stream.prediction.pool import Fusion, log_softmax, with_prior
 
 KNOTS = (1.0, 3.0, 6.0, 15.0)
 

@@ -9,10 +9,10 @@ import pytest
 
 from nuclr_stream.bundle import load_bundle
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.fusion import with_prior
 from nuclr_stream.inference import Model
 from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.playback import recording_messages
+from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.wire import Abstained, UnitAction, UnitFlag
 from offline_training.embed import embed_recording, one_by_one

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclr_stream.stability import NEVER, Stability
+from nuclr_stream.prediction.stability import NEVER, Stability
 
 UNITS = np.array([4, 9, 2])
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nuclr_stream.bundle import load_bundle
-from nuclr_stream.familiarity import Judged
 from nuclr_stream.features.accumulator import Observed
 from nuclr_stream.inference import Model
+from nuclr_stream.prediction.out_of_distribution import Judged
 from nuclr_stream.recordings.recording import Recording
 from offline_training import embedded_runs
 from offline_training.config import UNLABELLED

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nuclr_stream.fusion import Fusion
+from nuclr_stream.prediction.pool import Fusion
 from offline_training.fusing import ENOUGH_ANIMALS, fit_fusion, sets_promise
 
 CLASSES = 3

@@ -12,7 +12,7 @@ import numpy as np
 
 from nuclr_stream.bundle import TaskPart
 from nuclr_stream.features.accumulator import FeatureSet, Seen
-from nuclr_stream.fusion import Fusion, with_prior
+from nuclr_stream.prediction.pool import Fusion, with_prior
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 Logits = Callable[[FeatureSet, Float32Array, Float32Array], Float32Array]
