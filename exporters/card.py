@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporters.figures import figures_table
-from nuclr_stream.bundle import Manifest, TaskPart
+from nuclr_stream.bundle.manifest import Manifest, TaskPart
 from nuclr_stream.windows.normaliser import Normalisation
 
 _TASK_NOTES = {

@@ -116,7 +116,7 @@ def _contents(
 ) -> Contents:
     """Gather what a run says of itself; "seen" are the animals and recordings of the encoder and of the readouts."""
     from exporters.export import Contents
-    from nuclr_stream.bundle import MembershipPart, TrainedOn
+    from nuclr_stream.bundle.manifest import MembershipPart, TrainedOn
     from offline_training.config import RecordingSettings
     from offline_training.runs import load_run
 
@@ -160,7 +160,7 @@ def _familiarity(run: Path) -> Familiarity | None:
 
 
 def _checked(folder: Path) -> tuple[str, dict[str, float]]:
-    from nuclr_stream.bundle import load_bundle
+    from nuclr_stream.bundle.manifest import load_bundle
     from nuclr_stream.inference import check_bundle
 
     loaded = load_bundle(folder)

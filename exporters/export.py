@@ -28,7 +28,7 @@ from exporters.card import model_card
 from exporters.graphs import ExportError, encoder_graph, readout_graph
 from exporters.parity import MAX_ABS, MIN_CASES, MIN_COSINE, check_encoder, optimised_session
 from nuclr_stream import __version__
-from nuclr_stream.bundle import (
+from nuclr_stream.bundle.manifest import (
     FORMAT_VERSION,
     Manifest,
     MembershipPart,

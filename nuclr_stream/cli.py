@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nuclr_stream.bundle import find_bundle, load_bundle, shipped_bundles
+from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference import Model, Provider, check_bundle

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from nuclr_stream.bundle import find_bundle, load_bundle, shipped_bundles
+from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference import Model

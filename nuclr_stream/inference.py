@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from nuclr_stream.bundle import Bundle, TaskPart
+from nuclr_stream.bundle.manifest import Bundle, TaskPart
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
 from nuclr_stream.features.accumulator import FeatureSet, Seen, feature_count
 from nuclr_stream.prediction.answer import Answer, answer

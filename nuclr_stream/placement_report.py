@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.bundle import Manifest, TaskPart
+from nuclr_stream.bundle.manifest import Manifest, TaskPart
 from nuclr_stream.depth_chain import Float64Array
 from nuclr_stream.errors import NuclrStreamError, PlacementError
 from nuclr_stream.placement import DepthUnits, Placement, ShankPlacement, place, pool_along_depth

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nuclr_stream.bundle import FusionPart, TaskPart
+from nuclr_stream.bundle.manifest import FusionPart, TaskPart
 from nuclr_stream.features.accumulator import FeatureSet, Seen
 from nuclr_stream.features.mean_embedding import Calibration, effective_n
 from nuclr_stream.prediction.answer import Answer, answer

@@ -34,7 +34,7 @@ def placement(
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the result as one JSON document.")] = False,
 ) -> None:
     """Measure borders and their intervals on probes whose borders are known: simulated animals, and drawn probes."""
-    from nuclr_stream.bundle import find_bundle, load_bundle
+    from nuclr_stream.bundle.manifest import find_bundle, load_bundle
     from nuclr_stream.inference import Model
     from offline_training.evaluate_placement import evaluate_placement, table
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
-from nuclr_stream.bundle import TrainedOn
+from nuclr_stream.bundle.manifest import TrainedOn
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.features.spike_statistics import STATISTICS

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
-from nuclr_stream.bundle import find_bundle, load_bundle
+from nuclr_stream.bundle.manifest import find_bundle, load_bundle
 from nuclr_stream.cli import app as stream_app
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.errors import NuclrStreamError, RecordingError

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client import Query
 from nuclr_stream.inference import Model, check_bundle
 from nuclr_stream.labeler import Labeler

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.bundle import TaskPart
+from nuclr_stream.bundle.manifest import TaskPart
 from nuclr_stream.features.accumulator import FeatureSet, Seen
 from nuclr_stream.prediction.pool import Fusion, with_prior
 from nuclr_stream.windows.binning import BoolArray, Float32Array

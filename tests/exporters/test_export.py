@@ -19,7 +19,7 @@ from exporters.card import model_card
 from exporters.export import Contents, sample_counts, write_bundle
 from exporters.figures import read_evaluation
 from exporters.graphs import ExportError
-from nuclr_stream.bundle import FusionPart, TaskPart, load_bundle
+from nuclr_stream.bundle.manifest import FusionPart, TaskPart, load_bundle
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference import Model, check_bundle
 from nuclr_stream.windows.binning import WindowSpec

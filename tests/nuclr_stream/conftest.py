@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client import Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nuclr_stream import bundle as bundle_module
-from nuclr_stream.bundle import SHIPPED, find_bundle, load_bundle, shipped_bundles
+from nuclr_stream.bundle import manifest as bundle_module
+from nuclr_stream.bundle.manifest import SHIPPED, find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.inference import Model, check_bundle

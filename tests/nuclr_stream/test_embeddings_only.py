@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client import Query
 from nuclr_stream.inference import Model, check_bundle
 from nuclr_stream.recordings.recording import Recording

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nuclr_stream.bundle import FusionPart, TaskPart
+from nuclr_stream.bundle.manifest import FusionPart, TaskPart
 from nuclr_stream.features.accumulator import FeatureSet, Seen
 from nuclr_stream.prediction.answer import Answer, answer
 from nuclr_stream.prediction.pool import log_softmax

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from nuclr_stream.bundle import Bundle, load_bundle
+from nuclr_stream.bundle.manifest import Bundle, load_bundle
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
 from nuclr_stream.inference import Model, bucket, check_bundle
 from nuclr_stream.windows.binning import BoolArray, Float32Array
@@ -264,7 +264,7 @@ def test_a_session_that_fell_back_silently_is_noticed(bundle: Bundle, monkeypatc
 
 def test_the_terminal_stays_clean(tiny_bundle: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from nuclr_stream.bundle import load_bundle;"
+        "import sys; from pathlib import Path; from nuclr_stream.bundle.manifest import load_bundle;"
         "from nuclr_stream.inference import Model; Model(load_bundle(Path(sys.argv[1]))).warm_up(12)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True, check=True)

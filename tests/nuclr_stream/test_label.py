@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference import Model
 from nuclr_stream.label import label_recording, write_labels

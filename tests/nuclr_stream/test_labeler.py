@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import NonFiniteError
 from nuclr_stream.features.mean_embedding import Evidence
 from nuclr_stream.inference import Model

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.features.accumulator import Observed, Seen, feature_count
 from nuclr_stream.features.isi import INTERVAL_BINS
 from nuclr_stream.inference import Model

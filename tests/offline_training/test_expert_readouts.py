@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.features.accumulator import Observed
 from nuclr_stream.inference import Model
 from nuclr_stream.prediction.out_of_distribution import Judged

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from exporters.export import _manifest
-from nuclr_stream.bundle import MembershipPart, load_bundle
+from nuclr_stream.bundle.manifest import MembershipPart, load_bundle
 from nuclr_stream.errors import BundleError, ConfigError, RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nuclr_stream.bench import run_bench
-from nuclr_stream.bundle import load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.inference import Model
 from offline_training.cli import main
 from offline_training.performance import write_performance

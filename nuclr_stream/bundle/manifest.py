@@ -34,7 +34,7 @@ from nuclr_stream.windows.normaliser import Normalisation
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 64 * 2**20
-SHIPPED = Path(__file__).parent / "bundles"
+SHIPPED = Path(__file__).parents[1] / "bundles"
 
 
 class _Part(BaseModel):

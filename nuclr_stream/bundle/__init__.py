@@ -1,0 +1,1 @@
+"""The contract between training and daemon: manifest and verification."""
