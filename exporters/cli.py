@@ -161,7 +161,7 @@ def _familiarity(run: Path) -> Familiarity | None:
 
 def _checked(folder: Path) -> tuple[str, dict[str, float]]:
     from nuclr_stream.bundle.manifest import load_bundle
-    from nuclr_stream.inference import check_bundle
+    from nuclr_stream.inference.model import check_bundle
 
     loaded = load_bundle(folder)
     return loaded.bundle_id, check_bundle(loaded)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.machine import MachineWatch
 from nuclr_stream.playback import recording_messages

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, DaemonGoneError, NuclrStreamError
-from nuclr_stream.inference import Model, Provider, check_bundle
+from nuclr_stream.inference.model import Model, Provider, check_bundle
 from nuclr_stream.recordings.readers import open_one, open_recordings
 from nuclr_stream.recordings.recording import Recording
 

@@ -22,7 +22,7 @@ from nuclr_stream import __version__, queries, wire
 from nuclr_stream.config import Settings
 from nuclr_stream.errors import WireError
 from nuclr_stream.health import Board, HealthServer
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.ingest import Ingest
 from nuclr_stream.metrics import Figures, Metrics
 from nuclr_stream.records import RecordWriter

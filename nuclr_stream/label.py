@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclr_stream.errors import NuclrStreamError, RecordingError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.prediction.stability import NEVER

@@ -14,7 +14,7 @@ import numpy as np
 
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.features.accumulator import Observed, Seen
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.population import Population
 from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.prediction.out_of_distribution import Judged

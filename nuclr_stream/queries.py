@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.errors import NonFiniteError, PlacementError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.placement_report import placement_report
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.prediction.stability import NEVER

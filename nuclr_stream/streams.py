@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nuclr_stream.config import Settings
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.labeler import Labeler, Labelled, checked_priors
 from nuclr_stream.metrics import StreamFigures
 from nuclr_stream.window import Window

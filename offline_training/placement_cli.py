@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 if TYPE_CHECKING:
-    from nuclr_stream.inference import Model
+    from nuclr_stream.inference.model import Model
     from nuclr_stream.recordings.recording import Recording
     from nuclr_stream.wire import Predictions
     from offline_training.simulated_probes import SimulatedProbe
@@ -35,7 +35,7 @@ def placement(
 ) -> None:
     """Measure borders and their intervals on probes whose borders are known: simulated animals, and drawn probes."""
     from nuclr_stream.bundle.manifest import find_bundle, load_bundle
-    from nuclr_stream.inference import Model
+    from nuclr_stream.inference.model import Model
     from offline_training.evaluate_placement import evaluate_placement, table
 
     model = Model(load_bundle(find_bundle(bundle)), threads=1)

@@ -20,7 +20,7 @@ from nuclr_stream.bundle.manifest import find_bundle, load_bundle
 from nuclr_stream.cli import app as stream_app
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.errors import NuclrStreamError, RecordingError
-from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.label import write_labels
 from nuclr_stream.publisher import Publisher
 from nuclr_stream.recordings.traces import TraceRecording

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from exporters.cli import app as export_app
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client import Query
-from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.sources.replay import replay

@@ -21,7 +21,7 @@ from exporters.figures import read_evaluation
 from exporters.graphs import ExportError
 from nuclr_stream.bundle.manifest import FusionPart, TaskPart, load_bundle
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.windows.binning import WindowSpec
 from offline_training.config import TrainConfig
 from offline_training.encoder import Encoder

@@ -16,7 +16,7 @@ from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client import Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recordings.recording import Recording

@@ -18,7 +18,7 @@ from nuclr_stream.bundle import manifest as bundle_module
 from nuclr_stream.bundle.manifest import SHIPPED, find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.inference import Model, check_bundle
+from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 
 FILES = ("encoder.onnx", "readout_cell_type.onnx", "readout_brain_region.onnx", "sample.npz", "MODEL_CARD.md")

@@ -22,7 +22,7 @@ from nuclr_stream import client, demo, publisher, wire
 from nuclr_stream.client import Publisher, Query, Subscription, subscribe
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.units import Units
 from tests.nuclr_stream.conftest import running, until, where

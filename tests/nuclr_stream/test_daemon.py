@@ -22,7 +22,7 @@ from nuclr_stream.client import Publisher, Query, QueryError, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, NuclrStreamError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording

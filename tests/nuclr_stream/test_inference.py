@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from nuclr_stream.bundle.manifest import Bundle, load_bundle
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
-from nuclr_stream.inference import Model, bucket, check_bundle
+from nuclr_stream.inference.model import Model, bucket, check_bundle
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 
@@ -252,9 +252,9 @@ def test_auto_says_why_it_runs_on_the_cpu(bundle: Bundle) -> None:
 
 def test_a_session_that_fell_back_silently_is_noticed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime lists CUDA and then returns a CPU session: a driver without its libraries looks just like that."""
-    monkeypatch.setattr("nuclr_stream.inference._why_no_cuda_device", lambda: "")
-    monkeypatch.setattr("nuclr_stream.inference._CUDA", "NoSuchExecutionProvider")
-    monkeypatch.setattr("nuclr_stream.inference.ort.preload_dlls", lambda: None)
+    monkeypatch.setattr("nuclr_stream.inference.model._why_no_cuda_device", lambda: "")
+    monkeypatch.setattr("nuclr_stream.inference.model._CUDA", "NoSuchExecutionProvider")
+    monkeypatch.setattr("nuclr_stream.inference.model.ort.preload_dlls", lambda: None)
     with (
         pytest.warns(UserWarning, match="NoSuchExecutionProvider"),
         pytest.raises(ProviderError, match="could not load"),
@@ -265,7 +265,7 @@ def test_a_session_that_fell_back_silently_is_noticed(bundle: Bundle, monkeypatc
 def test_the_terminal_stays_clean(tiny_bundle: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from nuclr_stream.bundle.manifest import load_bundle;"
-        "from nuclr_stream.inference import Model; Model(load_bundle(Path(sys.argv[1]))).warm_up(12)"
+        "from nuclr_stream.inference.model import Model; Model(load_bundle(Path(sys.argv[1]))).warm_up(12)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -9,7 +9,7 @@ import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import NuclrStreamError, RecordingError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.label import label_recording, write_labels
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import MAX_SPIKES, recording_messages

@@ -9,7 +9,7 @@ import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.labeler import Labeler, Labelled
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.prediction.pool import with_prior

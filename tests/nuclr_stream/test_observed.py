@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.features.accumulator import Observed, Seen, feature_count
 from nuclr_stream.features.isi import INTERVAL_BINS
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.labeler import Labeler
 from nuclr_stream.playback import recording_messages
 from nuclr_stream.recordings.recording import recorded_windows

@@ -17,7 +17,7 @@ from nuclr_stream.cli import app
 from nuclr_stream.client import Query, QueryError
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.label import write_labels
 from nuclr_stream.placement_report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
 from nuclr_stream.recordings.recording import Recording

@@ -13,7 +13,7 @@ from nuclr_stream import client
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.sources import replay as replay_module
 from nuclr_stream.sources.replay import replay, window_ends

@@ -12,7 +12,7 @@ from rich.console import Console
 from nuclr_stream import screen
 from nuclr_stream.demo import macro_f1, summary, top_classes
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.screen import Screen, headline
 from nuclr_stream.sources.replay import Received

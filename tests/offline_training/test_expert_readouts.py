@@ -10,7 +10,7 @@ import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.features.accumulator import Observed
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from nuclr_stream.prediction.out_of_distribution import Judged
 from nuclr_stream.recordings.recording import Recording
 from offline_training import embedded_runs

@@ -11,7 +11,7 @@ import pytest
 
 from nuclr_stream.bench import run_bench
 from nuclr_stream.bundle.manifest import load_bundle
-from nuclr_stream.inference import Model
+from nuclr_stream.inference.model import Model
 from offline_training.cli import main
 from offline_training.performance import write_performance
 from offline_training.results import ResultsError
