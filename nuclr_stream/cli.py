@@ -140,7 +140,7 @@ def label(
 ) -> None:
     """Label recordings in process, with what the daemon would have said."""
     from nuclr_stream.label import write_labels
-    from nuclr_stream.placement_report import Reports
+    from nuclr_stream.placement.report import Reports
 
     model = _model(bundle, provider="auto", threads=threads)
     if hop_s is not None:

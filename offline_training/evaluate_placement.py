@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nuclr_stream.placement import (
+from nuclr_stream.placement.regions import (
     DEFAULTS,
     INTERVAL,
     Boundary,
@@ -26,7 +26,7 @@ from nuclr_stream.placement import (
     place,
     pool_along_depth,
 )
-from nuclr_stream.trajectory import Planned, agree
+from nuclr_stream.placement.trajectory import Planned, agree
 from offline_training.simulated_probes import SimulatedProbe, draw_probe
 
 Result = dict[str, Any]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.placement import UNKNOWN_SHANK, DepthUnits, pool_along_depth
+from nuclr_stream.placement.regions import UNKNOWN_SHANK, DepthUnits, pool_along_depth
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.placement import DepthUnits, Float64Array
+from nuclr_stream.placement.regions import DepthUnits, Float64Array
 from nuclr_stream.windows.binning import BoolArray
 from offline_training.simulate import MERGED_FRACTION
 from offline_training.simulated_biology import REGIONS_FROM_TIP, draw_animal

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.placement import DepthUnits, pool_along_depth
+from nuclr_stream.placement.regions import DepthUnits, pool_along_depth
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.embed import embed_recording, through_torch

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.depth_chain import blurred_quantiles
 from nuclr_stream.errors import PlacementError
-from nuclr_stream.placement import (
+from nuclr_stream.placement.hmm import blurred_quantiles
+from nuclr_stream.placement.regions import (
     MAX_GRID,
     MAX_SHANKS,
     DepthUnits,
@@ -23,7 +23,7 @@ from nuclr_stream.placement import (
     pool_along_depth,
     weights,
 )
-from nuclr_stream.trajectory import Agreement, Planned, agree
+from nuclr_stream.placement.trajectory import Agreement, Planned, agree
 
 CLASSES = ("CTX", "HPF", "TH")
 

@@ -19,10 +19,10 @@ from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.label import write_labels
-from nuclr_stream.placement_report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
+from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
+from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.sources.replay import replay
-from nuclr_stream.trajectory import Planned
 from tests.nuclr_stream.conftest import make_recording, said_in_process, where
 
 RunDaemon = Callable[..., Daemon]

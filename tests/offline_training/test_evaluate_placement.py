@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nuclr_stream.placement import DEFAULTS
+from nuclr_stream.placement.regions import DEFAULTS
 from offline_training import evaluate_placement as evaluation
 from offline_training.cli import app
 from offline_training.evaluate_placement import (

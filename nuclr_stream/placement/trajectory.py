@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from nuclr_stream.depth_chain import Float64Array, forward_backward, offset_likelihoods, ordered_step, quantiles
 from nuclr_stream.errors import PlacementError
-from nuclr_stream.placement import (
+from nuclr_stream.placement.hmm import Float64Array, forward_backward, offset_likelihoods, ordered_step, quantiles
+from nuclr_stream.placement.regions import (
     DEFAULTS,
     QUANTILES,
     Boundary,

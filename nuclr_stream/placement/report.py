@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.bundle.manifest import Manifest, TaskPart
-from nuclr_stream.depth_chain import Float64Array
 from nuclr_stream.errors import NuclrStreamError, PlacementError
-from nuclr_stream.placement import DepthUnits, Placement, ShankPlacement, place, pool_along_depth
-from nuclr_stream.trajectory import Planned, agree, ordered_plan
+from nuclr_stream.placement.hmm import Float64Array
+from nuclr_stream.placement.regions import DepthUnits, Placement, ShankPlacement, place, pool_along_depth
+from nuclr_stream.placement.trajectory import Planned, agree, ordered_plan
 from nuclr_stream.windows.binning import Float32Array
 from nuclr_stream.wire import Predictions
 

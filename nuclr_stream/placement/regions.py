@@ -15,7 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from nuclr_stream.depth_chain import (
+from nuclr_stream.errors import PlacementError
+from nuclr_stream.placement.hmm import (
     Float64Array,
     blurred_quantiles,
     forward_backward,
@@ -23,7 +24,6 @@ from nuclr_stream.depth_chain import (
     likeliest_path,
     passed,
 )
-from nuclr_stream.errors import PlacementError
 from nuclr_stream.windows.binning import BoolArray, Int64Array
 
 Reason = Literal["", "no_depth", "too_few_units", "no_evidence", "all_abstained", "one_region", "too_many_shanks"]

@@ -1,0 +1,1 @@
+"""Where along a shank which region lies."""
