@@ -16,10 +16,10 @@ from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.inference.model import Model
-from nuclr_stream.labeler import Labeler
 from nuclr_stream.machine import MachineWatch
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.stream.labeler import Labeler
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.wire import Predictions, decode, encode
 
 SAMPLE_RATE = 30_000

@@ -11,11 +11,11 @@ import numpy as np
 
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.labeler import Labeler, Labelled
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.prediction.stability import NEVER
 from nuclr_stream.recordings.recording import Recorded, Recording, require_fit
 from nuclr_stream.recordings.traces import TraceRecording
+from nuclr_stream.stream.labeler import Labeler, Labelled
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.windows.binning import Float32Array, grid_of, rational
 from nuclr_stream.wire import Abstained, Predictions, TaskPredictions, UnitFlag
 

@@ -57,8 +57,8 @@ def placement(
 
 def predictions_at(recording: Recording, model: Model, seconds: Sequence[float]) -> list[Predictions]:
     """What the daemon would have said of a recording after each of `seconds`, ascending and a window at least."""
-    from nuclr_stream.labeler import Labeler
-    from nuclr_stream.playback import recording_messages
+    from nuclr_stream.stream.labeler import Labeler
+    from nuclr_stream.stream.playback import recording_messages
 
     rate = recording.sample_rate
     labeler = Labeler(model, stream=recording.recording_id, hop_s=HOP_S)

@@ -17,9 +17,9 @@ from exporters.cli import app as export_app
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client import Query
 from nuclr_stream.inference.model import Model, check_bundle
-from nuclr_stream.labeler import Labeler
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.sources.replay import replay
+from nuclr_stream.stream.labeler import Labeler
+from nuclr_stream.stream.playback import recording_messages
 from offline_training.config import TrainConfig
 from offline_training.embed import embed_recording, one_by_one, through_torch
 from offline_training.pretrain import load_run, pretrain

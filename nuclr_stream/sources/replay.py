@@ -12,11 +12,11 @@ from typing import Any
 from nuclr_stream.client import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.publisher import TABLE_EVERY_S
 from nuclr_stream.recordings.recording import Recorded, Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sockets import Socket, connect_source, disconnect, give
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.windows.binning import Grid, rational
 from nuclr_stream.windows.interval_set import Stretches
 from nuclr_stream.wire import (

@@ -24,7 +24,7 @@ from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.units import Units
+from nuclr_stream.stream.units import Units
 from tests.nuclr_stream.conftest import running, until, where
 
 RunDaemon = Callable[..., Daemon]

@@ -23,11 +23,11 @@ from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, NuclrStreamError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.records import RecordWriter, read_records
 from nuclr_stream.sources.replay import replay
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.streams import Stream, Streams
 from tests.nuclr_stream.conftest import FREE_PORTS, ended, running, until, where
 

@@ -9,9 +9,9 @@ from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import NonFiniteError
 from nuclr_stream.features.mean_embedding import Evidence
 from nuclr_stream.inference.model import Model
-from nuclr_stream.labeler import Labeler
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.recordings.recording import recorded_windows
+from nuclr_stream.stream.labeler import Labeler
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.wire import UnitAction, UnitFlag
 from tests.nuclr_stream.streams import Source, random_recording
 

@@ -10,10 +10,10 @@ import pytest
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.labeler import Labeler, Labelled
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.stream.labeler import Labeler, Labelled
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.wire import Abstained, UnitAction, UnitFlag
 from offline_training.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import Source, random_recording

@@ -14,9 +14,9 @@ from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.features.accumulator import Observed, Seen, feature_count
 from nuclr_stream.features.isi import INTERVAL_BINS
 from nuclr_stream.inference.model import Model
-from nuclr_stream.labeler import Labeler
-from nuclr_stream.playback import recording_messages
 from nuclr_stream.recordings.recording import recorded_windows
+from nuclr_stream.stream.labeler import Labeler
+from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import random_recording

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.playback import recording_messages
-from nuclr_stream.population import Population
 from nuclr_stream.recordings.recording import recorded_windows
-from nuclr_stream.units import Operation
+from nuclr_stream.stream.playback import recording_messages
+from nuclr_stream.stream.population import Population
+from nuclr_stream.stream.units import Operation
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from nuclr_stream.wire import UnitAction
 from tests.nuclr_stream.streams import Source, random_recording

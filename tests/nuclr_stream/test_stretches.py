@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclr_stream.sequence import MAX_REMEMBERED, SequenceCheck
+from nuclr_stream.stream.sequence import MAX_REMEMBERED, SequenceCheck
 from nuclr_stream.windows.interval_set import Stretches
 
 STRETCH = st.tuples(st.integers(-30, 60), st.integers(-30, 60))

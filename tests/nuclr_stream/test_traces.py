@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.playback import recording_messages
-from nuclr_stream.population import Population
 from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.recordings.traces import TraceRecording, load_recording
-from nuclr_stream.window import Window
+from nuclr_stream.stream.playback import recording_messages
+from nuclr_stream.stream.population import Population
+from nuclr_stream.stream.window import Window
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, grid_of
 from nuclr_stream.windows.normaliser import Normalisation
 from nuclr_stream.wire import TraceBatch, UnitAction

@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 
 from nuclr_stream.features.isi import Intervals
-from nuclr_stream.sequence import SequenceCheck
-from nuclr_stream.units import Operation, Units
-from nuclr_stream.window import Window
+from nuclr_stream.stream.sequence import SequenceCheck
+from nuclr_stream.stream.units import Operation, Units
+from nuclr_stream.stream.window import Window
 from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     BoolArray,

@@ -15,12 +15,12 @@ import numpy as np
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.features.accumulator import Observed, Seen
 from nuclr_stream.inference.model import Model
-from nuclr_stream.population import Population
 from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.prediction.out_of_distribution import Judged
 from nuclr_stream.prediction.stability import Stability
-from nuclr_stream.units import Operation
-from nuclr_stream.window import Window
+from nuclr_stream.stream.population import Population
+from nuclr_stream.stream.units import Operation
+from nuclr_stream.stream.window import Window
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from nuclr_stream.wire import Abstained, Input, Predictions, StreamStatus, TaskPredictions, UnitFlag
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from nuclr_stream.features.isi import Int32Array
-from nuclr_stream.units import Operation
+from nuclr_stream.stream.units import Operation
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 

@@ -1,0 +1,1 @@
+"""One probe, without I/O: admission, epochs, windows, labels."""
