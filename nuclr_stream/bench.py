@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.client import Publisher, Query, Subscription
+from nuclr_stream.client.subscriber import Publisher, Query, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.inference.model import Model

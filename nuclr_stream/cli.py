@@ -93,7 +93,7 @@ def replay(
     query_endpoint: Query = QUERY_ENDPOINT,
 ) -> None:
     """Play a recording into a running daemon; it never runs ahead of what the daemon has published."""
-    from nuclr_stream.sources.replay import replay as play
+    from nuclr_stream.client.replay import replay as play
 
     recording = open_one(file, recording_id)
     latency_ms: list[float] = []
@@ -175,7 +175,7 @@ def watch(
     query_endpoint: Query = QUERY_ENDPOINT,
 ) -> None:
     """Show the units of a stream live; waits for the daemon when it is gone."""
-    from nuclr_stream.client import subscribe
+    from nuclr_stream.client.subscriber import subscribe
     from nuclr_stream.screen import Screen
 
     seen = 0

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from nuclr_stream.client import Query
+from nuclr_stream.client.replay import Received, replay
+from nuclr_stream.client.subscriber import Query
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.screen import Screen
-from nuclr_stream.sources.replay import Received, replay
 from nuclr_stream.wire import DaemonState, Predictions, StreamState
 
 RECORDING = Path(__file__).parent / "recordings" / "demo.npz"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundles
-from nuclr_stream.client import Query, Subscription
+from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.wire import Predictions

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
 from nuclr_stream.bundle.manifest import load_bundle
-from nuclr_stream.client import Query
+from nuclr_stream.client.replay import replay
+from nuclr_stream.client.subscriber import Query
 from nuclr_stream.inference.model import Model, check_bundle
-from nuclr_stream.sources.replay import replay
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import recording_messages
 from offline_training.config import TrainConfig

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
-from nuclr_stream.client import Subscription
+from nuclr_stream.client.subscriber import Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.inference.model import Model

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from nuclr_stream import bench, cli, client, demo, doctor, wire
-from nuclr_stream.client import Publisher, Query, Subscription
+from nuclr_stream import bench, cli, demo, doctor, wire
+from nuclr_stream.client import subscriber as client
+from nuclr_stream.client.replay import replay
+from nuclr_stream.client.subscriber import Publisher, Query, Subscription
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.records import read_records
-from nuclr_stream.sources.replay import replay
 from tests.nuclr_stream.conftest import make_recording, until, where
 
 RunDaemon = Callable[..., Daemon]

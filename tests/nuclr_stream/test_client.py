@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 import zmq
 
-from nuclr_stream import client, demo, publisher, wire
-from nuclr_stream.client import Publisher, Query, Subscription, subscribe
+from nuclr_stream import demo, wire
+from nuclr_stream.client import publisher
+from nuclr_stream.client import subscriber as client
+from nuclr_stream.client.subscriber import Publisher, Query, Subscription, subscribe
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
 from nuclr_stream.inference.model import Model
@@ -375,5 +377,5 @@ def test_somebody_there_who_does_not_answer_and_then_answers_too_late() -> None:
 
 
 def test_the_client_needs_neither_torch_nor_a_model() -> None:
-    code = "import sys, nuclr_stream.client; print(sorted({'torch', 'onnxruntime'} & set(sys.modules)))"
+    code = "import sys, nuclr_stream.client.subscriber; print(sorted({'torch', 'onnxruntime'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from nuclr_stream.bundle.manifest import load_bundle
-from nuclr_stream.client import Query
+from nuclr_stream.client.replay import replay
+from nuclr_stream.client.subscriber import Query
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.screen import Screen, headline
-from nuclr_stream.sources.replay import replay
 from tests.nuclr_stream.conftest import running, where
 
 

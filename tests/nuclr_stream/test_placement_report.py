@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from nuclr_stream import wire
 from nuclr_stream.cli import app
-from nuclr_stream.client import Query, QueryError
+from nuclr_stream.client.replay import replay
+from nuclr_stream.client.subscriber import Query, QueryError
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference.model import Model
@@ -22,7 +23,6 @@ from nuclr_stream.label import write_labels
 from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.sources.replay import replay
 from tests.nuclr_stream.conftest import make_recording, said_in_process, where
 
 RunDaemon = Callable[..., Daemon]

@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nuclr_stream import client
-from nuclr_stream.client import Query, Subscription
+from nuclr_stream.client import subscriber as client
+from nuclr_stream.client.replay import replay, window_ends
+from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.sources import replay as replay_module
-from nuclr_stream.sources.replay import replay, window_ends
 from nuclr_stream.wire import Predictions
 from tests.nuclr_stream.conftest import assert_same, make_recording, said_in_process, where
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nuclr_stream.client import Query, Subscription
+from nuclr_stream.client.publisher import TABLE_EVERY_S
+from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
-from nuclr_stream.publisher import TABLE_EVERY_S
 from nuclr_stream.recordings.recording import Recorded, Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sockets import Socket, connect_source, disconnect, give

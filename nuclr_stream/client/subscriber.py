@@ -18,9 +18,9 @@ import numpy as np
 import zmq
 
 from nuclr_stream import wire
+from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError, WireError
-from nuclr_stream.publisher import Publisher
 from nuclr_stream.sockets import connect, disconnect, give, take
 from nuclr_stream.windows.binning import Float32Array
 

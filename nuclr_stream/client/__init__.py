@@ -1,0 +1,1 @@
+"""What a rig imports: publish spikes, iterate predictions, ask for embeddings."""
