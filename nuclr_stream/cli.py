@@ -54,7 +54,7 @@ def serve(
     record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
 ) -> None:
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
-    from nuclr_stream.daemon import Daemon
+    from nuclr_stream.daemon.daemon import Daemon
 
     given = {
         "bundle": bundle or None,

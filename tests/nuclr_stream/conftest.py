@@ -15,7 +15,7 @@ import pytest
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client.subscriber import Subscription
 from nuclr_stream.config import Settings
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler

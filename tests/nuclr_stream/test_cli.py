@@ -19,10 +19,10 @@ from nuclr_stream import bench, cli, demo, doctor, wire
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Publisher, Query, Subscription
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon.daemon import Daemon
+from nuclr_stream.daemon.records import read_records
 from nuclr_stream.errors import DaemonGoneError
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.records import read_records
 from tests.nuclr_stream.conftest import make_recording, until, where
 
 RunDaemon = Callable[..., Daemon]

@@ -22,7 +22,7 @@ from nuclr_stream import demo, wire
 from nuclr_stream.client import publisher
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.subscriber import Publisher, Query, Subscription, subscribe
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording

@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 import zmq
 
-from nuclr_stream import daemon as daemon_module
 from nuclr_stream import wire
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Publisher, Query, QueryError, Subscription
 from nuclr_stream.config import Settings
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon import daemon as daemon_module
+from nuclr_stream.daemon.daemon import Daemon
+from nuclr_stream.daemon.records import RecordWriter, read_records
+from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.records import RecordWriter, read_records
 from nuclr_stream.stream.playback import recording_messages
-from nuclr_stream.streams import Stream, Streams
 from tests.nuclr_stream.conftest import FREE_PORTS, ended, running, until, where
 
 HOSTILE = {"data": zmq.PUSH, "query": zmq.DEALER, "results": zmq.XSUB}

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream import queries
 from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.config import Settings
+from nuclr_stream.daemon import queries
+from nuclr_stream.daemon.streams import Streams
 from nuclr_stream.errors import RecordingError, WireError
 from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.stream import population as population_module
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.stream.population import MAX_MASKS, Population
-from nuclr_stream.streams import Streams
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from nuclr_stream.wire import (
     MAX_UNITS,

@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Publisher, Subscription
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon.daemon import Daemon
+from nuclr_stream.daemon.health import Board, HealthServer
+from nuclr_stream.daemon.metrics import LATENCY_BUCKETS_S, Figures, Metrics, StreamFigures
 from nuclr_stream.errors import EndpointError
-from nuclr_stream.health import Board, HealthServer
-from nuclr_stream.metrics import LATENCY_BUCKETS_S, Figures, Metrics, StreamFigures
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.wire import Abstained
 from tests.nuclr_stream.conftest import ended, until, where

@@ -16,7 +16,7 @@ from nuclr_stream import wire
 from nuclr_stream.cli import app
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Query, QueryError
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.label import write_labels

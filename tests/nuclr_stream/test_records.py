@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nuclr_stream.daemon.records import MAGIC, RecordWriter, read_records
 from nuclr_stream.errors import NuclrStreamError, WireError
-from nuclr_stream.records import MAGIC, RecordWriter, read_records
 from nuclr_stream.wire import Event, encode
 
 

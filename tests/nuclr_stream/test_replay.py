@@ -12,7 +12,7 @@ import pytest
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay, window_ends
 from nuclr_stream.client.subscriber import Query, Subscription
-from nuclr_stream.daemon import Daemon
+from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording

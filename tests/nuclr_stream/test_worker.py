@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import zmq
 
-from nuclr_stream.ingest import Ingest
+from nuclr_stream.daemon.ingest import Ingest
+from nuclr_stream.daemon.worker import BURST_WINDOWS, AskDone, LabelDone, Worker
 from nuclr_stream.sockets import open_socket
-from nuclr_stream.worker import BURST_WINDOWS, AskDone, LabelDone, Worker
 
 
 class FakeWindow(SimpleNamespace):

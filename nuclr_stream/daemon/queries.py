@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from nuclr_stream.daemon.streams import Stream, Streams
+from nuclr_stream.daemon.worker import Answer, Ask
 from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import placement_report
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.prediction.stability import NEVER
-from nuclr_stream.streams import Stream, Streams
 from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
     Abstained,
@@ -35,7 +36,6 @@ from nuclr_stream.wire import (
     StreamState,
     TaskPredictions,
 )
-from nuclr_stream.worker import Answer, Ask
 
 Priors = Mapping[str, Sequence[float]]
 """Class priors (C,) by task."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias
 
+from nuclr_stream.daemon.streams import Stream
 from nuclr_stream.stream.labeler import Labelled
 from nuclr_stream.stream.window import Window
-from nuclr_stream.streams import Stream
 from nuclr_stream.wire import EmbedWindowReply, ErrorReply, PlacementReply
 
 BURST_WINDOWS = 16

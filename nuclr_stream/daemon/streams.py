@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nuclr_stream.config import Settings
+from nuclr_stream.daemon.metrics import StreamFigures
 from nuclr_stream.inference.model import Model
-from nuclr_stream.metrics import StreamFigures
 from nuclr_stream.stream.labeler import Labeler, Labelled, checked_priors
 from nuclr_stream.stream.window import Window
 from nuclr_stream.wire import Abstained, Event, Input, Predictions, StreamState, StreamStatus

@@ -18,17 +18,18 @@ from typing import Any
 
 import zmq
 
-from nuclr_stream import __version__, queries, wire
+from nuclr_stream import __version__, wire
 from nuclr_stream.config import Settings
+from nuclr_stream.daemon import queries
+from nuclr_stream.daemon.health import Board, HealthServer
+from nuclr_stream.daemon.ingest import Ingest
+from nuclr_stream.daemon.metrics import Figures, Metrics
+from nuclr_stream.daemon.records import RecordWriter
+from nuclr_stream.daemon.streams import Stream, Streams
+from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
 from nuclr_stream.errors import WireError
-from nuclr_stream.health import Board, HealthServer
 from nuclr_stream.inference.model import Model
-from nuclr_stream.ingest import Ingest
-from nuclr_stream.metrics import Figures, Metrics
-from nuclr_stream.records import RecordWriter
 from nuclr_stream.sockets import Context, bind, lock_ipc, open_socket, take
-from nuclr_stream.streams import Stream, Streams
-from nuclr_stream.worker import AskDone, LabelDone, Worker
 
 TURN_MESSAGES = 64
 """Messages decoded, and queries answered, before the other sockets get their turn."""

@@ -1,0 +1,1 @@
+"""The process: the loop that owns the sockets, the inference thread, queries, records, metrics."""
