@@ -145,7 +145,7 @@ def bench(
     """Time training on this machine, on simulated animals: windows/s and CPU time by precision and threads."""
     import json
 
-    from nuclr_stream.machine import MachineWatch
+    from nuclr_stream.commands.machine import MachineWatch
     from offline_training.bench import run_bench
     from offline_training.config import TrainConfig
 

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
 from nuclr_stream.bundle.manifest import find_bundle, load_bundle
-from nuclr_stream.cli import app as stream_app
 from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Query, Subscription
+from nuclr_stream.commands.cli import app as stream_app
+from nuclr_stream.commands.label import write_labels
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference.model import Model, check_bundle
-from nuclr_stream.label import write_labels
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.wire import Predictions
 from offline_training.config import TrainConfig

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from exporters import cli, export, parity
 from nuclr_stream.bundle.manifest import load_bundle
+from nuclr_stream.commands.label import write_labels
 from nuclr_stream.inference.model import Model
-from nuclr_stream.label import write_labels
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Grid
 from offline_training.run_readouts import fit_readouts

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from nuclr_stream import bench, cli, demo, doctor, wire
+from nuclr_stream import wire
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Publisher, Query, Subscription
+from nuclr_stream.commands import bench, cli, demo, doctor
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.records import read_records
 from nuclr_stream.errors import DaemonGoneError
@@ -100,7 +101,7 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
 
 def test_the_second_signal_ends_it_at_once() -> None:
     # os.write: a handler that prints may interrupt the very print of "ready", which Python refuses
-    code = "import os, signal; from nuclr_stream.cli import _end_on_signals as end\n"
+    code = "import os, signal; from nuclr_stream.commands.cli import _end_on_signals as end\n"
     code += "end(lambda: os.write(1, b'ending\\n')); os.write(1, b'ready\\n')\nwhile True: signal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import zmq
 
-from nuclr_stream import demo, wire
+from nuclr_stream import wire
 from nuclr_stream.client import publisher
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.subscriber import Publisher, Query, Subscription, subscribe
+from nuclr_stream.commands import demo
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
 from nuclr_stream.inference.model import Model

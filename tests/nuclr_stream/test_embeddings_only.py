@@ -12,9 +12,9 @@ from rich.console import Console
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Query
+from nuclr_stream.commands.screen import Screen, headline
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.screen import Screen, headline
 from tests.nuclr_stream.conftest import running, where
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
+from nuclr_stream.commands.label import label_recording, write_labels
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.label import label_recording, write_labels
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import MAX_SPIKES, recording_messages
 from nuclr_stream.wire import Abstained, End, SpikeBatch, UnitFlag

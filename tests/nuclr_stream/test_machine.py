@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nuclr_stream import machine
-from nuclr_stream.machine import MachineWatch
+from nuclr_stream.commands import machine
+from nuclr_stream.commands.machine import MachineWatch
 
 TICK_S = 0.01
 

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream import wire
-from nuclr_stream.cli import app
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Query, QueryError
+from nuclr_stream.commands.cli import app
+from nuclr_stream.commands.label import write_labels
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.label import write_labels
 from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nuclr_stream import screen
 from nuclr_stream.client.replay import Received
-from nuclr_stream.demo import macro_f1, summary, top_classes
+from nuclr_stream.commands import screen
+from nuclr_stream.commands.demo import macro_f1, summary, top_classes
+from nuclr_stream.commands.screen import Screen, headline
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.screen import Screen, headline
 from nuclr_stream.wire import Abstained, Predictions, UnitFlag
 from tests.nuclr_stream.conftest import said_in_process
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nuclr_stream.bench import run_bench
 from nuclr_stream.bundle.manifest import load_bundle
+from nuclr_stream.commands.bench import run_bench
 from nuclr_stream.inference.model import Model
 from offline_training.cli import main
 from offline_training.performance import write_performance
@@ -114,7 +114,7 @@ def test_machines_have_tables_of_their_own(speed: Path) -> None:
 def test_what_the_bench_says_today_makes_a_page(
     speed: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nuclr_stream.bench.input_throughput", lambda *_, **__: 1.0)
+    monkeypatch.setattr("nuclr_stream.commands.bench.input_throughput", lambda *_, **__: 1.0)
     model = Model(load_bundle(tiny_bundle), provider="cpu", threads=1)
     figures = json.loads(json.dumps(run_bench(model, units=12, steps=1)))
     page = page_of(speed, stream_12=figures)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.client.subscriber import Publisher, Query, Subscription
+from nuclr_stream.commands.machine import MachineWatch
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.inference.model import Model
-from nuclr_stream.machine import MachineWatch
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import recording_messages

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from nuclr_stream.client.replay import Received, replay
 from nuclr_stream.client.subscriber import Query
+from nuclr_stream.commands.screen import Screen
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.screen import Screen
 from nuclr_stream.wire import DaemonState, Predictions, StreamState
 
-RECORDING = Path(__file__).parent / "recordings" / "demo.npz"
+RECORDING = Path(__file__).parents[1] / "recordings" / "demo.npz"
 PLAY_S = 35.0
 """The recording is played so fast that it takes this long, if the machine can follow."""
 LIMIT_S = 75.0

@@ -139,7 +139,7 @@ def label(
     ] = None,
 ) -> None:
     """Label recordings in process, with what the daemon would have said."""
-    from nuclr_stream.label import write_labels
+    from nuclr_stream.commands.label import write_labels
     from nuclr_stream.placement.report import Reports
 
     model = _model(bundle, provider="auto", threads=threads)
@@ -176,7 +176,7 @@ def watch(
 ) -> None:
     """Show the units of a stream live; waits for the daemon when it is gone."""
     from nuclr_stream.client.subscriber import subscribe
-    from nuclr_stream.screen import Screen
+    from nuclr_stream.commands.screen import Screen
 
     seen = 0
     console = Console()
@@ -195,7 +195,7 @@ def demo(
     recording: Annotated[Path | None, typer.Option("--recording", help="Another one than the shipped (.npz).")] = None,
 ) -> None:
     """Show everything: a real daemon, a recording played into it, a live table, and how right it was."""
-    from nuclr_stream.demo import RECORDING, in_words, run_demo
+    from nuclr_stream.commands.demo import RECORDING, in_words, run_demo
 
     find_bundle(bundle)
     console = Console()
@@ -214,7 +214,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Nothing but the JSON line.")] = False,
 ) -> None:
     """Time this machine: input, and close of a window to prediction beside the bare encoder."""
-    from nuclr_stream.bench import run_bench
+    from nuclr_stream.commands.bench import run_bench
 
     model = _model(bundle, provider="auto", threads=threads)
     if not 1 <= units <= model.manifest.max_units:
@@ -232,7 +232,7 @@ def doctor(
     query_endpoint: Query = QUERY_ENDPOINT,
 ) -> None:
     """Say which port answers, what was seen and why nothing arrives. Exit 1 when something is wrong."""
-    from nuclr_stream.doctor import diagnose
+    from nuclr_stream.commands.doctor import diagnose
 
     findings = diagnose(data=data_endpoint, results=results_endpoint, query=query_endpoint)
     for finding in findings:

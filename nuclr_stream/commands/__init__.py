@@ -1,0 +1,1 @@
+"""The `nuclr-stream` commands, a file each."""
