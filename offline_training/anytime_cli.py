@@ -38,7 +38,7 @@ def anytime(
     """
     from offline_training.anytime import anytime_folds, anytime_fresh
     from offline_training.config import TrainConfig
-    from offline_training.splits import parse_split
+    from offline_training.data.splits import parse_split
 
     if config.is_dir():
         result = anytime_fresh(config, seeds=range(first_seed, first_seed + animals), units=units, out=out)

@@ -27,13 +27,13 @@ from offline_training.arms import Arm
 from offline_training.baselines.pooled import Pooled
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
+from offline_training.data.labels import class_subjects, task_labels
+from offline_training.data.splits import Fold, Split, UnitFold
 from offline_training.embedded_runs import embed_by_run
 from offline_training.examples import UnitFeatures, examples
-from offline_training.labels import class_subjects, task_labels
 from offline_training.predictions import SECONDS, Places, places, predictions, time_name
 from offline_training.pretrain import load_run, pretrain
 from offline_training.readout import Readout, fit_readout
-from offline_training.splits import Fold, Split, UnitFold
 
 INDUCTIVE = "inductive zero-shot"
 TRANSDUCTIVE = "transductive zero-shot"

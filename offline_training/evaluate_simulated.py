@@ -22,12 +22,12 @@ from nuclr_stream.windows.binning import Int64Array
 from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.data.labels import task_labels
 from offline_training.embed import embed_recording, through_torch
 from offline_training.evaluate import EvaluationError, encoder_facts, library_versions
 from offline_training.evaluate_experts import FUSED, Together
 from offline_training.examples import UnitFeatures, examples
 from offline_training.gathered import Gathered
-from offline_training.labels import task_labels
 from offline_training.predictions import Classifier as ProbabilisticClassifier
 from offline_training.predictions import predictions, time_name
 from offline_training.pretrain import load_run

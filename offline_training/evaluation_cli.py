@@ -34,9 +34,9 @@ def evaluate(
     """
     from offline_training.combine import combine
     from offline_training.config import TrainConfig
+    from offline_training.data.splits import parse_split
     from offline_training.evaluate import run_baselines, run_fold, run_with_encoder
     from offline_training.pretrain import load_run
-    from offline_training.splits import parse_split
 
     ready = config.is_dir()
     settings = load_run(config)[1] if ready else TrainConfig.load(config)
@@ -75,8 +75,8 @@ def peer(
     """Train and test a peer, a method to compare with, on the same folds; what is done already is not repeated."""
     from offline_training.combine import combine
     from offline_training.config import TrainConfig
+    from offline_training.data.splits import parse_split
     from offline_training.peers import run_peer
-    from offline_training.splits import parse_split
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)

@@ -31,8 +31,8 @@ def experts(
     """
     from offline_training.combine import combine
     from offline_training.config import TrainConfig
+    from offline_training.data.splits import parse_split
     from offline_training.evaluate_experts import pretrain_pairs, run_experts
-    from offline_training.splits import parse_split
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)

@@ -21,6 +21,8 @@ from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.data.labels import class_subjects, task_labels, transferable_classes
+from offline_training.data.splits import Fold, Split
 from offline_training.embedded_runs import embed_by_run
 from offline_training.evaluate import (
     INDUCTIVE,
@@ -30,13 +32,11 @@ from offline_training.evaluate import (
     window_spec,
 )
 from offline_training.examples import UnitFeatures, examples
-from offline_training.labels import class_subjects, task_labels, transferable_classes
 from offline_training.predictions import predictions
 from offline_training.pretrain import load_run
 from offline_training.readout import C_CANDIDATES, Readout, fit_readout
 from offline_training.regression import ReadoutError, fit_linear
 from offline_training.scores import macro_f1
-from offline_training.splits import Fold, Split
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 BASELINES = ("isi", "statistics")

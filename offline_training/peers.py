@@ -31,6 +31,8 @@ from offline_training.baselines.nemo import (
 )
 from offline_training.baselines.neuprint import NeuprintSettings, train_neuprint, unit_vectors
 from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.data.labels import task_labels
+from offline_training.data.splits import Fold, Split
 from offline_training.evaluate import (
     EvaluationError,
     checked,
@@ -42,10 +44,8 @@ from offline_training.evaluate import (
     window_spec,
     write_result,
 )
-from offline_training.labels import task_labels
 from offline_training.predictions import places
 from offline_training.pretrain import uses_bf16
-from offline_training.splits import Fold, Split
 
 Peer = Literal["lolcat", "nemo", "neuprint", "depth"]
 PEERS: tuple[Peer, ...] = get_args(Peer)

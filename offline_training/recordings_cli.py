@@ -10,8 +10,8 @@ import typer
 
 from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
-from offline_training.inspection import in_words, inspect_path
-from offline_training.membership import load_selected, recordings_of
+from offline_training.data.inspection import in_words, inspect_path
+from offline_training.data.membership import load_selected, recordings_of
 
 HELP = "Recordings: .npz, .nwb, torch_brain .h5, a Kilosort/phy folder, or a folder of any of these."
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array
+from offline_training.data.labels import task_labels
 from offline_training.embed import embed_recording, through_torch
 from offline_training.embedded_runs import embed_by_run
 from offline_training.examples import examples
@@ -27,7 +28,6 @@ from offline_training.expert_readouts import (
 )
 from offline_training.familiar import fit_familiarity
 from offline_training.gathered import Gathered
-from offline_training.labels import task_labels
 from offline_training.readout import Readout, ReadoutError, load_readouts, save_readouts
 from offline_training.runs import load_run
 

@@ -76,8 +76,8 @@ def label_efficiency(
 ) -> None:
     """Fit readouts on 1, 3, 10, 30 and 100 % of the labelled training units, on encoders that `evaluate` trained."""
     from offline_training.config import TrainConfig
+    from offline_training.data.splits import parse_split
     from offline_training.label_efficiency import label_efficiency as measure
-    from offline_training.splits import parse_split
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)
@@ -107,8 +107,8 @@ def _run_arms(
     hop_s: float | None,
 ) -> None:
     from offline_training.combine import combine
+    from offline_training.data.splits import parse_split
     from offline_training.evaluate import run_fold
-    from offline_training.splits import parse_split
 
     loaded = load_recordings(recordings, config)
     parsed = parse_split(split, config, loaded)

@@ -13,13 +13,13 @@ from offline_training.anytime import Points, anytime_folds, anytime_fresh
 from offline_training.anytime_figure import anytime_section
 from offline_training.anytime_population import NOT_ASKED, deal
 from offline_training.anytime_scores import Moment, Told, reliability, risk_coverage, scores, settling
+from offline_training.data.splits import parse_split
 from offline_training.evaluate import EvaluationError
 from offline_training.pretrain import pretrain
 from offline_training.readout import ReadoutError
 from offline_training.run_readouts import fit_readouts
 from offline_training.scores import NO_PREDICTION
 from offline_training.simulate import simulate
-from offline_training.splits import parse_split
 from tests.offline_training.tiny import CONFIG
 
 POINTS = Points(seconds=(2, 6, 12), sizes=(4, 12), sized_at=(6, 12), sized_recordings=1, drawn_at=(12,))

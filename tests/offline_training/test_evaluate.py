@@ -12,6 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from nuclr_stream.recordings.recording import Recording
 from offline_training import evaluate as evaluation
 from offline_training.combine import combine
+from offline_training.data.splits import Split, SplitError, parse_split
 from offline_training.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder
 from offline_training.evaluate_simulated import evaluate_simulated
 from offline_training.examples import Examples
@@ -26,7 +27,6 @@ from offline_training.scores import (
     precision_and_coverage,
 )
 from offline_training.simulate import simulate
-from offline_training.splits import Split, SplitError, parse_split
 from tests.offline_training.tiny import CONFIG, fold_file, three_folds
 
 

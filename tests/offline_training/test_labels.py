@@ -9,7 +9,7 @@ import pytest
 
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import UNLABELLED, TaskSettings
-from offline_training.labels import LabelError, class_subjects, task_labels, transferable_classes
+from offline_training.data.labels import LabelError, class_subjects, task_labels, transferable_classes
 
 REGION = TaskSettings(column="brain_region", classes={"STR": ("Str", "dStr"), "MC": ("M1",)})
 WIDTH = TaskSettings(column="peak_to_trough_ms", classes={"narrow": (0.0, 0.35), "broad": (0.45, 10.0)}, min_spikes=0)

@@ -17,7 +17,7 @@ from nuclr_stream.errors import BundleError, ConfigError, RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.config import RecordingSettings, TrainConfig
-from offline_training.membership import load_selected, observed_s, recordings_of, select_units
+from offline_training.data.membership import load_selected, observed_s, recordings_of, select_units
 from tests.conftest import tiny_contents
 
 

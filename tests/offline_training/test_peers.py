@@ -16,9 +16,9 @@ from offline_training.baselines.neuprint import NeuprintSettings
 from offline_training.cli import app
 from offline_training.combine import combine
 from offline_training.config import TrainConfig
+from offline_training.data.splits import parse_split
 from offline_training.evaluate import EvaluationError
 from offline_training.peers import PEERS, Peer, run_peer, score_neuprint
-from offline_training.splits import parse_split
 
 UNITS = 20
 SECONDS = 60

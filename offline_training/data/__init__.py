@@ -1,0 +1,1 @@
+"""Which unit has which label, which animals are held out, what a recording holds."""
