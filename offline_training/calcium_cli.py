@@ -19,7 +19,7 @@ def simulate_calcium(
     duration_s: Duration = 600.0,
 ) -> None:
     """Write labelled calcium traces (dF/F) of simulated animals."""
-    from offline_training.simulate_calcium import write_simulated_calcium
+    from offline_training.simulation.calcium import write_simulated_calcium
 
     paths = write_simulated_calcium(out, animals=animals, first_seed=first_seed, units=units, duration_s=duration_s)
     typer.echo(f"{len(paths)} recordings in {out}")

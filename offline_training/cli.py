@@ -43,7 +43,7 @@ def simulate(
     duration_s: Annotated[float, typer.Option(help="Length of each recording in seconds.")] = 600.0,
 ) -> None:
     """Write labelled populations of simulated animals."""
-    from offline_training.simulate import write_simulated
+    from offline_training.simulation.animals import write_simulated
 
     paths = write_simulated(
         out, animals=animals, first_seed=first_seed, recordings=sessions, units=units, duration_s=duration_s

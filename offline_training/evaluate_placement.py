@@ -27,7 +27,7 @@ from nuclr_stream.placement.regions import (
     pool_along_depth,
 )
 from nuclr_stream.placement.trajectory import Planned, agree
-from offline_training.simulated_probes import SimulatedProbe, draw_probe
+from offline_training.simulation.probes import SimulatedProbe, draw_probe
 
 Result = dict[str, Any]
 

@@ -33,8 +33,8 @@ from offline_training.predictions import predictions, time_name
 from offline_training.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, load_readouts
 from offline_training.scores import balanced_accuracy, macro_f1
-from offline_training.simulate import simulate
-from offline_training.simulate_calcium import simulate_calcium
+from offline_training.simulation.animals import simulate
+from offline_training.simulation.calcium import simulate_calcium
 
 SECONDS = (60.0, 300.0, None)
 SIMULATORS = {"spikes": simulate, "traces": simulate_calcium}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nuclr_stream.inference.model import Model
     from nuclr_stream.recordings.recording import Recording
     from nuclr_stream.wire import Predictions
-    from offline_training.simulated_probes import SimulatedProbe
+    from offline_training.simulation.probes import SimulatedProbe
 
 TASK = "brain_region"
 HOP_S = 10.0
@@ -73,9 +73,9 @@ def predictions_at(recording: Recording, model: Model, seconds: Sequence[float])
 
 def _probe(seed: int, model: Model, seconds: Sequence[float], runs: Path) -> SimulatedProbe:
     """A simulated animal as the bundle sees it, from `runs` where it is there already."""
-    from offline_training.simulate import simulate
-    from offline_training.simulated_biology import REGIONS_FROM_TIP
-    from offline_training.simulated_probes import SimulatedProbe, borders_of_animal
+    from offline_training.simulation.animals import simulate
+    from offline_training.simulation.biology import REGIONS_FROM_TIP
+    from offline_training.simulation.probes import SimulatedProbe, borders_of_animal
 
     times = "_".join(f"{s:g}" for s in seconds)
     path = runs / f"{model.bundle_id}_{seed}_{times}.npz"

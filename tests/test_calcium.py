@@ -31,7 +31,7 @@ from offline_training.embed import embed_recording, through_torch
 from offline_training.pretrain import pretrain
 from offline_training.run_readouts import fit_readouts
 from offline_training.runs import load_run
-from offline_training.simulate_calcium import simulate_calcium
+from offline_training.simulation.calcium import simulate_calcium
 from tests.nuclr_stream.conftest import assert_same, ended, make_recording, running, said_in_process, where
 
 FRAMES = 600

@@ -26,7 +26,7 @@ from offline_training.pretrain import load_run, pretrain
 from offline_training.readout import load_readouts
 from offline_training.regression import ReadoutError
 from offline_training.run_readouts import fit_readouts, recalibrate
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 from tests.nuclr_stream.conftest import running, where
 
 CONFIG = {

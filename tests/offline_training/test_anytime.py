@@ -19,7 +19,7 @@ from offline_training.pretrain import pretrain
 from offline_training.readout import ReadoutError
 from offline_training.run_readouts import fit_readouts
 from offline_training.scores import NO_PREDICTION
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG
 
 POINTS = Points(seconds=(2, 6, 12), sizes=(4, 12), sized_at=(6, 12), sized_recordings=1, drawn_at=(12,))

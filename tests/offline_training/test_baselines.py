@@ -12,7 +12,7 @@ from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec, rational
 from offline_training.baselines.pooled import NEIGHBOURS, Pooled, nearest
 from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 
 SPEC = WindowSpec(rational(50), bins_per_patch=25, patches=4, hop_bins=50)  # 2 s windows
 

@@ -26,7 +26,7 @@ from offline_training.scores import (
     macro_f1,
     precision_and_coverage,
 )
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG, fold_file, three_folds
 
 

@@ -22,9 +22,9 @@ from offline_training.evaluate_placement import (
     summary,
     table,
 )
-from offline_training.simulate import simulate
-from offline_training.simulated_biology import REGIONS_FROM_TIP
-from offline_training.simulated_probes import SimulatedProbe, borders_of_animal, draw_probe
+from offline_training.simulation.animals import simulate
+from offline_training.simulation.biology import REGIONS_FROM_TIP
+from offline_training.simulation.probes import SimulatedProbe, borders_of_animal, draw_probe
 
 RESULT = Path(__file__).parents[2] / "results" / "placement" / "placement.json"
 

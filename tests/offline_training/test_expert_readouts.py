@@ -24,7 +24,7 @@ from offline_training.gathered import FACTS, Gathered, slices
 from offline_training.pretrain import pretrain
 from offline_training.readout import ReadoutError, load_readouts, save_readouts
 from offline_training.run_readouts import fit_readouts, recalibrate
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 from tests.conftest import tiny_experts, tiny_readout
 from tests.nuclr_stream.streams import random_recording
 from tests.offline_training.tiny import CONFIG

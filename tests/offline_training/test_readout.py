@@ -16,7 +16,7 @@ from offline_training.pretrain import pretrain
 from offline_training.readout import C_CANDIDATES, ReadoutError, choose_c, fit_readout, load_readouts
 from offline_training.regression import fit_linear, out_of_fold
 from offline_training.run_readouts import fit_readouts
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 
 CLASSES = ("a", "b", "c")
 

@@ -27,7 +27,7 @@ from offline_training.report.files import ReportError
 from offline_training.report.outcomes import Outcome, outcomes
 from offline_training.report.style import MUTED, looks
 from offline_training.run_readouts import fit_readouts
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 
 CONFIG = {
     "name": "tiny <run>",

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nuclr_stream.recordings.recording import Recording
-from offline_training.simulate import (
+from offline_training.simulation.animals import (
     DEMO_SEED,
     EVALUATION_SEEDS,
     TRAINING_SEEDS,
@@ -21,7 +21,7 @@ from offline_training.simulate import (
     spike_train,
     write_simulated,
 )
-from offline_training.simulated_biology import CELL_TYPES, REGIONS, STEP_S, TYPE_PARAMETERS, brain_states
+from offline_training.simulation.biology import CELL_TYPES, REGIONS, STEP_S, TYPE_PARAMETERS, brain_states
 
 BIN_SAMPLES = 600  # 20 ms at 30 kHz
 

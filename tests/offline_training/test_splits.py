@@ -11,7 +11,7 @@ import pytest
 from nuclr_stream.recordings.recording import Recording, load_folder
 from offline_training.config import TrainConfig
 from offline_training.data.splits import SplitError, UnitFold, parse_split, unit_parts
-from offline_training.simulate import simulate
+from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from nuclr_stream.placement.regions import DepthUnits, Float64Array
 from nuclr_stream.windows.binning import BoolArray
-from offline_training.simulate import MERGED_FRACTION
-from offline_training.simulated_biology import REGIONS_FROM_TIP, draw_animal
+from offline_training.simulation.animals import MERGED_FRACTION
+from offline_training.simulation.biology import REGIONS_FROM_TIP, draw_animal
 
 REGIONS = tuple(f"R{i}" for i in range(8))
 THINNEST_UM = 200.0

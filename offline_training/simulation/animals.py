@@ -15,7 +15,7 @@ import numpy as np
 
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
-from offline_training.simulated_biology import (
+from offline_training.simulation.biology import (
     REGIONS,
     STATE_DEPTH,
     STEP_S,

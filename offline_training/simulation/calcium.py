@@ -18,8 +18,8 @@ from scipy.signal import lfilter
 
 from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
 from nuclr_stream.recordings.traces import TraceRecording
-from offline_training.simulate import LEAST_UNITS, SimulationError, fire, unit_columns
-from offline_training.simulated_biology import Animal, Rng, draw_animal
+from offline_training.simulation.animals import LEAST_UNITS, SimulationError, fire, unit_columns
+from offline_training.simulation.biology import Animal, Rng, draw_animal
 
 FRAME_RATE = Fraction(6250, 1459)
 """One frame every 0.23344 s."""
