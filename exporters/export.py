@@ -41,8 +41,8 @@ from nuclr_stream.bundle.manifest import (
 from nuclr_stream.features.mean_embedding import between_knots
 from nuclr_stream.prediction.out_of_distribution import Familiarity
 from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
-from offline_training.encoder import Encoder
 from offline_training.expert_readouts import task_part
+from offline_training.model.encoder import Encoder
 from offline_training.readout import Linear, Readout
 
 MAX_UNITS = 1024

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nuclr_stream.errors import NuclrStreamError
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 
 OPSET = 18
 IR_VERSION = 10

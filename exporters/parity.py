@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.graphs import ExportError, encoder_graph
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 
 MAX_ABS = 1e-4
 MIN_COSINE = 0.999999

@@ -24,7 +24,7 @@ from torch.profiler import profile
 
 from nuclr_stream.errors import ConfigError
 from offline_training.config import TrainConfig
-from offline_training.encoder import EncoderConfig
+from offline_training.model.encoder import EncoderConfig
 from offline_training.simulation.animals import simulate
 from offline_training.steps import Training, new_training, train_step, uses_bf16
 from offline_training.views import Views, ViewSampler

@@ -20,7 +20,7 @@ from nuclr_stream.features.isi import INTERVAL_BINS, Int32Array
 from nuclr_stream.features.mean_embedding import Evidence, evidence_n
 from nuclr_stream.recordings.recording import RecordedWindow, Recording, recorded_windows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 
 Encode = Callable[[Float32Array, BoolArray], Float32Array]
 """counts (N, U, T), mask (N, U) -> embeddings (N, U, D)."""

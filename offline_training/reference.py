@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
-from offline_training.encoder import LAYOUTS, Encoder, Layout, infer_config, load_layout
-from offline_training.loss import ContrastiveLoss, LossConfig, WithinView
+from offline_training.model.encoder import LAYOUTS, Encoder, Layout, infer_config, load_layout
+from offline_training.model.loss import ContrastiveLoss, LossConfig, WithinView
 
 EMBEDDING_BAR = 1e-5
 LOSS_BAR = 1e-5

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.config import TrainConfig
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 from offline_training.steps import Training, build_encoder
 
 LAST: dict[str, Any] = {"by": "last"}

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.config import TrainConfig
-from offline_training.encoder import LAYOUTS, Encoder, EncoderConfig, Layout, infer_config, load_layout
+from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, Layout, infer_config, load_layout
 from offline_training.runs import LAST, WEIGHTS, RunError, write_settings
 from offline_training.steps import build_encoder
 

@@ -19,8 +19,8 @@ from nuclr_stream.features.spike_statistics import STATISTICS
 from nuclr_stream.prediction.out_of_distribution import Familiar, Familiarity
 from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
-from offline_training.encoder import Encoder, EncoderConfig
 from offline_training.experts import Experts
+from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.readout import Readout
 from offline_training.regression import Linear
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from exporters.graphs import encoder_graph
-from offline_training.encoder import Encoder, EncoderConfig
+from offline_training.model.encoder import Encoder, EncoderConfig
 
 
 @pytest.fixture(scope="session")

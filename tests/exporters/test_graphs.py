@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from exporters.graphs import ExportError, readout_graph, require_symbolic_units
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 
 UNITS = ["units"]
 

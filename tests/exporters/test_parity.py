@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from exporters import parity
 from exporters.graphs import ExportError
 from exporters.parity import ParityReport, check_encoder, graph_embedder, random_cases, require_parity
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 
 GOOD = ParityReport(cases=200, max_units=64, max_abs=1e-4, min_cosine=0.999999, padding_max_abs=1e-4)
 

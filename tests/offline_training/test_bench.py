@@ -17,7 +17,7 @@ from offline_training import bench
 from offline_training.bench import run_bench
 from offline_training.cli import main
 from offline_training.config import TrainConfig
-from offline_training.encoder import Encoder, EncoderConfig
+from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.views import Views
 
 CONFIG = """

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offline_training.encoder import (
+from offline_training.model.encoder import (
     Attention,
     Dropout,
     Encoder,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from offline_training.loss import ContrastiveLoss, LossConfig, VicregLoss, build_loss
+from offline_training.model.loss import ContrastiveLoss, LossConfig, VicregLoss, build_loss
 
 DIM = 8
 

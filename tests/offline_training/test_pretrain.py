@@ -15,7 +15,7 @@ from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.recordings.recording import Recording
 from offline_training import pretrain as module
 from offline_training.config import TrainConfig
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 from offline_training.pretrain import pretrain
 from offline_training.progress import TrainingProgress
 from offline_training.runs import RunError, load_run

@@ -8,7 +8,7 @@ import torch
 
 from exporters.parity import graph_embedder
 from offline_training import reference
-from offline_training.encoder import Encoder
+from offline_training.model.encoder import Encoder
 from offline_training.reference import Embed, ReferenceFileError, ReferenceReport, check_reference
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "reference_vectors"

@@ -13,8 +13,8 @@ from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.data.labels import LabelError
 from offline_training.data.splits import Fold, Split
-from offline_training.encoder import Encoder
 from offline_training.evaluate import EvaluationError, encoder_facts, run_with_encoder
+from offline_training.model.encoder import Encoder
 from offline_training.pretrain import pretrain
 from offline_training.runs import load_run
 from offline_training.selection import Validation, without_validation
