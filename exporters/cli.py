@@ -74,7 +74,7 @@ def import_checkpoint(
     """Turn published weights into safetensors and a bundle without readouts; `nuclr-train readout` adds those."""
     from exporters.export import write_bundle
     from offline_training.config import TrainConfig
-    from offline_training.weights import import_weights, read_checkpoint, write_imported
+    from offline_training.pretraining.weights import import_weights, read_checkpoint, write_imported
 
     settings = TrainConfig.load(config) if config else TrainConfig.parse(_PUBLISHED_SPIKES)
     settings = settings.model_copy(update={"name": name or settings.name})
@@ -118,7 +118,7 @@ def _contents(
     from exporters.export import Contents
     from nuclr_stream.bundle.manifest import MembershipPart, TrainedOn
     from offline_training.config import RecordingSettings
-    from offline_training.runs import load_run
+    from offline_training.pretraining.runs import load_run
 
     encoder, config, info = load_run(run)
     settings, description = config.model_dump(mode="json", exclude_none=True), config.kind or config.name

@@ -30,8 +30,8 @@ from offline_training.evaluate_experts import fit_fold, gather
 from offline_training.evaluate_simulated import SIMULATORS, require_fresh
 from offline_training.gathered import Gathered
 from offline_training.predictions import places
+from offline_training.pretraining.runs import load_run
 from offline_training.readout import ReadoutError, load_readouts
-from offline_training.runs import load_run
 
 Result = dict[str, Any]
 Voices = Mapping[str, Mapping[str, Voice]]

@@ -25,9 +25,9 @@ from torch.profiler import profile
 from nuclr_stream.errors import ConfigError
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import EncoderConfig
+from offline_training.pretraining.steps import Training, new_training, train_step, uses_bf16
+from offline_training.pretraining.views import Views, ViewSampler
 from offline_training.simulation.animals import simulate
-from offline_training.steps import Training, new_training, train_step, uses_bf16
-from offline_training.views import Views, ViewSampler
 
 SEEDS, UNITS, SHORTEST_S = (1000, 1001, 1002), 120, 60.0
 WARM_UP_STEPS = 3

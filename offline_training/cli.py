@@ -64,9 +64,9 @@ def pretrain(
 ) -> None:
     """Train an encoder without labels. Ctrl-C saves and ends; --resume goes on with the very next step."""
     from offline_training.config import TrainConfig
-    from offline_training.distributed import is_first
-    from offline_training.pretrain import load_run
-    from offline_training.pretrain import pretrain as train
+    from offline_training.pretraining.distributed import is_first
+    from offline_training.pretraining.pretrain import load_run
+    from offline_training.pretraining.pretrain import pretrain as train
 
     settings = TrainConfig.load(config)
     if seed is not None:
@@ -90,7 +90,7 @@ def readout(
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows; one window if not given.")] = None,
 ) -> None:
     """Fit one readout per task of the run on labelled recordings and store them with the run."""
-    from offline_training.pretrain import load_run
+    from offline_training.pretraining.pretrain import load_run
     from offline_training.run_readouts import fit_readouts
 
     loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
@@ -106,7 +106,7 @@ def recalibrate(
     seed: Annotated[int, typer.Option(help="Take the folds of this seed.")] = 0,
 ) -> None:
     """Calibrate the readouts of a run on animals that neither the fold's encoder nor its readouts had seen."""
-    from offline_training.pretrain import load_run
+    from offline_training.pretraining.pretrain import load_run
     from offline_training.run_readouts import recalibrate as calibrate_on_folds
 
     found = sorted(folds.glob(f"fold_*_seed{seed}"))

@@ -32,7 +32,7 @@ from offline_training.data.splits import Fold, Split, UnitFold
 from offline_training.embedded_runs import embed_by_run
 from offline_training.examples import UnitFeatures, examples
 from offline_training.predictions import SECONDS, Places, places, predictions, time_name
-from offline_training.pretrain import load_run, pretrain
+from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readout import Readout, fit_readout
 
 INDUCTIVE = "inductive zero-shot"

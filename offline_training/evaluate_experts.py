@@ -42,8 +42,8 @@ from offline_training.expert_readouts import Classifier, Unseen, fit_experts, re
 from offline_training.experts import Experts
 from offline_training.gathered import Gathered
 from offline_training.predictions import SECONDS, places, predictions, time_name
+from offline_training.pretraining.runs import load_run
 from offline_training.readout import Readout
-from offline_training.runs import load_run
 
 FUSED = "experts"
 """Name of the row of all experts together."""

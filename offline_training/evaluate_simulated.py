@@ -30,7 +30,7 @@ from offline_training.examples import UnitFeatures, examples
 from offline_training.gathered import Gathered
 from offline_training.predictions import Classifier as ProbabilisticClassifier
 from offline_training.predictions import predictions, time_name
-from offline_training.pretrain import load_run
+from offline_training.pretraining.pretrain import load_run
 from offline_training.readout import Readout, fit_readout, load_readouts
 from offline_training.scores import balanced_accuracy, macro_f1
 from offline_training.simulation.animals import simulate

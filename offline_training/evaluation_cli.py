@@ -36,7 +36,7 @@ def evaluate(
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
     from offline_training.evaluate import run_baselines, run_fold, run_with_encoder
-    from offline_training.pretrain import load_run
+    from offline_training.pretraining.pretrain import load_run
 
     ready = config.is_dir()
     settings = load_run(config)[1] if ready else TrainConfig.load(config)
@@ -103,7 +103,7 @@ def evaluate_simulated(
 ) -> None:
     """Score a run on simulated animals that nothing was trained on, beside readouts of mean rate and ISI histogram."""
     from offline_training.evaluate_simulated import evaluate_simulated as evaluate_fresh
-    from offline_training.pretrain import load_run
+    from offline_training.pretraining.pretrain import load_run
 
     result = evaluate_fresh(
         run,

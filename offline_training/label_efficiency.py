@@ -33,7 +33,7 @@ from offline_training.evaluate import (
 )
 from offline_training.examples import UnitFeatures, examples
 from offline_training.predictions import predictions
-from offline_training.pretrain import load_run
+from offline_training.pretraining.pretrain import load_run
 from offline_training.readout import C_CANDIDATES, Readout, fit_readout
 from offline_training.regression import ReadoutError, fit_linear
 from offline_training.scores import macro_f1

@@ -45,7 +45,7 @@ from offline_training.evaluate import (
     write_result,
 )
 from offline_training.predictions import places
-from offline_training.pretrain import uses_bf16
+from offline_training.pretraining.pretrain import uses_bf16
 
 Peer = Literal["lolcat", "nemo", "neuprint", "depth"]
 PEERS: tuple[Peer, ...] = get_args(Peer)

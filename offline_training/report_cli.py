@@ -17,7 +17,7 @@ def submission(
     out: Annotated[Path, typer.Option("--out", help="Folder for the prediction files.")],
 ) -> None:
     """Write BrainWideBench prediction files, one a run, for single units and for units pooled along depth."""
-    from offline_training.pretrain import load_run
+    from offline_training.pretraining.pretrain import load_run
     from offline_training.submission import write_submission
 
     loaded = load_recordings(recordings, load_run(runs[0])[1])
@@ -33,7 +33,7 @@ def report(
     projection: Annotated[str, typer.Option(help="pca, or umap where umap-learn is installed.")] = "pca",
 ) -> None:
     """Write one HTML page with all figures inside: losses, embeddings, confusion, scores and curves."""
-    from offline_training.pretrain import load_run
+    from offline_training.pretraining.pretrain import load_run
     from offline_training.report import write_report
 
     loaded = load_recordings(recordings, load_run(run)[1]) if recordings is not None else []

@@ -28,8 +28,8 @@ from offline_training.expert_readouts import (
 )
 from offline_training.familiar import fit_familiarity
 from offline_training.gathered import Gathered
+from offline_training.pretraining.runs import load_run
 from offline_training.readout import Readout, ReadoutError, load_readouts, save_readouts
-from offline_training.runs import load_run
 
 FAMILIARITY = "familiarity.npz"
 

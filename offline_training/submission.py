@@ -19,7 +19,7 @@ from nuclr_stream.placement.regions import DepthUnits, pool_along_depth
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.embed import embed_recording, through_torch
-from offline_training.pretrain import load_run
+from offline_training.pretraining.pretrain import load_run
 from offline_training.readout import Readout, load_readouts
 
 FORMAT_VERSION = "0.1.0"

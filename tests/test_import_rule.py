@@ -103,7 +103,7 @@ def test_the_rule_notices_what_it_forbids() -> None:
     export = ROOT / "exporters" / "export.py"
     assert refusal(labeler, "torch") and refusal(labeler, "zmq") and refusal(labeler, "onnxruntime")
     assert refusal(evaluate, "nuclr_stream.stream.labeler") and refusal(evaluate, "exporters.export")
-    assert refusal(export, "offline_training.pretrain") and refusal(export, "nuclr_stream.inference.model")
+    assert refusal(export, "offline_training.pretraining.pretrain") and refusal(export, "nuclr_stream.inference.model")
     assert not refusal(export, "nuclr_stream.bundle.manifest") and not refusal(
         ROOT / "exporters" / "cli.py", "nuclr_stream.wire"
     )

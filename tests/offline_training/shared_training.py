@@ -13,10 +13,10 @@ import torch
 
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
-from offline_training.distributed import Processes, join
-from offline_training.pretrain import pretrain
-from offline_training.steps import backward, new_training
-from offline_training.views import Views, ViewSampler
+from offline_training.pretraining.distributed import Processes, join
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.pretraining.steps import backward, new_training
+from offline_training.pretraining.views import Views, ViewSampler
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 FP32 = torch.autocast("cpu", enabled=False)

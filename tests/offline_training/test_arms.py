@@ -13,7 +13,7 @@ from nuclr_stream.recordings.recording import Recording
 from offline_training.arms import ablations, scaling
 from offline_training.cli import app
 from offline_training.label_efficiency import SHARES, drawn
-from offline_training.pretrain import load_run
+from offline_training.pretraining.pretrain import load_run
 from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG, CONFIG_TOML
 

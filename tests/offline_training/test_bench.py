@@ -18,7 +18,7 @@ from offline_training.bench import run_bench
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder, EncoderConfig
-from offline_training.views import Views
+from offline_training.pretraining.views import Views
 
 CONFIG = """
 name = "tiny"

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.errors import ConfigError
-from offline_training import pretrain as module
-from offline_training.distributed import Processes, is_first, join
-from offline_training.pretrain import pretrain
-from offline_training.runs import load_run
-from offline_training.views import ViewSampler
+from offline_training.pretraining import pretrain as module
+from offline_training.pretraining.distributed import Processes, is_first, join
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.views import ViewSampler
 from tests.offline_training.shared_training import STEPS, animals, config_of, gradients
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from offline_training.examples import Examples, examples
 from offline_training.expert_readouts import Classifier, Unseen, fit_experts, resting_on, say_unseen, typical_scatter
 from offline_training.familiar import fit_familiarity
 from offline_training.gathered import FACTS, Gathered, slices
-from offline_training.pretrain import pretrain
+from offline_training.pretraining.pretrain import pretrain
 from offline_training.readout import ReadoutError, load_readouts, save_readouts
 from offline_training.run_readouts import fit_readouts, recalibrate
 from offline_training.simulation.animals import simulate

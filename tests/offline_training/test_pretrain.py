@@ -13,14 +13,14 @@ from rich.console import Console
 
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.recordings.recording import Recording
-from offline_training import pretrain as module
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder
-from offline_training.pretrain import pretrain
-from offline_training.progress import TrainingProgress
-from offline_training.runs import RunError, load_run
-from offline_training.steps import build_optimiser, learning_rate, new_training
-from offline_training.views import Views, ViewSampler
+from offline_training.pretraining import pretrain as module
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.pretraining.progress import TrainingProgress
+from offline_training.pretraining.runs import RunError, load_run
+from offline_training.pretraining.steps import build_optimiser, learning_rate, new_training
+from offline_training.pretraining.views import Views, ViewSampler
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 

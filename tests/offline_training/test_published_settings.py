@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from offline_training.config import TrainConfig
-from offline_training.steps import build_encoder, learning_rate, new_training
+from offline_training.pretraining.steps import build_encoder, learning_rate, new_training
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SIZES = {

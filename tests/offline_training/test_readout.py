@@ -12,7 +12,7 @@ from offline_training import regression
 from offline_training.calibration import abstention_threshold, calibrate, fit_temperature, nearest_knot
 from offline_training.config import TrainConfig
 from offline_training.examples import WHOLE, Examples, examples
-from offline_training.pretrain import pretrain
+from offline_training.pretraining.pretrain import pretrain
 from offline_training.readout import C_CANDIDATES, ReadoutError, choose_c, fit_readout, load_readouts
 from offline_training.regression import fit_linear, out_of_fold
 from offline_training.run_readouts import fit_readouts

@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from nuclr_stream.errors import ConfigError
 from offline_training.cli import main
 from offline_training.config import TrainConfig
-from offline_training.pretrain import pretrain
+from offline_training.pretraining.pretrain import pretrain
 from offline_training.report import write_report
 from offline_training.report.curves import scaling_curve
 from offline_training.report.embeddings import NAMED, OTHERS, UNNAMED, named

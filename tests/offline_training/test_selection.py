@@ -15,10 +15,10 @@ from offline_training.data.labels import LabelError
 from offline_training.data.splits import Fold, Split
 from offline_training.evaluate import EvaluationError, encoder_facts, run_with_encoder
 from offline_training.model.encoder import Encoder
-from offline_training.pretrain import pretrain
-from offline_training.runs import load_run
-from offline_training.selection import Validation, without_validation
-from offline_training.steps import build_encoder
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.selection import Validation, without_validation
+from offline_training.pretraining.steps import build_encoder
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 SUBJECTS = ("a", "b", "c")

@@ -18,7 +18,7 @@ from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recordings.recording import Recording
 from offline_training.cli import main
 from offline_training.config import TrainConfig
-from offline_training.pretrain import pretrain
+from offline_training.pretraining.pretrain import pretrain
 from offline_training.readout import Readout, save_readouts
 from offline_training.regression import Linear
 from offline_training.scores import macro_f1

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from offline_training import weights as module
 from offline_training.config import TrainConfig
 from offline_training.data.splits import Fold, Split
 from offline_training.evaluate import EvaluationError, run_with_encoder
-from offline_training.runs import RunError, load_run
-from offline_training.weights import Proof, WeightsError, import_weights, read_checkpoint, write_imported
+from offline_training.pretraining import weights as module
+from offline_training.pretraining.runs import RunError, load_run
+from offline_training.pretraining.weights import Proof, WeightsError, import_weights, read_checkpoint, write_imported
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of
 

@@ -28,8 +28,8 @@ from torch import Tensor
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, Layout, infer_config, load_layout
-from offline_training.runs import LAST, WEIGHTS, RunError, write_settings
-from offline_training.steps import build_encoder
+from offline_training.pretraining.runs import LAST, WEIGHTS, RunError, write_settings
+from offline_training.pretraining.steps import build_encoder
 
 REFERENCE_BAR = 1e-4
 """Largest difference from embeddings that the authors' code computed, on another machine and in another order."""

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from offline_training.config import TrainConfig
-from offline_training.distributed import NOTHING, Processes, Share
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.model.loss import LossConfig, LossTerms, build_loss
-from offline_training.views import Views
+from offline_training.pretraining.distributed import NOTHING, Processes, Share
+from offline_training.pretraining.views import Views
 
 ALONE = Processes()
 

@@ -18,9 +18,9 @@ from offline_training.data.labels import task_labels
 from offline_training.embed import embed_recording, through_torch
 from offline_training.examples import WHOLE, examples
 from offline_training.model.encoder import Encoder
+from offline_training.pretraining.steps import Training
 from offline_training.regression import fit_linear
 from offline_training.scores import macro_f1
-from offline_training.steps import Training
 
 PUBLISHED_C = 1.0
 

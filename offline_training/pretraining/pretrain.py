@@ -1,7 +1,7 @@
 """Train an encoder on pairs of views, from nothing or from a checkpoint. Read `pretrain` top to bottom.
 
-One process trains on one device; torchrun makes several share every batch, see `offline_training.distributed`, and then
-the first of them keeps the run directory, see `offline_training.runs`.
+One process trains on one device; torchrun makes several share every batch, see `offline_training.pretraining.distributed`, and then
+the first of them keeps the run directory, see `offline_training.pretraining.runs`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
-from offline_training.distributed import Processes, join
-from offline_training.loader import batches
-from offline_training.progress import TrainingProgress
-from offline_training.runs import LAST, close_run, load_run, open_run, resume_run
-from offline_training.selection import Validation, without_validation
-from offline_training.steps import Training, learning_rate, new_training, train_step, uses_bf16
-from offline_training.views import ViewSampler
+from offline_training.pretraining.distributed import Processes, join
+from offline_training.pretraining.loader import batches
+from offline_training.pretraining.progress import TrainingProgress
+from offline_training.pretraining.runs import LAST, close_run, load_run, open_run, resume_run
+from offline_training.pretraining.selection import Validation, without_validation
+from offline_training.pretraining.steps import Training, learning_rate, new_training, train_step, uses_bf16
+from offline_training.pretraining.views import ViewSampler
 
 __all__ = ["load_run", "pretrain"]
 

@@ -2,7 +2,7 @@
 
 config.json (the settings), run.json (what was trained on, where, how fast, and which checkpoint counts), metrics.jsonl
 (one line a step), checkpoint.pt (weights, optimiser and random state) and TensorBoard's event files. Weights that came
-from elsewhere have encoder.safetensors in place of a checkpoint, see `offline_training.weights`.
+from elsewhere have encoder.safetensors in place of a checkpoint, see `offline_training.pretraining.weights`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder
-from offline_training.steps import Training, build_encoder
+from offline_training.pretraining.steps import Training, build_encoder
 
 LAST: dict[str, Any] = {"by": "last"}
 """Which checkpoint counts where no validation animals choose one."""

@@ -7,7 +7,7 @@ from collections.abc import Generator
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from offline_training.views import Views, ViewSampler
+from offline_training.pretraining.views import Views, ViewSampler
 
 
 class _Steps(Dataset[Views | None]):
