@@ -14,7 +14,7 @@ from nuclr_stream.errors import NuclrStreamError
 if TYPE_CHECKING:
     from exporters.export import Contents
     from nuclr_stream.prediction.out_of_distribution import Familiarity
-    from offline_training.readout import Readout
+    from offline_training.readouts.readout import Readout
 
 _PUBLISHED_SPIKES: dict[str, Any] = {"name": "imported", "kind": "published weights", "training": {"steps": 1}}
 """The defaults of a config are the published window and rules; steps are asked for and say nothing here."""
@@ -42,7 +42,7 @@ def bundle(
     """Export encoder and readouts, with parity checked; nothing is written when a graph differs from its model."""
     from exporters.export import write_bundle
     from exporters.figures import read_evaluation
-    from offline_training.readout import load_readouts
+    from offline_training.readouts.readout import load_readouts
 
     figures = read_evaluation(evaluation) if evaluation else {}
     readouts = load_readouts(run)

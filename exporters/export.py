@@ -41,9 +41,9 @@ from nuclr_stream.bundle.manifest import (
 from nuclr_stream.features.mean_embedding import between_knots
 from nuclr_stream.prediction.out_of_distribution import Familiarity
 from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
-from offline_training.expert_readouts import task_part
 from offline_training.model.encoder import Encoder
-from offline_training.readout import Linear, Readout
+from offline_training.readouts.expert_readouts import task_part
+from offline_training.readouts.readout import Linear, Readout
 
 MAX_UNITS = 1024
 """Active units that an exported encoder is checked for, and that the daemon may therefore give it."""

@@ -17,9 +17,9 @@ from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array, WindowRules, WindowSpec
 from offline_training.anytime_voices import Heard
 from offline_training.data.membership import only_units
-from offline_training.embed import Encode, embed_recording
-from offline_training.gathered import Gathered
 from offline_training.predictions import places
+from offline_training.readouts.embed import Encode, embed_recording
+from offline_training.readouts.feature_source import Gathered
 
 SEED = 0
 NOT_ASKED = -1

@@ -16,13 +16,13 @@ from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.anytime_scores import FloatArray, Told
 from offline_training.config import UNLABELLED
-from offline_training.embed import Embedded
 from offline_training.evaluate_experts import FUSED, ROWS
-from offline_training.expert_readouts import Classifier, seen_of
-from offline_training.experts import Experts
-from offline_training.gathered import Gathered
 from offline_training.predictions import Places, joined_along_depth
-from offline_training.readout import Readout
+from offline_training.readouts.embed import Embedded
+from offline_training.readouts.expert_readouts import Classifier, seen_of
+from offline_training.readouts.experts import Experts
+from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.readout import Readout
 
 WAYS = ("single", "multi")
 """Units by themselves, and joined with their neighbours along depth."""

@@ -91,7 +91,7 @@ def readout(
 ) -> None:
     """Fit one readout per task of the run on labelled recordings and store them with the run."""
     from offline_training.pretraining.pretrain import load_run
-    from offline_training.run_readouts import fit_readouts
+    from offline_training.readouts.run_readouts import fit_readouts
 
     loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
     for task, fitted in fit_readouts(run, loaded, hop_s=hop_s).items():
@@ -107,7 +107,7 @@ def recalibrate(
 ) -> None:
     """Calibrate the readouts of a run on animals that neither the fold's encoder nor its readouts had seen."""
     from offline_training.pretraining.pretrain import load_run
-    from offline_training.run_readouts import recalibrate as calibrate_on_folds
+    from offline_training.readouts.run_readouts import recalibrate as calibrate_on_folds
 
     found = sorted(folds.glob(f"fold_*_seed{seed}"))
     loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])

@@ -29,11 +29,11 @@ from offline_training.baselines.single_unit import isi_steps, rate_steps, statis
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels
 from offline_training.data.splits import Fold, Split, UnitFold
-from offline_training.embedded_runs import embed_by_run
-from offline_training.examples import UnitFeatures, examples
 from offline_training.predictions import SECONDS, Places, places, predictions, time_name
 from offline_training.pretraining.pretrain import load_run, pretrain
-from offline_training.readout import Readout, fit_readout
+from offline_training.readouts.embedded_runs import embed_by_run
+from offline_training.readouts.examples import UnitFeatures, examples
+from offline_training.readouts.readout import Readout, fit_readout
 
 INDUCTIVE = "inductive zero-shot"
 TRANSDUCTIVE = "transductive zero-shot"

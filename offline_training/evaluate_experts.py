@@ -23,7 +23,6 @@ from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels
 from offline_training.data.splits import Fold, Split
-from offline_training.embedded_runs import embed_by_run, trained_on
 from offline_training.evaluate import (
     EvaluationError,
     checked,
@@ -37,13 +36,21 @@ from offline_training.evaluate import (
     window_spec,
     write_result,
 )
-from offline_training.examples import examples
-from offline_training.expert_readouts import Classifier, Unseen, fit_experts, resting_on, say_unseen, typical_scatter
-from offline_training.experts import Experts
-from offline_training.gathered import Gathered
 from offline_training.predictions import SECONDS, places, predictions, time_name
 from offline_training.pretraining.runs import load_run
-from offline_training.readout import Readout
+from offline_training.readouts.embedded_runs import embed_by_run, trained_on
+from offline_training.readouts.examples import examples
+from offline_training.readouts.expert_readouts import (
+    Classifier,
+    Unseen,
+    fit_experts,
+    resting_on,
+    say_unseen,
+    typical_scatter,
+)
+from offline_training.readouts.experts import Experts
+from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.readout import Readout
 
 FUSED = "experts"
 """Name of the row of all experts together."""

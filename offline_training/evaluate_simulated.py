@@ -23,15 +23,15 @@ from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
-from offline_training.embed import embed_recording, through_torch
 from offline_training.evaluate import EvaluationError, encoder_facts, library_versions
 from offline_training.evaluate_experts import FUSED, Together
-from offline_training.examples import UnitFeatures, examples
-from offline_training.gathered import Gathered
 from offline_training.predictions import Classifier as ProbabilisticClassifier
 from offline_training.predictions import predictions, time_name
 from offline_training.pretraining.pretrain import load_run
-from offline_training.readout import Readout, fit_readout, load_readouts
+from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.examples import UnitFeatures, examples
+from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.readout import Readout, fit_readout, load_readouts
 from offline_training.scores import balanced_accuracy, macro_f1
 from offline_training.simulation.animals import simulate
 from offline_training.simulation.calcium import simulate_calcium

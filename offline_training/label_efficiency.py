@@ -23,7 +23,6 @@ from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels, transferable_classes
 from offline_training.data.splits import Fold, Split
-from offline_training.embedded_runs import embed_by_run
 from offline_training.evaluate import (
     INDUCTIVE,
     EvaluationError,
@@ -31,11 +30,12 @@ from offline_training.evaluate import (
     library_versions,
     window_spec,
 )
-from offline_training.examples import UnitFeatures, examples
 from offline_training.predictions import predictions
 from offline_training.pretraining.pretrain import load_run
-from offline_training.readout import C_CANDIDATES, Readout, fit_readout
-from offline_training.regression import ReadoutError, fit_linear
+from offline_training.readouts.embedded_runs import embed_by_run
+from offline_training.readouts.examples import UnitFeatures, examples
+from offline_training.readouts.readout import C_CANDIDATES, Readout, fit_readout
+from offline_training.readouts.regression import ReadoutError, fit_linear
 from offline_training.scores import macro_f1
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)

@@ -18,7 +18,7 @@ from nuclr_stream.placement.regions import UNKNOWN_SHANK, DepthUnits, pool_along
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED
-from offline_training.examples import UnitFeatures
+from offline_training.readouts.examples import UnitFeatures
 from offline_training.scores import NO_PREDICTION
 
 SECONDS: tuple[float | None, ...] = (10.0, 60.0, 300.0, None)

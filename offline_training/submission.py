@@ -18,9 +18,9 @@ from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.placement.regions import DepthUnits, pool_along_depth
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
-from offline_training.embed import embed_recording, through_torch
 from offline_training.pretraining.pretrain import load_run
-from offline_training.readout import Readout, load_readouts
+from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.readout import Readout, load_readouts
 
 FORMAT_VERSION = "0.1.0"
 """Release of ibl-bwb-eval whose files these are."""

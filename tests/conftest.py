@@ -19,10 +19,10 @@ from nuclr_stream.features.spike_statistics import STATISTICS
 from nuclr_stream.prediction.out_of_distribution import Familiar, Familiarity
 from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
-from offline_training.experts import Experts
 from offline_training.model.encoder import Encoder, EncoderConfig
-from offline_training.readout import Readout
-from offline_training.regression import Linear
+from offline_training.readouts.experts import Experts
+from offline_training.readouts.readout import Readout
+from offline_training.readouts.regression import Linear
 
 # The same examples in every run of `make test`; `make test-slow` searches freely, with more of them.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

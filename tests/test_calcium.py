@@ -27,10 +27,10 @@ from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.wire import Predictions
 from offline_training.config import TrainConfig
-from offline_training.embed import embed_recording, through_torch
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.runs import load_run
-from offline_training.run_readouts import fit_readouts
+from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.calcium import simulate_calcium
 from tests.nuclr_stream.conftest import assert_same, ended, make_recording, running, said_in_process, where
 

@@ -21,11 +21,11 @@ from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import recording_messages
 from offline_training.config import TrainConfig
-from offline_training.embed import embed_recording, one_by_one, through_torch
 from offline_training.pretraining.pretrain import load_run, pretrain
-from offline_training.readout import load_readouts
-from offline_training.regression import ReadoutError
-from offline_training.run_readouts import fit_readouts, recalibrate
+from offline_training.readouts.embed import embed_recording, one_by_one, through_torch
+from offline_training.readouts.readout import load_readouts
+from offline_training.readouts.regression import ReadoutError
+from offline_training.readouts.run_readouts import fit_readouts, recalibrate
 from offline_training.simulation.animals import simulate
 from tests.nuclr_stream.conftest import running, where
 

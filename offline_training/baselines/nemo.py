@@ -25,7 +25,7 @@ from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.baselines.rate_autocorrelogram import rate_autocorrelograms
 from offline_training.baselines.single_unit import CountedSteps, rate_steps
 from offline_training.config import TaskSettings
-from offline_training.regression import ReadoutError
+from offline_training.readouts.regression import ReadoutError
 
 WAVEFORM = "waveform_uv"
 WAVEFORM_COLUMNS = (WAVEFORM, "peak_to_trough_ms", "amplitude_uv")

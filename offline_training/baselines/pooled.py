@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Grid
-from offline_training.examples import UnitFeatures
+from offline_training.readouts.examples import UnitFeatures
 
 NEIGHBOURS = 10
 

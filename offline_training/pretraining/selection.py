@@ -15,11 +15,11 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
-from offline_training.embed import embed_recording, through_torch
-from offline_training.examples import WHOLE, examples
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining.steps import Training
-from offline_training.regression import fit_linear
+from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.examples import WHOLE, examples
+from offline_training.readouts.regression import fit_linear
 from offline_training.scores import macro_f1
 
 PUBLISHED_C = 1.0

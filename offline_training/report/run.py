@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from offline_training.readout import Readout, load_readouts
-from offline_training.regression import ReadoutError
+from offline_training.readouts.readout import Readout, load_readouts
+from offline_training.readouts.regression import ReadoutError
 from offline_training.report.files import ReportError, read_json
 from offline_training.report.page import Missing, Part, Picture, Section, Table
 from offline_training.report.style import GREY, MUTED, panels

@@ -15,9 +15,9 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.embed import embed_recording, through_torch
 from offline_training.evaluate import encoder_facts, library_versions
 from offline_training.pretraining.pretrain import load_run, pretrain
+from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.reproduce.archive import Archive, ArchiveError
 from offline_training.reproduce.protocol import LabelledUnits, score
 from offline_training.reproduce.published import INDUCTIVE, METHODS, PUBLISHED

@@ -25,7 +25,7 @@ from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.windows.binning import WindowSpec
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder
-from offline_training.readout import save_readouts
+from offline_training.readouts.readout import save_readouts
 from tests.conftest import tiny_contents
 
 SUMMARY = {

@@ -19,7 +19,7 @@ from nuclr_stream.commands.label import write_labels
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Grid
-from offline_training.run_readouts import fit_readouts
+from offline_training.readouts.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of
 

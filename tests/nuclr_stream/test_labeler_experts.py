@@ -15,7 +15,7 @@ from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.wire import Abstained, UnitAction, UnitFlag
-from offline_training.embed import embed_recording, one_by_one
+from offline_training.readouts.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import Source, random_recording
 
 

@@ -18,7 +18,7 @@ from nuclr_stream.recordings.recording import recorded_windows
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
-from offline_training.embed import embed_recording, one_by_one
+from offline_training.readouts.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import random_recording
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 50)

@@ -16,8 +16,8 @@ from offline_training.anytime_scores import Moment, Told, reliability, risk_cove
 from offline_training.data.splits import parse_split
 from offline_training.evaluate import EvaluationError
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.readout import ReadoutError
-from offline_training.run_readouts import fit_readouts
+from offline_training.readouts.readout import ReadoutError
+from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.scores import NO_PREDICTION
 from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG

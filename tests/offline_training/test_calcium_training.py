@@ -19,7 +19,7 @@ from offline_training.evaluate_simulated import evaluate_simulated
 from offline_training.normaliser_distance import distance_section, normaliser_distance
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.views import ViewSampler, bin_recording
-from offline_training.run_readouts import fit_readouts
+from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.animals import SimulationError, simulate
 from offline_training.simulation.calcium import FRAME_RATE, _transients, image, simulate_calcium
 from tests.nuclr_stream.test_traces import trace_recording

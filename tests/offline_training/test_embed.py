@@ -13,8 +13,8 @@ from exporters.graphs import encoder_graph
 from nuclr_stream.features.mean_embedding import Evidence
 from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
-from offline_training.embed import Embedded, embed_recording, one_by_one, through_torch
 from offline_training.model.encoder import Encoder, EncoderConfig
+from offline_training.readouts.embed import Embedded, embed_recording, one_by_one, through_torch
 from offline_training.simulation.animals import simulate
 
 SPEC = WindowSpec(rational(50), bins_per_patch=25, patches=4, hop_bins=50)  # 2 s windows, 1 s hop

@@ -15,10 +15,10 @@ from offline_training.combine import combine
 from offline_training.data.splits import Split, SplitError, parse_split
 from offline_training.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder
 from offline_training.evaluate_simulated import evaluate_simulated
-from offline_training.examples import Examples
 from offline_training.pretraining.pretrain import load_run
-from offline_training.readout import Readout, fit_readout
-from offline_training.run_readouts import fit_readouts
+from offline_training.readouts.examples import Examples
+from offline_training.readouts.readout import Readout, fit_readout
+from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.scores import (
     NO_PREDICTION,
     balanced_accuracy,

@@ -13,17 +13,24 @@ from nuclr_stream.features.accumulator import Observed
 from nuclr_stream.inference.model import Model
 from nuclr_stream.prediction.out_of_distribution import Judged
 from nuclr_stream.recordings.recording import Recording
-from offline_training import embedded_runs
 from offline_training.config import UNLABELLED
-from offline_training.embed import Embedded, embed_recording, one_by_one
-from offline_training.embedded_runs import embed_by_run, trained_on
-from offline_training.examples import Examples, examples
-from offline_training.expert_readouts import Classifier, Unseen, fit_experts, resting_on, say_unseen, typical_scatter
-from offline_training.familiar import fit_familiarity
-from offline_training.gathered import FACTS, Gathered, slices
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.readout import ReadoutError, load_readouts, save_readouts
-from offline_training.run_readouts import fit_readouts, recalibrate
+from offline_training.readouts import embedded_runs
+from offline_training.readouts.embed import Embedded, embed_recording, one_by_one
+from offline_training.readouts.embedded_runs import embed_by_run, trained_on
+from offline_training.readouts.examples import Examples, examples
+from offline_training.readouts.expert_readouts import (
+    Classifier,
+    Unseen,
+    fit_experts,
+    resting_on,
+    say_unseen,
+    typical_scatter,
+)
+from offline_training.readouts.feature_source import FACTS, Gathered, slices
+from offline_training.readouts.out_of_distribution import fit_familiarity
+from offline_training.readouts.readout import ReadoutError, load_readouts, save_readouts
+from offline_training.readouts.run_readouts import fit_readouts, recalibrate
 from offline_training.simulation.animals import simulate
 from tests.conftest import tiny_experts, tiny_readout
 from tests.nuclr_stream.streams import random_recording

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.prediction.pool import Fusion
-from offline_training.fusing import ENOUGH_ANIMALS, fit_fusion, sets_promise
+from offline_training.readouts.fusing import ENOUGH_ANIMALS, fit_fusion, sets_promise
 
 CLASSES = 3
 

@@ -27,7 +27,7 @@ from offline_training.baselines.nemo import (
 )
 from offline_training.baselines.neuprint import CountedPopulation, Neuprint, NeuprintSettings, train_neuprint
 from offline_training.baselines.rate_autocorrelogram import LAG_RANGE_S, LAGS, ROWS, rate_autocorrelograms
-from offline_training.regression import ABSENT_LOGIT, ReadoutError
+from offline_training.readouts.regression import ABSENT_LOGIT, ReadoutError
 
 SPEC = WindowSpec(Fraction(50), 50, 2, 100)  # 2 s windows
 TINY = NemoSettings(widths=(4, 4), image_blocks=(1, 1), waveform_blocks=(1, 1), batch=8, epochs=1, min_spikes=5)

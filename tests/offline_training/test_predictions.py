@@ -10,8 +10,8 @@ import pytest
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recordings.recording import Recording
 from offline_training.predictions import places, predictions
-from offline_training.readout import Readout
-from offline_training.regression import Linear
+from offline_training.readouts.readout import Readout
+from offline_training.readouts.regression import Linear
 from offline_training.scores import NO_PREDICTION
 
 READOUT = Readout(

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline_training import regression
-from offline_training.calibration import abstention_threshold, calibrate, fit_temperature, nearest_knot
 from offline_training.config import TrainConfig
-from offline_training.examples import WHOLE, Examples, examples
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.readout import C_CANDIDATES, ReadoutError, choose_c, fit_readout, load_readouts
-from offline_training.regression import fit_linear, out_of_fold
-from offline_training.run_readouts import fit_readouts
+from offline_training.readouts import regression
+from offline_training.readouts.calibration import abstention_threshold, calibrate, fit_temperature, nearest_knot
+from offline_training.readouts.examples import WHOLE, Examples, examples
+from offline_training.readouts.readout import C_CANDIDATES, ReadoutError, choose_c, fit_readout, load_readouts
+from offline_training.readouts.regression import fit_linear, out_of_fold
+from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.animals import simulate
 
 CLASSES = ("a", "b", "c")
@@ -157,7 +157,7 @@ def test_one_class_or_one_recording_is_refused():
 
 
 def test_stronger_regularisation_wins_a_tie(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("offline_training.readout._log_loss", lambda held_out: (0.5, 0.0))
+    monkeypatch.setattr("offline_training.readouts.readout._log_loss", lambda held_out: (0.5, 0.0))
     assert fit_readout(blobs(), CLASSES).c == min(C_CANDIDATES)
 
 

@@ -20,13 +20,13 @@ from nuclr_stream.errors import ConfigError
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
+from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.report import write_report
 from offline_training.report.curves import scaling_curve
 from offline_training.report.embeddings import NAMED, OTHERS, UNNAMED, named
 from offline_training.report.files import ReportError
 from offline_training.report.outcomes import Outcome, outcomes
 from offline_training.report.style import MUTED, looks
-from offline_training.run_readouts import fit_readouts
 from offline_training.simulation.animals import simulate
 
 CONFIG = {

@@ -19,8 +19,8 @@ from nuclr_stream.recordings.recording import Recording
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.readout import Readout, save_readouts
-from offline_training.regression import Linear
+from offline_training.readouts.readout import Readout, save_readouts
+from offline_training.readouts.regression import Linear
 from offline_training.scores import macro_f1
 from offline_training.simulation.animals import simulate
 from offline_training.submission import COSMOS, SubmissionError, encode_ids, write_submission

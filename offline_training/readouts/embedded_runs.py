@@ -10,8 +10,8 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowRules, WindowSpec
-from offline_training.embed import Embedded, Encode, embed_recording, through_torch
 from offline_training.pretraining.runs import load_run
+from offline_training.readouts.embed import Embedded, Encode, embed_recording, through_torch
 
 
 def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording], *, hop_s: float | None = None) -> list[Embedded]:

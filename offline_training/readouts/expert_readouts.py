@@ -18,13 +18,13 @@ from nuclr_stream.features.mean_embedding import Calibration, effective_n
 from nuclr_stream.prediction.answer import Answer, answer
 from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import BoolArray, Float32Array
-from offline_training.calibration import calibrate
-from offline_training.examples import Examples
-from offline_training.experts import Experts, Said
-from offline_training.fusing import fit_fusion, sets_promise
-from offline_training.gathered import Gathered, slices
-from offline_training.readout import Readout, choose_c, macro_f1_of
-from offline_training.regression import fit_linear, out_of_fold
+from offline_training.readouts.calibration import calibrate
+from offline_training.readouts.examples import Examples
+from offline_training.readouts.experts import Experts, Said
+from offline_training.readouts.feature_source import Gathered, slices
+from offline_training.readouts.fusing import fit_fusion, sets_promise
+from offline_training.readouts.readout import Readout, choose_c, macro_f1_of
+from offline_training.readouts.regression import fit_linear, out_of_fold
 
 VARIED_N = 6.0
 """Evidence from which on the scatter of a unit's windows counts for what is typical."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.prediction.pool import Fusion
 from nuclr_stream.windows.binning import Float32Array
-from offline_training.regression import Linear
+from offline_training.readouts.regression import Linear
 
 Said = Mapping[FeatureSet, Float32Array]
 """Logits (R, C) by expert."""

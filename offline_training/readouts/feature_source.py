@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nuclr_stream.features.accumulator import FeatureSet, Seen, feature_count
 from nuclr_stream.windows.binning import Float32Array
-from offline_training.embed import Embedded
+from offline_training.readouts.embed import Embedded
 
 ALL_SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
 FACTS = 3

@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.features.mean_embedding import KNOTS, between_knots
 from nuclr_stream.windows.binning import Float32Array, Int64Array
-from offline_training.examples import Examples
+from offline_training.readouts.examples import Examples
 
 MAX_FOLDS = 7
 LIMIT = 2.0

@@ -16,7 +16,7 @@ from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.mean_embedding import KNOTS, between_knots
 from nuclr_stream.prediction.pool import Fusion, log_softmax
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
-from offline_training.calibration import LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
+from offline_training.readouts.calibration import LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
 
 PROMISED_COVERAGE = 0.90
 ENOUGH_ANIMALS = 20

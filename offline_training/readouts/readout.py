@@ -20,10 +20,18 @@ from scipy.optimize import minimize_scalar
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.prediction.pool import Fusion, log_softmax
 from nuclr_stream.windows.binning import Float32Array
-from offline_training.calibration import calibrate
-from offline_training.examples import Examples
-from offline_training.experts import Experts
-from offline_training.regression import Float64Array, Group, Linear, OutOfFold, ReadoutError, fit_linear, out_of_fold
+from offline_training.readouts.calibration import calibrate
+from offline_training.readouts.examples import Examples
+from offline_training.readouts.experts import Experts
+from offline_training.readouts.regression import (
+    Float64Array,
+    Group,
+    Linear,
+    OutOfFold,
+    ReadoutError,
+    fit_linear,
+    out_of_fold,
+)
 from offline_training.scores import macro_f1
 
 C_CANDIDATES = (3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -16,20 +16,20 @@ import numpy as np
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.data.labels import task_labels
-from offline_training.embed import embed_recording, through_torch
-from offline_training.embedded_runs import embed_by_run
-from offline_training.examples import examples
-from offline_training.expert_readouts import (
+from offline_training.pretraining.runs import load_run
+from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.embedded_runs import embed_by_run
+from offline_training.readouts.examples import examples
+from offline_training.readouts.expert_readouts import (
     Unseen,
     fit_experts,
     resting_on,
     say_unseen,
     typical_scatter,
 )
-from offline_training.familiar import fit_familiarity
-from offline_training.gathered import Gathered
-from offline_training.pretraining.runs import load_run
-from offline_training.readout import Readout, ReadoutError, load_readouts, save_readouts
+from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.out_of_distribution import fit_familiarity
+from offline_training.readouts.readout import Readout, ReadoutError, load_readouts, save_readouts
 
 FAMILIARITY = "familiarity.npz"
 

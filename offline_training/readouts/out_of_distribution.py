@@ -16,11 +16,11 @@ from nuclr_stream.features.mean_embedding import KNOTS
 from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.prediction.out_of_distribution import KINDS, Familiar, Familiarity
 from nuclr_stream.windows.binning import Int64Array
-from offline_training.calibration import nearest_knot
 from offline_training.config import UNLABELLED
-from offline_training.examples import Examples, examples
-from offline_training.expert_readouts import of_set, typical_scatter
-from offline_training.gathered import Gathered
+from offline_training.readouts.calibration import nearest_knot
+from offline_training.readouts.examples import Examples, examples
+from offline_training.readouts.expert_readouts import of_set, typical_scatter
+from offline_training.readouts.feature_source import Gathered
 
 LYING_WITHIN = 0.99
 RATES_WITHIN = (0.001, 0.999)
