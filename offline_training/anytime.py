@@ -24,10 +24,16 @@ from offline_training.anytime_voices import WAYS, Heard, Voice, tell, voices_of
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels, transferable_classes
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluate import EvaluationError, encoder_facts, library_versions, setting_of, write_result
-from offline_training.evaluate_experts import fit_fold, gather
-from offline_training.evaluate_simulated import SIMULATORS, require_fresh
-from offline_training.predictions import places
+from offline_training.evaluation.evaluate import (
+    EvaluationError,
+    encoder_facts,
+    library_versions,
+    setting_of,
+    write_result,
+)
+from offline_training.evaluation.experts import fit_fold, gather
+from offline_training.evaluation.predictions import places
+from offline_training.evaluation.simulated import SIMULATORS, require_fresh
 from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embed import Encode, embed_recording, through_torch
 from offline_training.readouts.feature_source import Gathered

@@ -16,8 +16,8 @@ from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.anytime_scores import FloatArray, Told
 from offline_training.config import UNLABELLED
-from offline_training.evaluate_experts import FUSED, ROWS
-from offline_training.predictions import Places, joined_along_depth
+from offline_training.evaluation.experts import FUSED, ROWS
+from offline_training.evaluation.predictions import Places, joined_along_depth
 from offline_training.readouts.embed import Embedded
 from offline_training.readouts.expert_readouts import Classifier, seen_of
 from offline_training.readouts.experts import Experts

@@ -32,10 +32,10 @@ def evaluate(
 
     A RUN is scored as it is: "transductive zero-shot" where its encoder saw the activity of the animals held out.
     """
-    from offline_training.combine import combine
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
-    from offline_training.evaluate import run_baselines, run_fold, run_with_encoder
+    from offline_training.evaluation.aggregate import combine
+    from offline_training.evaluation.evaluate import run_baselines, run_fold, run_with_encoder
     from offline_training.pretraining.pretrain import load_run
 
     ready = config.is_dir()
@@ -73,9 +73,9 @@ def peer(
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the scores as one JSON document.")] = False,
 ) -> None:
     """Train and test a peer, a method to compare with, on the same folds; what is done already is not repeated."""
-    from offline_training.combine import combine
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
+    from offline_training.evaluation.aggregate import combine
     from offline_training.peers import run_peer
 
     settings = TrainConfig.load(config)
@@ -102,7 +102,7 @@ def evaluate_simulated(
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the result as one JSON document.")] = False,
 ) -> None:
     """Score a run on simulated animals that nothing was trained on, beside readouts of mean rate and ISI histogram."""
-    from offline_training.evaluate_simulated import evaluate_simulated as evaluate_fresh
+    from offline_training.evaluation.simulated import evaluate_simulated as evaluate_fresh
     from offline_training.pretraining.pretrain import load_run
 
     result = evaluate_fresh(

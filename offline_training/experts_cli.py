@@ -29,10 +29,10 @@ def experts(
 
     With --pairs, how the experts speak together rests on animals that their encoders had not seen either.
     """
-    from offline_training.combine import combine
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
-    from offline_training.evaluate_experts import pretrain_pairs, run_experts
+    from offline_training.evaluation.aggregate import combine
+    from offline_training.evaluation.experts import pretrain_pairs, run_experts
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)

@@ -23,14 +23,14 @@ from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels, transferable_classes
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluate import (
+from offline_training.evaluation.evaluate import (
     INDUCTIVE,
     EvaluationError,
     baseline_features,
     library_versions,
     window_spec,
 )
-from offline_training.predictions import predictions
+from offline_training.evaluation.predictions import predictions
 from offline_training.pretraining.pretrain import load_run
 from offline_training.readouts.embedded_runs import embed_by_run
 from offline_training.readouts.examples import UnitFeatures, examples

@@ -19,7 +19,6 @@ import torch
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.baselines.budget import Budget
-from offline_training.baselines.depth import depth_steps
 from offline_training.baselines.lolcat import LolcatLogits, LolcatSettings, Snippets, fit_lolcat
 from offline_training.baselines.nemo import (
     NemoFeatures,
@@ -33,7 +32,8 @@ from offline_training.baselines.neuprint import NeuprintSettings, train_neuprint
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluate import (
+from offline_training.evaluation.baselines.depth import depth_steps
+from offline_training.evaluation.evaluate import (
     EvaluationError,
     checked,
     feature_result,
@@ -44,7 +44,7 @@ from offline_training.evaluate import (
     window_spec,
     write_result,
 )
-from offline_training.predictions import places
+from offline_training.evaluation.predictions import places
 from offline_training.pretraining.pretrain import uses_bf16
 
 Peer = Literal["lolcat", "nemo", "neuprint", "depth"]

@@ -10,8 +10,8 @@ import typer
 from offline_training.recordings_cli import HELP, load_recordings
 
 if TYPE_CHECKING:
-    from offline_training.arms import Arm
     from offline_training.config import TrainConfig
+    from offline_training.evaluation.variants import Arm
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")]
 Recordings = Annotated[Path, typer.Option("--recordings", help=HELP)]
@@ -35,7 +35,7 @@ def ablate(
     only: Annotated[str, typer.Option(help="Some of the ablations, separated by commas.")] = "",
 ) -> None:
     """Pretrain without population layers, without unit dropout, with the published loss and with VICReg."""
-    from offline_training.arms import ablations
+    from offline_training.evaluation.variants import ablations
 
     settings = _settings(config, steps)
     arms = ablations(settings)
@@ -57,7 +57,7 @@ def scale(
     steps: Steps = None,
 ) -> None:
     """Pretrain on fewer of the training animals; the readouts are fitted on all of them."""
-    from offline_training.arms import scaling
+    from offline_training.evaluation.variants import scaling
 
     settings = _settings(config, steps)
     arms = list(scaling(settings, [int(number) for number in animals.split(",")]).values())
@@ -106,9 +106,9 @@ def _run_arms(
     seeds: str,
     hop_s: float | None,
 ) -> None:
-    from offline_training.combine import combine
     from offline_training.data.splits import parse_split
-    from offline_training.evaluate import run_fold
+    from offline_training.evaluation.aggregate import combine
+    from offline_training.evaluation.evaluate import run_fold
 
     loaded = load_recordings(recordings, config)
     parsed = parse_split(split, config, loaded)

@@ -24,8 +24,8 @@ from nuclr_stream.features.spike_statistics import ISI_BINS
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec
 from offline_training.baselines.budget import Budget, CpuClock, parameters_of
-from offline_training.baselines.single_unit import isi_steps, rate_steps
 from offline_training.config import UNLABELLED
+from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps
 from offline_training.readouts.calibration import calibrate
 from offline_training.readouts.examples import Examples, examples
 from offline_training.readouts.readout import Readout

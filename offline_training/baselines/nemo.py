@@ -23,8 +23,8 @@ from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowSpec
 from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.baselines.rate_autocorrelogram import rate_autocorrelograms
-from offline_training.baselines.single_unit import CountedSteps, rate_steps
 from offline_training.config import TaskSettings
+from offline_training.evaluation.baselines.single_unit import CountedSteps, rate_steps
 from offline_training.readouts.regression import ReadoutError
 
 WAVEFORM = "waveform_uv"

@@ -15,7 +15,7 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.evaluate import encoder_facts, library_versions
+from offline_training.evaluation.evaluate import encoder_facts, library_versions
 from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.reproduce.archive import Archive, ArchiveError

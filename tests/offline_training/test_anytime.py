@@ -14,7 +14,7 @@ from offline_training.anytime_figure import anytime_section
 from offline_training.anytime_population import NOT_ASKED, deal
 from offline_training.anytime_scores import Moment, Told, reliability, risk_coverage, scores, settling
 from offline_training.data.splits import parse_split
-from offline_training.evaluate import EvaluationError
+from offline_training.evaluation.evaluate import EvaluationError
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.readout import ReadoutError
 from offline_training.readouts.run_readouts import fit_readouts

@@ -10,8 +10,8 @@ import pytest
 from nuclr_stream.features.spike_statistics import IsiHistogram
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec, rational
-from offline_training.baselines.pooled import NEIGHBOURS, Pooled, nearest
-from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
+from offline_training.evaluation.baselines.aggregated import NEIGHBOURS, Pooled, nearest
+from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.simulation.animals import simulate
 
 SPEC = WindowSpec(rational(50), bins_per_patch=25, patches=4, hop_bins=50)  # 2 s windows

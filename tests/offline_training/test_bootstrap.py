@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from offline_training.bootstrap import _resampled, confusions, paired_difference, scores_of
+from offline_training.evaluation.bootstrap import _resampled, confusions, paired_difference, scores_of
 from offline_training.scores import NO_PREDICTION
 
 SUBJECTS = ["A", "A", "A", "B", "B"]

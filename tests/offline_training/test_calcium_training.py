@@ -12,10 +12,10 @@ from nuclr_stream.errors import ConfigError, RecordingError
 from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
-from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.cli import app
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.evaluate_simulated import evaluate_simulated
+from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
+from offline_training.evaluation.simulated import evaluate_simulated
 from offline_training.normaliser_distance import distance_section, normaliser_distance
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.views import ViewSampler, bin_recording

@@ -10,11 +10,11 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from nuclr_stream.recordings.recording import Recording
-from offline_training import evaluate as evaluation
-from offline_training.combine import combine
 from offline_training.data.splits import Split, SplitError, parse_split
-from offline_training.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder
-from offline_training.evaluate_simulated import evaluate_simulated
+from offline_training.evaluation import evaluate as evaluation
+from offline_training.evaluation.aggregate import combine
+from offline_training.evaluation.evaluate import EvaluationError, run_baselines, run_fold, run_with_encoder
+from offline_training.evaluation.simulated import evaluate_simulated
 from offline_training.pretraining.pretrain import load_run
 from offline_training.readouts.examples import Examples
 from offline_training.readouts.readout import Readout, fit_readout

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec
-from offline_training.baselines.depth import depth_steps
 from offline_training.baselines.lolcat import Lolcat, LolcatLogits, LolcatSettings, Snippets, fit_lolcat
 from offline_training.baselines.nemo import (
     WAVEFORM_MS,
@@ -27,6 +26,7 @@ from offline_training.baselines.nemo import (
 )
 from offline_training.baselines.neuprint import CountedPopulation, Neuprint, NeuprintSettings, train_neuprint
 from offline_training.baselines.rate_autocorrelogram import LAG_RANGE_S, LAGS, ROWS, rate_autocorrelograms
+from offline_training.evaluation.baselines.depth import depth_steps
 from offline_training.readouts.regression import ABSENT_LOGIT, ReadoutError
 
 SPEC = WindowSpec(Fraction(50), 50, 2, 100)  # 2 s windows

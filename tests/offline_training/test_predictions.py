@@ -9,7 +9,7 @@ import pytest
 
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recordings.recording import Recording
-from offline_training.predictions import places, predictions
+from offline_training.evaluation.predictions import places, predictions
 from offline_training.readouts.readout import Readout
 from offline_training.readouts.regression import Linear
 from offline_training.scores import NO_PREDICTION

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from offline_training.combine import combine
-from offline_training.evaluate import EvaluationError
+from offline_training.evaluation.aggregate import combine
+from offline_training.evaluation.evaluate import EvaluationError
 from offline_training.results import ResultsError, write_pages
 from tests.offline_training.tiny import fold_file, three_folds
 

@@ -13,7 +13,7 @@ from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.data.labels import LabelError
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluate import EvaluationError, encoder_facts, run_with_encoder
+from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, run_with_encoder
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.runs import load_run

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from offline_training.config import TrainConfig
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluate import EvaluationError, run_with_encoder
+from offline_training.evaluation.evaluate import EvaluationError, run_with_encoder
 from offline_training.pretraining import weights as module
 from offline_training.pretraining.runs import RunError, load_run
 from offline_training.pretraining.weights import Proof, WeightsError, import_weights, read_checkpoint, write_imported

@@ -14,7 +14,7 @@ import numpy as np
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, WindowSpec
-from offline_training.baselines.single_unit import CountedSteps, IntArray, rate_steps
+from offline_training.evaluation.baselines.single_unit import CountedSteps, IntArray, rate_steps
 
 DEPTH = "depth_um"
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from offline_training.bootstrap import confusions, paired_difference
 from offline_training.data.labels import transferable_classes
-from offline_training.evaluate import FORMAT, EvaluationError
+from offline_training.evaluation.bootstrap import confusions, paired_difference
+from offline_training.evaluation.evaluate import FORMAT, EvaluationError
 from offline_training.scores import (
     NO_PREDICTION,
     balanced_accuracy,

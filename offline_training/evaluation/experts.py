@@ -23,7 +23,7 @@ from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluate import (
+from offline_training.evaluation.evaluate import (
     EvaluationError,
     checked,
     encoder_facts,
@@ -36,7 +36,7 @@ from offline_training.evaluate import (
     window_spec,
     write_result,
 )
-from offline_training.predictions import SECONDS, places, predictions, time_name
+from offline_training.evaluation.predictions import SECONDS, places, predictions, time_name
 from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embedded_runs import embed_by_run, trained_on
 from offline_training.readouts.examples import examples

@@ -23,13 +23,13 @@ import torch
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Int64Array, WindowSpec
-from offline_training.arms import Arm
-from offline_training.baselines.pooled import Pooled
-from offline_training.baselines.single_unit import isi_steps, rate_steps, statistics_steps
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels
 from offline_training.data.splits import Fold, Split, UnitFold
-from offline_training.predictions import SECONDS, Places, places, predictions, time_name
+from offline_training.evaluation.baselines.aggregated import Pooled
+from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps, statistics_steps
+from offline_training.evaluation.predictions import SECONDS, Places, places, predictions, time_name
+from offline_training.evaluation.variants import Arm
 from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readouts.embedded_runs import embed_by_run
 from offline_training.readouts.examples import UnitFeatures, examples

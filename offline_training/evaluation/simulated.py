@@ -19,14 +19,14 @@ import numpy as np
 from nuclr_stream.recordings.recording import Recorded
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import Int64Array
-from offline_training.baselines.single_unit import isi_steps, rate_steps
-from offline_training.baselines.trace_statistics import TraceStatistics
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
-from offline_training.evaluate import EvaluationError, encoder_facts, library_versions
-from offline_training.evaluate_experts import FUSED, Together
-from offline_training.predictions import Classifier as ProbabilisticClassifier
-from offline_training.predictions import predictions, time_name
+from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps
+from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
+from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, library_versions
+from offline_training.evaluation.experts import FUSED, Together
+from offline_training.evaluation.predictions import Classifier as ProbabilisticClassifier
+from offline_training.evaluation.predictions import predictions, time_name
 from offline_training.pretraining.pretrain import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.examples import UnitFeatures, examples

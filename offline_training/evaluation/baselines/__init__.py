@@ -1,0 +1,1 @@
+"""Comparison by simple statistics."""
