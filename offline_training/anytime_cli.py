@@ -36,9 +36,9 @@ def anytime(
     A CONFIG is scored on animals held out, by the encoders that `evaluate` trained; a RUN, whose readouts have experts,
     on simulated animals that nothing was trained on.
     """
-    from offline_training.anytime import anytime_folds, anytime_fresh
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
+    from offline_training.studies.anytime import anytime_folds, anytime_fresh
 
     if config.is_dir():
         result = anytime_fresh(config, seeds=range(first_seed, first_seed + animals), units=units, out=out)

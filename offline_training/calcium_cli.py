@@ -36,7 +36,7 @@ def normaliser_distance(
     """Measure the running normaliser of traces against the percentile of the whole recording, on simulated animals."""
     from nuclr_stream.errors import ConfigError
     from offline_training.config import TrainConfig
-    from offline_training.normaliser_distance import normaliser_distance as measure
+    from offline_training.studies.normaliser_distance import normaliser_distance as measure
 
     settings = TrainConfig.load(config).window.spec.normaliser
     if settings is None:

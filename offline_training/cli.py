@@ -146,8 +146,8 @@ def bench(
     import json
 
     from nuclr_stream.commands.machine import MachineWatch
-    from offline_training.bench import run_bench
     from offline_training.config import TrainConfig
+    from offline_training.studies.bench import run_bench
 
     watch = MachineWatch()
     figures = run_bench(TrainConfig.load(config), steps=steps)
@@ -184,7 +184,7 @@ def check_reference(
     import json
 
     from exporters.parity import graph_embedder
-    from offline_training.reference import check_reference as check
+    from offline_training.studies.reference import check_reference as check
 
     report = check(file, graph_embedder)
     typer.echo(json.dumps(report.as_dict()))

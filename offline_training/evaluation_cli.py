@@ -76,7 +76,7 @@ def peer(
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
     from offline_training.evaluation.aggregate import combine
-    from offline_training.peers import run_peer
+    from offline_training.studies.comparison import run_peer
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)

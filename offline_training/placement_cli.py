@@ -36,7 +36,7 @@ def placement(
     """Measure borders and their intervals on probes whose borders are known: simulated animals, and drawn probes."""
     from nuclr_stream.bundle.manifest import find_bundle, load_bundle
     from nuclr_stream.inference.model import Model
-    from offline_training.evaluate_placement import evaluate_placement, table
+    from offline_training.studies.placement import evaluate_placement, table
 
     model = Model(load_bundle(find_bundle(bundle)), threads=1)
     times = [float(s) for s in seconds.split(",")]

@@ -18,7 +18,7 @@ def submission(
 ) -> None:
     """Write BrainWideBench prediction files, one a run, for single units and for units pooled along depth."""
     from offline_training.pretraining.pretrain import load_run
-    from offline_training.submission import write_submission
+    from offline_training.studies.submission import write_submission
 
     loaded = load_recordings(recordings, load_run(runs[0])[1])
     for path in write_submission(runs, loaded, label=label, out=out):
@@ -53,10 +53,10 @@ def reproduce(
     The layout of each archive is described in offline_training/reproduce/. Published settings need a GPU.
     """
     from offline_training.config import TrainConfig
-    from offline_training.reproduce import allen, bugeon, ibl, steinmetz
-    from offline_training.reproduce.download import download
-    from offline_training.reproduce.experiment import as_table
-    from offline_training.reproduce.experiment import reproduce as repeat
+    from offline_training.studies.reproduce import allen, bugeon, ibl, steinmetz
+    from offline_training.studies.reproduce.download import download
+    from offline_training.studies.reproduce.experiment import as_table
+    from offline_training.studies.reproduce.experiment import reproduce as repeat
 
     known = {one.ARCHIVE.name: one.ARCHIVE for one in (allen, ibl, steinmetz, bugeon)}
     if name not in known:

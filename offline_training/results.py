@@ -13,9 +13,9 @@ from typing import Any
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.anytime_figure import anytime_section
-from offline_training.evaluate_placement import table as placement_table
 from offline_training.figures import confusion_figure, label_figure, picture, scaling_figure
-from offline_training.normaliser_distance import distance_section
+from offline_training.studies.normaliser_distance import distance_section
+from offline_training.studies.placement import table as placement_table
 from offline_training.tables import FEATURES as FEATURES
 from offline_training.tables import (
     OTHERS,

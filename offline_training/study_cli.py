@@ -77,7 +77,7 @@ def label_efficiency(
     """Fit readouts on 1, 3, 10, 30 and 100 % of the labelled training units, on encoders that `evaluate` trained."""
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
-    from offline_training.label_efficiency import label_efficiency as measure
+    from offline_training.studies.label_efficiency import label_efficiency as measure
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)

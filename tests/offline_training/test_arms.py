@@ -12,9 +12,9 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.cli import app
 from offline_training.evaluation.variants import ablations, scaling
-from offline_training.label_efficiency import SHARES, drawn
 from offline_training.pretraining.pretrain import load_run
 from offline_training.simulation.animals import simulate
+from offline_training.studies.label_efficiency import SHARES, drawn
 from tests.offline_training.tiny import CONFIG, CONFIG_TOML
 
 

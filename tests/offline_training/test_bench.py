@@ -13,12 +13,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nuclr_stream.errors import ConfigError
-from offline_training import bench
-from offline_training.bench import run_bench
 from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.pretraining.views import Views
+from offline_training.studies import bench
+from offline_training.studies.bench import run_bench
 
 CONFIG = """
 name = "tiny"

@@ -16,12 +16,12 @@ from offline_training.cli import app
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
 from offline_training.evaluation.simulated import evaluate_simulated
-from offline_training.normaliser_distance import distance_section, normaliser_distance
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.views import ViewSampler, bin_recording
 from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.animals import SimulationError, simulate
 from offline_training.simulation.calcium import FRAME_RATE, _transients, image, simulate_calcium
+from offline_training.studies.normaliser_distance import distance_section, normaliser_distance
 from tests.nuclr_stream.test_traces import trace_recording
 
 

@@ -11,9 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream.placement.regions import DEFAULTS
-from offline_training import evaluate_placement as evaluation
 from offline_training.cli import app
-from offline_training.evaluate_placement import (
+from offline_training.simulation.animals import simulate
+from offline_training.simulation.biology import REGIONS_FROM_TIP
+from offline_training.simulation.probes import SimulatedProbe, borders_of_animal, draw_probe
+from offline_training.studies import placement as evaluation
+from offline_training.studies.placement import (
     Interval,
     choose_settings,
     draw_plan,
@@ -22,9 +25,6 @@ from offline_training.evaluate_placement import (
     summary,
     table,
 )
-from offline_training.simulation.animals import simulate
-from offline_training.simulation.biology import REGIONS_FROM_TIP
-from offline_training.simulation.probes import SimulatedProbe, borders_of_animal, draw_probe
 
 RESULT = Path(__file__).parents[2] / "results" / "placement" / "placement.json"
 

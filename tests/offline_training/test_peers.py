@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream.recordings.recording import Recording
-from offline_training.baselines.neuprint import NeuprintSettings
 from offline_training.cli import app
 from offline_training.config import TrainConfig
 from offline_training.data.splits import parse_split
 from offline_training.evaluation.aggregate import combine
 from offline_training.evaluation.evaluate import EvaluationError
-from offline_training.peers import PEERS, Peer, run_peer, score_neuprint
+from offline_training.studies.comparison import PEERS, Peer, run_peer, score_neuprint
+from offline_training.studies.neuprint import NeuprintSettings
 
 UNITS = 20
 SECONDS = 60

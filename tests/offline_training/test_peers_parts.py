@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec
-from offline_training.baselines.lolcat import Lolcat, LolcatLogits, LolcatSettings, Snippets, fit_lolcat
-from offline_training.baselines.nemo import (
+from offline_training.evaluation.baselines.depth import depth_steps
+from offline_training.readouts.regression import ABSENT_LOGIT, ReadoutError
+from offline_training.studies.lolcat import Lolcat, LolcatLogits, LolcatSettings, Snippets, fit_lolcat
+from offline_training.studies.nemo import (
     WAVEFORM_MS,
     NemoFeatures,
     NemoInput,
@@ -24,10 +26,8 @@ from offline_training.baselines.nemo import (
     train_nemo,
     waveforms,
 )
-from offline_training.baselines.neuprint import CountedPopulation, Neuprint, NeuprintSettings, train_neuprint
-from offline_training.baselines.rate_autocorrelogram import LAG_RANGE_S, LAGS, ROWS, rate_autocorrelograms
-from offline_training.evaluation.baselines.depth import depth_steps
-from offline_training.readouts.regression import ABSENT_LOGIT, ReadoutError
+from offline_training.studies.neuprint import CountedPopulation, Neuprint, NeuprintSettings, train_neuprint
+from offline_training.studies.rate_autocorrelogram import LAG_RANGE_S, LAGS, ROWS, rate_autocorrelograms
 
 SPEC = WindowSpec(Fraction(50), 50, 2, 100)  # 2 s windows
 TINY = NemoSettings(widths=(4, 4), image_blocks=(1, 1), waveform_blocks=(1, 1), batch=8, epochs=1, min_spikes=5)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from exporters.parity import graph_embedder
-from offline_training import reference
 from offline_training.model.encoder import Encoder
-from offline_training.reference import Embed, ReferenceFileError, ReferenceReport, check_reference
+from offline_training.studies import reference
+from offline_training.studies.reference import Embed, ReferenceFileError, ReferenceReport, check_reference
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "reference_vectors"
 FILES = ("spikes_small.npz", "calcium_small.npz")

@@ -22,12 +22,12 @@ import pytest
 from nuclr_stream.recordings.readers import open_recordings
 from offline_training.cli import main
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.reproduce import allen, bugeon, ibl, steinmetz
-from offline_training.reproduce.archive import Archive, ArchiveError, ending_at
-from offline_training.reproduce.download import download
-from offline_training.reproduce.experiment import as_table, reproduce
-from offline_training.reproduce.protocol import LabelledUnits, folds, score
-from offline_training.reproduce.published import INDUCTIVE, PUBLISHED, TRANSDUCTIVE, TRANSDUCTIVE_ZERO_SHOT
+from offline_training.studies.reproduce import allen, bugeon, ibl, steinmetz
+from offline_training.studies.reproduce.archive import Archive, ArchiveError, ending_at
+from offline_training.studies.reproduce.download import download
+from offline_training.studies.reproduce.experiment import as_table, reproduce
+from offline_training.studies.reproduce.protocol import LabelledUnits, folds, score
+from offline_training.studies.reproduce.published import INDUCTIVE, PUBLISHED, TRANSDUCTIVE, TRANSDUCTIVE_ZERO_SHOT
 from tests.offline_training.archives import UNITS, write_allen, write_bugeon, write_ibl, write_steinmetz
 
 ARCHIVES = {one.name: one for one in (allen.ARCHIVE, ibl.ARCHIVE, steinmetz.ARCHIVE, bugeon.ARCHIVE)}

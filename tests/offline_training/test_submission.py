@@ -23,7 +23,7 @@ from offline_training.readouts.readout import Readout, save_readouts
 from offline_training.readouts.regression import Linear
 from offline_training.scores import macro_f1
 from offline_training.simulation.animals import simulate
-from offline_training.submission import COSMOS, SubmissionError, encode_ids, write_submission
+from offline_training.studies.submission import COSMOS, SubmissionError, encode_ids, write_submission
 
 TINY = {"dim": 8, "heads": 1, "head_dim": 8, "ffn_hidden": 8, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 UNITS, SILENT = 16, 3

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from offline_training import reference
 from offline_training.cli import main
-from offline_training.reference import ReferenceReport
+from offline_training.studies import reference
+from offline_training.studies.reference import ReferenceReport
 
 CONFIG = """
 name = "tiny"

@@ -16,9 +16,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
-from offline_training.reproduce.archive import ArchiveError, Balance
-from offline_training.reproduce.published import INDUCTIVE, TRANSDUCTIVE
 from offline_training.scores import balanced_accuracy, macro_f1
+from offline_training.studies.reproduce.archive import ArchiveError, Balance
+from offline_training.studies.reproduce.published import INDUCTIVE, TRANSDUCTIVE
 
 TEST_SHARE = 0.2
 SEED = 42

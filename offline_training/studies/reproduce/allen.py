@@ -22,7 +22,7 @@ from nuclr_stream.recordings.readers.hdf5 import numbers, opened, required, tabl
 from nuclr_stream.recordings.readers.trains import DEFAULT_SAMPLE_RATE_HZ, StrArray, Trains, to_samples
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Int64Array, rational
-from offline_training.reproduce.archive import Archive, ArchiveError, ending_at
+from offline_training.studies.reproduce.archive import Archive, ArchiveError, ending_at
 
 if TYPE_CHECKING:
     import h5py

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowSpec
-from offline_training.baselines.budget import Budget, CpuClock, parameters_of
-from offline_training.baselines.rate_autocorrelogram import rate_autocorrelograms
 from offline_training.config import TaskSettings
 from offline_training.evaluation.baselines.single_unit import CountedSteps, rate_steps
 from offline_training.readouts.regression import ReadoutError
+from offline_training.studies.budget import Budget, CpuClock, parameters_of
+from offline_training.studies.rate_autocorrelogram import rate_autocorrelograms
 
 WAVEFORM = "waveform_uv"
 WAVEFORM_COLUMNS = (WAVEFORM, "peak_to_trough_ms", "amplitude_uv")

@@ -14,7 +14,6 @@ from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
-from offline_training.anytime_scores import FloatArray, Told
 from offline_training.config import UNLABELLED
 from offline_training.evaluation.experts import FUSED, ROWS
 from offline_training.evaluation.predictions import Places, joined_along_depth
@@ -23,6 +22,7 @@ from offline_training.readouts.expert_readouts import Classifier, seen_of
 from offline_training.readouts.experts import Experts
 from offline_training.readouts.feature_source import Gathered
 from offline_training.readouts.readout import Readout
+from offline_training.studies.anytime_scores import FloatArray, Told
 
 WAYS = ("single", "multi")
 """Units by themselves, and joined with their neighbours along depth."""

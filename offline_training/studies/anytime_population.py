@@ -15,11 +15,11 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array, WindowRules, WindowSpec
-from offline_training.anytime_voices import Heard
 from offline_training.data.membership import only_units
 from offline_training.evaluation.predictions import places
 from offline_training.readouts.embed import Encode, embed_recording
 from offline_training.readouts.feature_source import Gathered
+from offline_training.studies.anytime_voices import Heard
 
 SEED = 0
 NOT_ASKED = -1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from offline_training.reproduce.archive import Archive, ArchiveError
+from offline_training.studies.reproduce.archive import Archive, ArchiveError
 
 FIGSHARE = "https://api.figshare.com/v2"
 CHUNK = 2**20

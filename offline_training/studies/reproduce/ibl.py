@@ -18,7 +18,7 @@ import numpy as np
 from nuclr_stream.recordings.readers.trains import DEFAULT_SAMPLE_RATE_HZ, Trains, to_samples
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import rational
-from offline_training.reproduce.archive import Archive, ArchiveError, ending_at, load_array
+from offline_training.studies.reproduce.archive import Archive, ArchiveError, ending_at, load_array
 
 COSMOS = {
     **{512: "CB", 623: "CNU", 703: "CTXsp", 1065: "HB", 1089: "HPF"},

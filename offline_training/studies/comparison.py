@@ -18,17 +18,6 @@ import torch
 
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
-from offline_training.baselines.budget import Budget
-from offline_training.baselines.lolcat import LolcatLogits, LolcatSettings, Snippets, fit_lolcat
-from offline_training.baselines.nemo import (
-    NemoFeatures,
-    NemoInput,
-    NemoSettings,
-    have_waveforms,
-    measures_waveform,
-    train_nemo,
-)
-from offline_training.baselines.neuprint import NeuprintSettings, train_neuprint, unit_vectors
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
 from offline_training.data.splits import Fold, Split
@@ -46,6 +35,17 @@ from offline_training.evaluation.evaluate import (
 )
 from offline_training.evaluation.predictions import places
 from offline_training.pretraining.pretrain import uses_bf16
+from offline_training.studies.budget import Budget
+from offline_training.studies.lolcat import LolcatLogits, LolcatSettings, Snippets, fit_lolcat
+from offline_training.studies.nemo import (
+    NemoFeatures,
+    NemoInput,
+    NemoSettings,
+    have_waveforms,
+    measures_waveform,
+    train_nemo,
+)
+from offline_training.studies.neuprint import NeuprintSettings, train_neuprint, unit_vectors
 
 Peer = Literal["lolcat", "nemo", "neuprint", "depth"]
 PEERS: tuple[Peer, ...] = get_args(Peer)

@@ -17,7 +17,7 @@ import numpy as np
 from nuclr_stream.recordings.readers.trains import DEFAULT_SAMPLE_RATE_HZ, Trains, to_samples
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import rational
-from offline_training.reproduce.archive import Archive, ArchiveError, load_array
+from offline_training.studies.reproduce.archive import Archive, ArchiveError, load_array
 
 GROUPS = {
     "HPF": ["CA1", "CA3", "DG", "POST", "SUB"],

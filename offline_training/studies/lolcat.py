@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from nuclr_stream.features.spike_statistics import ISI_BINS
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec
-from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.config import UNLABELLED
 from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps
 from offline_training.readouts.calibration import calibrate
@@ -31,6 +30,7 @@ from offline_training.readouts.examples import Examples, examples
 from offline_training.readouts.readout import Readout
 from offline_training.readouts.regression import ABSENT_LOGIT, Linear, ReadoutError
 from offline_training.scores import macro_f1
+from offline_training.studies.budget import Budget, CpuClock, parameters_of
 
 SNIPPET_S = 3
 SNIPPET = WindowSpec(Fraction(1), SNIPPET_S, 1, SNIPPET_S)

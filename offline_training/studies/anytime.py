@@ -18,9 +18,6 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Int64Array, WindowSpec
-from offline_training.anytime_population import NOT_ASKED, SEED, Part, heard_in_parts, with_many_units
-from offline_training.anytime_scores import Moment, Told, per_animal, reliability, risk_coverage, scores, settling
-from offline_training.anytime_voices import WAYS, Heard, Voice, tell, voices_of
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels, transferable_classes
 from offline_training.data.splits import Fold, Split
@@ -38,6 +35,17 @@ from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embed import Encode, embed_recording, through_torch
 from offline_training.readouts.feature_source import Gathered
 from offline_training.readouts.readout import ReadoutError, load_readouts
+from offline_training.studies.anytime_population import NOT_ASKED, SEED, Part, heard_in_parts, with_many_units
+from offline_training.studies.anytime_scores import (
+    Moment,
+    Told,
+    per_animal,
+    reliability,
+    risk_coverage,
+    scores,
+    settling,
+)
+from offline_training.studies.anytime_voices import WAYS, Heard, Voice, tell, voices_of
 
 Result = dict[str, Any]
 Voices = Mapping[str, Mapping[str, Voice]]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclr_stream.recordings.traces import TraceRecording
-from offline_training.reproduce.archive import Archive, ArchiveError, load_array
+from offline_training.studies.reproduce.archive import Archive, ArchiveError, load_array
 
 FRAME_RATE = Fraction(6250, 1459)
 """Frames a second: one every 0.23344 s."""

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Grid, Int64Array, WindowSpec
-from offline_training.baselines.budget import Budget, CpuClock, parameters_of
 from offline_training.evaluation.baselines.single_unit import rate_steps
 from offline_training.readouts.regression import ReadoutError
+from offline_training.studies.budget import Budget, CpuClock, parameters_of
 
 
 @dataclass(frozen=True)
