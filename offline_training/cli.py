@@ -171,7 +171,7 @@ def report_speed(
     page: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/performance.md"),
 ) -> None:
     """Write docs/performance.md from measurements; nothing there is typed by hand."""
-    from offline_training.performance import write_performance
+    from offline_training.reporting.performance import write_performance
 
     typer.echo(str(write_performance(speed, page)))
 

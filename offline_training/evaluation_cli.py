@@ -129,7 +129,7 @@ def report_results(
     readme: Annotated[Path, typer.Option(help="File with a table between markers.")] = Path("README.md"),
 ) -> None:
     """Write docs/results.md and the table of the README from the result files; nothing there is typed by hand."""
-    from offline_training.results import write_pages
+    from offline_training.reporting.results import write_pages
 
     for path in write_pages(results, page=page, readme=readme):
         typer.echo(str(path))

@@ -34,7 +34,7 @@ def report(
 ) -> None:
     """Write one HTML page with all figures inside: losses, embeddings, confusion, scores and curves."""
     from offline_training.pretraining.pretrain import load_run
-    from offline_training.report import write_report
+    from offline_training.reporting.report import write_report
 
     loaded = load_recordings(recordings, load_run(run)[1]) if recordings is not None else []
     typer.echo(str(write_report(run, out, recordings=loaded, results=results, projection=projection)))

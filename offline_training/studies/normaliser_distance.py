@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
+from offline_training.reporting.tables import table
 from offline_training.simulation.calcium import simulate_calcium
-from offline_training.tables import table
 
 SECONDS = (15.0, 30.0, 60.0, 120.0, 240.0, 480.0)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from nuclr_stream.recordings.recording import Recording
-from offline_training.anytime_figure import anytime_section
 from offline_training.data.splits import parse_split
 from offline_training.evaluation.evaluate import EvaluationError
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.readout import ReadoutError
 from offline_training.readouts.run_readouts import fit_readouts
+from offline_training.reporting.anytime_figure import anytime_section
 from offline_training.scores import NO_PREDICTION
 from offline_training.simulation.animals import simulate
 from offline_training.studies.anytime import Points, anytime_folds, anytime_fresh

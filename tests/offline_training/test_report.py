@@ -21,12 +21,12 @@ from offline_training.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.run_readouts import fit_readouts
-from offline_training.report import write_report
-from offline_training.report.curves import scaling_curve
-from offline_training.report.embeddings import NAMED, OTHERS, UNNAMED, named
-from offline_training.report.files import ReportError
-from offline_training.report.outcomes import Outcome, outcomes
-from offline_training.report.style import MUTED, looks
+from offline_training.reporting.report import write_report
+from offline_training.reporting.report.curves import scaling_curve
+from offline_training.reporting.report.embeddings import NAMED, OTHERS, UNNAMED, named
+from offline_training.reporting.report.files import ReportError
+from offline_training.reporting.report.outcomes import Outcome, outcomes
+from offline_training.reporting.report.style import MUTED, looks
 from offline_training.simulation.animals import simulate
 
 CONFIG = {

@@ -9,7 +9,7 @@ import pytest
 
 from offline_training.evaluation.aggregate import combine
 from offline_training.evaluation.evaluate import EvaluationError
-from offline_training.results import ResultsError, write_pages
+from offline_training.reporting.results import ResultsError, write_pages
 from tests.offline_training.tiny import fold_file, three_folds
 
 ENCODER = {"parameters": 1234, "step": 7, "machine": "abacus", "precision": "fp32", "windows": 8, "seconds": 120.0}

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nuclr_stream.recordings.recording import Recorded
-from offline_training.report.curves import curves_section
-from offline_training.report.embeddings import embeddings_section
-from offline_training.report.page import render
-from offline_training.report.run import Run, readouts_section, run_sections
-from offline_training.report.scores import scores_sections
-from offline_training.report.style import drawing
+from offline_training.reporting.report.curves import curves_section
+from offline_training.reporting.report.embeddings import embeddings_section
+from offline_training.reporting.report.page import render
+from offline_training.reporting.report.run import Run, readouts_section, run_sections
+from offline_training.reporting.report.scores import scores_sections
+from offline_training.reporting.report.style import drawing
 
 
 def write_report(

@@ -19,8 +19,8 @@ from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.pretraining.pretrain import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
-from offline_training.report.page import Missing, Part, Picture, Section
-from offline_training.report.style import GREY, Look, looks, panels
+from offline_training.reporting.report.page import Missing, Part, Picture, Section
+from offline_training.reporting.report.style import GREY, Look, looks, panels
 
 MAX_POINTS = 4000
 NAMED = 18

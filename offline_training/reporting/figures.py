@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_training.tables import name_of, ordered
+from offline_training.reporting.tables import name_of, ordered
 
 MOST_MATRICES = 4
 PREFERRED = ("embedding", "embedding_pooled")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from offline_training.report.files import read_json
-from offline_training.report.page import Missing, Part, Picture, Section
-from offline_training.report.style import looks, panels
-from offline_training.results import FEATURES
+from offline_training.reporting.report.files import read_json
+from offline_training.reporting.report.page import Missing, Part, Picture, Section
+from offline_training.reporting.report.style import looks, panels
+from offline_training.reporting.results import FEATURES
 
 TITLE = "Scaling and label efficiency"
 ARM = re.compile(r"embedding_animals(\d+)")

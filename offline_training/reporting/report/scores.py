@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from offline_training.report.curves import ARM
-from offline_training.report.files import ReportError, read_json
-from offline_training.report.outcomes import WHOLE, Outcome, outcomes
-from offline_training.report.page import Missing, Part, Picture, Section
-from offline_training.report.score_figures import (
+from offline_training.reporting.report.curves import ARM
+from offline_training.reporting.report.files import ReportError, read_json
+from offline_training.reporting.report.outcomes import WHOLE, Outcome, outcomes
+from offline_training.reporting.report.page import Missing, Part, Picture, Section
+from offline_training.reporting.report.score_figures import (
     confusion_figure,
     f1_figure,
     fresh_figure,
     recall_figure,
     time_figure,
 )
-from offline_training.report.style import Look, looks
-from offline_training.results import FEATURES
+from offline_training.reporting.report.style import Look, looks
+from offline_training.reporting.results import FEATURES
 
 TITLE = "Scores"
 HEADLINE = "embedding"

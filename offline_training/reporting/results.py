@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from nuclr_stream.errors import NuclrStreamError
-from offline_training.anytime_figure import anytime_section
-from offline_training.figures import confusion_figure, label_figure, picture, scaling_figure
-from offline_training.studies.normaliser_distance import distance_section
-from offline_training.studies.placement import table as placement_table
-from offline_training.tables import FEATURES as FEATURES
-from offline_training.tables import (
+from offline_training.reporting.anytime_figure import anytime_section
+from offline_training.reporting.figures import confusion_figure, label_figure, picture, scaling_figure
+from offline_training.reporting.tables import FEATURES as FEATURES
+from offline_training.reporting.tables import (
     OTHERS,
     animal_table,
     cost_table,
@@ -29,6 +27,8 @@ from offline_training.tables import (
     time_in_words,
     with_range,
 )
+from offline_training.studies.normaliser_distance import distance_section
+from offline_training.studies.placement import table as placement_table
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 INTRODUCTION = """\

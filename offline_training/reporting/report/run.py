@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from offline_training.readouts.readout import Readout, load_readouts
 from offline_training.readouts.regression import ReadoutError
-from offline_training.report.files import ReportError, read_json
-from offline_training.report.page import Missing, Part, Picture, Section, Table
-from offline_training.report.style import GREY, MUTED, panels
+from offline_training.reporting.report.files import ReportError, read_json
+from offline_training.reporting.report.page import Missing, Part, Picture, Section, Table
+from offline_training.reporting.report.style import GREY, MUTED, panels
 
 FloatArray = npt.NDArray[np.float64]
 SMOOTH_SHARE = 0.02

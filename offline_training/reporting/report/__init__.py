@@ -4,6 +4,6 @@ write.py joins the sections that run.py, embeddings.py, scores.py and curves.py 
 What is not there is left out with the reason. page.py turns sections into HTML, style.py has what all figures share.
 """
 
-from offline_training.report.write import write_report
+from offline_training.reporting.report.write import write_report
 
 __all__ = ["write_report"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from offline_training.report.files import ReportError, read_json
+from offline_training.reporting.report.files import ReportError, read_json
 from offline_training.scores import NO_PREDICTION, macro_f1
 
 IntArray = npt.NDArray[np.int64]

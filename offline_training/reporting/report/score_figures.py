@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from offline_training.report.style import GREY, INK, WIDTH_IN, Look, looks, panels
+from offline_training.reporting.report.style import GREY, INK, WIDTH_IN, Look, looks, panels
 
 Scores = Mapping[str, Mapping[str, Any]]
 """Per time observed the scores of a feature set."""

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from offline_training.figures import picture, save
-from offline_training.tables import name_of, number, table
+from offline_training.reporting.figures import picture, save
+from offline_training.reporting.tables import name_of, number, table
 
 SHOWN = {"experts": "#0072B2", "embedding": "#D55E00"}
 """Rows of the pictures and their colours, which are told apart in every kind of colour blindness (Okabe and Ito)."""
