@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
-from offline_training.cli import app
+from offline_training.commands.cli import app
 from offline_training.evaluation.variants import ablations, scaling
 from offline_training.pretraining.pretrain import load_run
 from offline_training.simulation.animals import simulate

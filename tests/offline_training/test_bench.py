@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nuclr_stream.errors import ConfigError
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.pretraining.views import Views

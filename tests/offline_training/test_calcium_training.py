@@ -12,7 +12,7 @@ from nuclr_stream.errors import ConfigError, RecordingError
 from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
-from offline_training.cli import app
+from offline_training.commands.cli import app
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
 from offline_training.evaluation.simulated import evaluate_simulated

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream.placement.regions import DEFAULTS
-from offline_training.cli import app
+from offline_training.commands.cli import app
 from offline_training.simulation.animals import simulate
 from offline_training.simulation.biology import REGIONS_FROM_TIP
 from offline_training.simulation.probes import SimulatedProbe, borders_of_animal, draw_probe

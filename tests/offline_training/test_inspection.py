@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.recordings.recording import Recording
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.data.inspection import in_words, inspect_path
 from tests.nuclr_stream.recorded_files import recording, write_nwb, write_phy

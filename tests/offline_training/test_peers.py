@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nuclr_stream.recordings.recording import Recording
-from offline_training.cli import app
+from offline_training.commands.cli import app
 from offline_training.config import TrainConfig
 from offline_training.data.splits import parse_split
 from offline_training.evaluation.aggregate import combine

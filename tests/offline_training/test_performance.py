@@ -12,7 +12,7 @@ import pytest
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.commands.bench import run_bench
 from nuclr_stream.inference.model import Model
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.reporting.performance import write_performance
 from offline_training.reporting.results import ResultsError
 

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from nuclr_stream.errors import ConfigError
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.run_readouts import fit_readouts

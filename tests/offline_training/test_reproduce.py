@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.recordings.readers import open_recordings
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.studies.reproduce import allen, bugeon, ibl, steinmetz
 from offline_training.studies.reproduce.archive import Archive, ArchiveError, ending_at

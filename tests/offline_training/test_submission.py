@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recordings.recording import Recording
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.readout import Readout, save_readouts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from offline_training.cli import main
+from offline_training.commands.cli import main
 from offline_training.studies import reference
 from offline_training.studies.reference import ReferenceReport
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offline_training.recordings_cli import HELP, load_recordings
+from offline_training.commands.recordings_cli import HELP, load_recordings
 
 
 def submission(

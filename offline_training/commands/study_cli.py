@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offline_training.recordings_cli import HELP, load_recordings
+from offline_training.commands.recordings_cli import HELP, load_recordings
 
 if TYPE_CHECKING:
     from offline_training.config import TrainConfig

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offline_training.recordings_cli import HELP, load_recordings
+from offline_training.commands.recordings_cli import HELP, load_recordings
 
 SEEDS = Annotated[str, typer.Option(help="Seeds of the pretraining, separated by commas.")]
 

@@ -1,0 +1,1 @@
+"""The `nuclr-train` commands."""
