@@ -1,8 +1,8 @@
 """What travels between sources, the daemon and clients, as frozen values; docs/protocol.md is the same in prose.
 
 Arrays of a decoded message are read-only views on the received frames: copy what outlives the message. Shape letters
-are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform samples.
-A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
+are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform
+samples. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
 """
 
 from __future__ import annotations

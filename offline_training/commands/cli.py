@@ -10,7 +10,7 @@ import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
-from offline_training import (
+from offline_training.commands import (
     anytime_cli,
     calcium_cli,
     evaluation_cli,

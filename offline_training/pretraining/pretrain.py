@@ -1,7 +1,7 @@
 """Train an encoder on pairs of views, from nothing or from a checkpoint. Read `pretrain` top to bottom.
 
-One process trains on one device; torchrun makes several share every batch, see `offline_training.pretraining.distributed`, and then
-the first of them keeps the run directory, see `offline_training.pretraining.runs`.
+One process trains on one device; torchrun makes several share every batch, see `distributed`, and then the
+first of them keeps the run directory, see `runs`.
 """
 
 from __future__ import annotations

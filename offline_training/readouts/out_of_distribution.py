@@ -1,5 +1,6 @@
-"""What training knows of its units, for the daemon to notice those that are unlike them: see nuclr_stream.prediction.out_of_distribution.
+"""What training knows of its units, for the daemon to notice those that are unlike them.
 
+See `nuclr_stream.prediction.out_of_distribution`.
 Limits are such that LYING_WITHIN of the units of an animal lie within, judged by what is known of the other animals.
 Shapes: R examples, U units, F features, C centres.
 """

@@ -20,7 +20,7 @@ from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from tests.nuclr_stream.recorded_files import recording, write_nwb, write_phy, write_torch_brain
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "rat_neuropixels"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "rat_neuropixels"
 
 
 def same_spikes(found: Recording, expected: Recording) -> None:

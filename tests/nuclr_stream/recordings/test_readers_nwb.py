@@ -14,7 +14,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers import find_sources, open_recordings
 from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.recorded_files import add_probe, add_units, new_nwb, recording, save_nwb, write_nwb
-from tests.nuclr_stream.test_readers import same_spikes
+from tests.nuclr_stream.recordings.test_readers import same_spikes
 
 WHOLE = recording(0)
 REGIONS = ["CA1"] * 6 + ["DG"] * 6

@@ -22,7 +22,7 @@ from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.animals import SimulationError, simulate
 from offline_training.simulation.calcium import FRAME_RATE, _transients, image, simulate_calcium
 from offline_training.studies.normaliser_distance import distance_section, normaliser_distance
-from tests.nuclr_stream.test_traces import trace_recording
+from tests.nuclr_stream.recordings.test_traces import trace_recording
 
 
 def config_of(trained_with: str | None = "offline", **window: object) -> TrainConfig:

@@ -11,7 +11,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers import open_recordings
 from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.recorded_files import recording, write_phy
-from tests.nuclr_stream.test_readers import same_spikes
+from tests.nuclr_stream.recordings.test_readers import same_spikes
 
 WHOLE = recording(0)
 

@@ -21,7 +21,7 @@ from nuclr_stream import wire
 from nuclr_stream.errors import WireError
 from tests.nuclr_stream.wire_examples import FRAMES, MESSAGES, SOURCE, TASK
 
-DOCS = Path(__file__).parents[2] / "docs" / "protocol.md"
+DOCS = Path(__file__).parents[3] / "docs" / "protocol.md"
 
 
 def assert_same(got, wanted):

@@ -10,7 +10,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.recording import Recording, load_folder, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "rat_neuropixels"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "rat_neuropixels"
 SPEC = WindowSpec(Fraction(50), bins_per_patch=50, patches=10, hop_bins=50)
 
 

@@ -26,7 +26,7 @@ from offline_training.studies.placement import (
     table,
 )
 
-RESULT = Path(__file__).parents[2] / "results" / "placement" / "placement.json"
+RESULT = Path(__file__).parents[3] / "results" / "placement" / "placement.json"
 
 
 def sure(probe: SimulatedProbe) -> SimulatedProbe:

@@ -264,7 +264,7 @@ def test_without_network_or_a_client_it_says_what_to_do(tmp_path: Path) -> None:
 def test_every_archive_has_a_published_config_and_figures() -> None:
     for name, archive in ARCHIVES.items():
         assert {task for one, task in PUBLISHED if one == name} == set(archive.tasks)
-        config = TrainConfig.load(Path(__file__).parents[2] / archive.config)
+        config = TrainConfig.load(Path(__file__).parents[3] / archive.config)
         assert config.window.input_kind == ("traces" if name == "bugeon" else "spikes")
 
 

@@ -11,7 +11,7 @@ from offline_training.model.encoder import Encoder
 from offline_training.studies import reference
 from offline_training.studies.reference import Embed, ReferenceFileError, ReferenceReport, check_reference
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "reference_vectors"
+FOLDER = Path(__file__).parents[4] / "shared" / "data" / "reference_vectors"
 FILES = ("spikes_small.npz", "calcium_small.npz")
 
 

@@ -19,7 +19,7 @@ from offline_training.pretraining.runs import load_run
 from offline_training.pretraining.views import ViewSampler
 from tests.offline_training.shared_training import STEPS, animals, config_of, gradients
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

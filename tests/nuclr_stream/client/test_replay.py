@@ -16,7 +16,7 @@ from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.sources import replay as replay_module
+from nuclr_stream.client import replay as replay_module
 from nuclr_stream.wire import Predictions
 from tests.nuclr_stream.conftest import assert_same, make_recording, said_in_process, where
 

@@ -14,7 +14,7 @@ from offline_training.data.splits import SplitError, UnitFold, parse_split, unit
 from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPLITS = ROOT / "configs" / "splits"
 RATS = ROOT.parent / "shared" / "data" / "rat_neuropixels"
 

@@ -16,7 +16,7 @@ import torch
 from offline_training.config import TrainConfig
 from offline_training.pretraining.steps import build_encoder, learning_rate, new_training
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 SIZES = {
     **{"dim": 256, "heads": 4, "head_dim": 64, "ffn_hidden": 1024, "temporal_blocks": 2, "spatiotemporal_blocks": 2},
     **{"dropout": 0.2, "rope_ratio": 0.5, "rope_max_period_factor": 8.0},

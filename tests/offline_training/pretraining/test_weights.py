@@ -33,7 +33,7 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["spikes_small.npz", "calcium_small.npz"])
 def test_the_independent_path_gives_the_published_numbers(name: str) -> None:
-    path = Path(__file__).parents[3] / "shared" / "data" / "reference_vectors" / name
+    path = Path(__file__).parents[4] / "shared" / "data" / "reference_vectors" / name
     if not path.exists():
         pytest.skip(f"{name}: the reference numbers are not part of the repository")
     with np.load(path) as archive:
@@ -165,7 +165,7 @@ def test_weights_of_another_kind_of_input_ask_for_their_config() -> None:
     state = {name: torch.from_numpy(value) for name, value in weights_of(32, 2, bins=4).items()}
     with pytest.raises(WeightsError, match=r"a patch has 4 bins, in config published it has 50.*--config"):
         import_weights(state, layout="nuclr", config=SPIKES)
-    calcium = TrainConfig.load(Path(__file__).parents[2] / "configs" / "pretrain_paper_calcium.toml")
+    calcium = TrainConfig.load(Path(__file__).parents[3] / "configs" / "pretrain_paper_calcium.toml")
     encoder, config, _ = import_weights(state, layout="nuclr", config=calcium)
     assert encoder.config.input_kind == "traces" and config.window.spec.bins == 128
 

@@ -14,7 +14,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers import open_recordings
 from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
 from nuclr_stream.recordings.readers.traces import open_traces
-from tests.nuclr_stream.test_traces import trace_recording
+from tests.nuclr_stream.recordings.test_traces import trace_recording
 
 RATE = Fraction(2)
 UNITS, FRAMES = 5, 400

@@ -1,1 +1,0 @@
-"""Sources: each turns one kind of recording system into the messages that the daemon takes."""
