@@ -13,7 +13,7 @@ from nuclr_stream.errors import NuclrStreamError
 
 if TYPE_CHECKING:
     from exporters.export import Contents
-    from nuclr_stream.prediction.out_of_distribution import Familiarity
+    from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
     from offline_training.readouts.readout import Readout
 
 _PUBLISHED_SPIKES: dict[str, Any] = {"name": "imported", "kind": "published weights", "training": {"steps": 1}}
@@ -143,20 +143,20 @@ def _contents(
             "config": settings,
         },
         evaluation=evaluation,
-        familiarity=_familiarity(run) if readouts else None,
+        out_of_distribution=_familiarity(run) if readouts else None,
     )
 
 
-def _familiarity(run: Path) -> Familiarity | None:
+def _familiarity(run: Path) -> OutOfDistribution | None:
     import numpy as np
 
-    from nuclr_stream.prediction.out_of_distribution import Familiarity
+    from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
 
-    path = run / "familiarity.npz"
+    path = run / "out_of_distribution.npz"
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as archive:
-        return Familiarity.of_arrays({name: archive[name] for name in archive.files})
+        return OutOfDistribution.of_arrays({name: archive[name] for name in archive.files})
 
 
 def _checked(folder: Path) -> tuple[str, dict[str, float]]:

@@ -22,6 +22,7 @@ import onnx
 import onnxruntime
 import onnxscript
 import torch
+from offline_training.readouts.predictor_readouts import task_part
 from pydantic import ValidationError
 
 from exporters.card import model_card
@@ -39,10 +40,9 @@ from nuclr_stream.bundle.manifest import (
     load_bundle,
 )
 from nuclr_stream.features.mean_embedding import between_knots
-from nuclr_stream.prediction.out_of_distribution import Familiarity
+from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
 from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
 from offline_training.model.encoder import Encoder
-from offline_training.readouts.expert_readouts import task_part
 from offline_training.readouts.readout import Linear, Readout
 
 MAX_UNITS = 1024
@@ -65,7 +65,7 @@ class Contents:
     training: dict[str, Any]
     evaluation: dict[str, Any]
     membership: MembershipPart | None = None
-    familiarity: Familiarity | None = None
+    out_of_distribution: OutOfDistribution | None = None
     max_units: int = MAX_UNITS
 
 
@@ -79,8 +79,8 @@ def write_bundle(contents: Contents, folder: Path) -> dict[str, float]:
         raise ExportError(f"{folder}: exists and is no bundle; give another --out")
     files, parity = _graphs(contents)
     files["sample.npz"] = _sample(contents)
-    if contents.familiarity is not None:
-        files["familiarity.npz"] = _archive(contents.familiarity.arrays())
+    if contents.out_of_distribution is not None:
+        files["out_of_distribution.npz"] = _archive(contents.out_of_distribution.arrays())
     manifest = _manifest(contents)
     files["MODEL_CARD.md"] = model_card(manifest).encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
@@ -104,10 +104,10 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
     parity = check_encoder(contents.encoder, encoder, max_units=contents.max_units).as_dict()
     files = {"encoder.onnx": encoder}
     for task, readout in contents.readouts.items():
-        part = task_part(task, readout, readout.experts)
-        linears = readout.experts.linears if readout.experts else {"embedding": readout.linear}
-        for expert, linear in linears.items():
-            name = part.file_of(expert)
+        part = task_part(task, readout, readout.predictors)
+        linears = readout.predictors.linears if readout.predictors else {"embedding": readout.linear}
+        for predictor, linear in linears.items():
+            name = part.file_of(predictor)
             files[name] = readout_graph(**vars(linear)).SerializeToString(deterministic=True)
             parity[f"logits_{name.removeprefix('readout_').removesuffix('.onnx')}_max"] = _check_readout(
                 task, linear, files[name]
@@ -116,15 +116,15 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
 
 
 def _check_readout(task: str, linear: Linear, graph: bytes) -> float:
-    """Return the largest difference of logits over random features of all evidences, in units of the largest winning
+    """Return the largest difference of logits over random features of all exposures, in units of the largest winning
     logit."""
     rng = np.random.default_rng(0)
-    evidence = np.exp(rng.uniform(-0.5, np.log(2 * linear.n[-1]), 1024)).astype(np.float32)
-    at = between_knots(evidence, linear.n)
-    noise = rng.standard_normal((len(evidence), linear.mean.shape[1]))
+    exposure = np.exp(rng.uniform(-0.5, np.log(2 * linear.n[-1]), 1024)).astype(np.float32)
+    at = between_knots(exposure, linear.n)
+    noise = rng.standard_normal((len(exposure), linear.mean.shape[1]))
     features = (at @ linear.mean + noise * (at @ linear.scale)).astype(np.float32)
-    found = optimised_session(graph).run(["logits"], {"embedding": features, "evidence": evidence})[0]
-    expected = linear.logits(features, evidence)
+    found = optimised_session(graph).run(["logits"], {"embedding": features, "exposure": exposure})[0]
+    expected = linear.logits(features, exposure)
     scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
     worst = float(np.abs(found - expected).max() / scale)
     ordered = np.sort(expected, axis=1)
@@ -198,7 +198,7 @@ def _manifest(contents: Contents) -> Manifest:
             typical_scatter=_typical_scatter(contents),
             max_units=contents.max_units,
             parameters=sum(parameter.numel() for parameter in contents.encoder.parameters()),
-            tasks=tuple(task_part(name, each, each.experts) for name, each in contents.readouts.items()),
+            tasks=tuple(task_part(name, each, each.predictors) for name, each in contents.readouts.items()),
             trained_on=contents.trained_on,
             training={**contents.training, "parity_bar": _PARITY_BAR},
             evaluation=contents.evaluation,
@@ -212,7 +212,7 @@ def _manifest(contents: Contents) -> Manifest:
 
 def _typical_scatter(contents: Contents) -> float | None:
     """What is typical of the windows of a unit: the same for all tasks of a run."""
-    known = [readout.experts.typical_scatter for readout in contents.readouts.values() if readout.experts]
+    known = [readout.predictors.typical_scatter for readout in contents.readouts.values() if readout.predictors]
     return known[0] if known else None
 
 

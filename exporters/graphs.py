@@ -77,10 +77,10 @@ def readout_graph(
     n: NDArray[np.float64],
     limit: float = math.inf,
 ) -> onnx.ModelProto:
-    """A linear readout as a graph: embedding (U, F) f32, evidence (U,) f32 -> logits (U, C) f32.
+    """A linear readout as a graph: embedding (U, F) f32, exposure (U,) f32 -> logits (U, C) f32.
 
     weight (C, F) and bias (C,) act on (x - mean) / scale, clipped to +-limit. mean and scale (K, F) hold at the
-    evidences `n` (K,), ascending, and are interpolated linearly in log n between them. Raises ExportError for shapes
+    exposures `n` (K,), ascending, and are interpolated linearly in log n between them. Raises ExportError for shapes
     that do not fit and for values that are not finite.
     """
     parts = {"weight": weight, "bias": bias, "mean": mean, "scale": scale, "n": n}
@@ -103,7 +103,7 @@ def readout_graph(
         "fall_from": fall[1],
     }
     steps = [
-        ("Max", ["evidence", "one"], "at_least_one"),
+        ("Max", ["exposure", "one"], "at_least_one"),
         ("Log", ["at_least_one"], "log_evidence"),
         ("Unsqueeze", ["log_evidence", "last_axis"], "at"),
         ("Mul", ["at", "rise"], "risen"),
@@ -123,11 +123,11 @@ def readout_graph(
     graph = helper.make_graph(
         [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps],
         "readout",
-        [_tensor("embedding", ["units", dim]), _tensor("evidence", ["units"])],
+        [_tensor("embedding", ["units", dim]), _tensor("exposure", ["units"])],
         [_tensor("logits", ["units", classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return _finish(graph, "Linear readout: embedding (U, D), evidence (U,) -> logits (U, C)")
+    return _finish(graph, "Linear readout: embedding (U, D), exposure (U,) -> logits (U, C)")
 
 
 def _hats(at: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -39,7 +39,7 @@ class Settings(BaseModel):
     queue_bytes: int = Field(default=2**25, ge=2**16, le=2**31, description="B of undecoded input; more is dropped")
     results_queue: int = Field(default=256, ge=1, le=4096, description="results kept for each slow subscriber")
     embed_queue: int = Field(default=8, ge=1, le=1024, description="windows of clients that may wait to be embedded")
-    half_life_s: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="s in which evidence fades by half")
+    half_life_s: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="s in which exposure fades by half")
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
     priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
@@ -47,13 +47,13 @@ class Settings(BaseModel):
     @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
     @classmethod
     def _stays_on_this_machine(cls, endpoint: str) -> str:
-        refusal = endpoint_refusal(endpoint)
-        if refusal:
-            raise ValueError(refusal)
+        exclusion = bind_error(endpoint)
+        if exclusion:
+            raise ValueError(exclusion)
         return endpoint
 
 
-def endpoint_refusal(endpoint: str) -> str:
+def bind_error(endpoint: str) -> str:
     """Return why nothing may be bound to `endpoint`, or an empty string for loopback tcp and for ipc."""
     if endpoint.startswith("ipc://"):
         path = endpoint[6:]

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeAlias
 
 import zmq
 
-from nuclr_stream.config import endpoint_refusal, option
+from nuclr_stream.config import bind_error, option
 from nuclr_stream.errors import EndpointError
 
 if sys.platform != "win32":
@@ -98,9 +98,9 @@ def bind(socket: Socket, endpoint: str, setting: str) -> str:
 
     Raises EndpointError when `endpoint` leaves the machine or is taken; it names the option of `setting`.
     """
-    refusal = endpoint_refusal(endpoint)
-    if refusal:
-        raise EndpointError(f"{setting} = {endpoint!r}: {refusal}")
+    exclusion = bind_error(endpoint)
+    if exclusion:
+        raise EndpointError(f"{setting} = {endpoint!r}: {exclusion}")
     try:
         with _private_files():
             socket.bind(endpoint.removesuffix(":0") + ":*" if endpoint.endswith(":0") else endpoint)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from offline_training.readouts.predictors import Predictors
 
 from exporters.export import Contents, write_bundle
 from nuclr_stream.bundle.manifest import TrainedOn
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
 from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.features.spike_statistics import STATISTICS
-from nuclr_stream.prediction.out_of_distribution import Familiar, Familiarity
-from nuclr_stream.prediction.pool import Fusion
+from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistribution
+from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder, EncoderConfig
-from offline_training.readouts.experts import Experts
 from offline_training.readouts.readout import Readout
 from offline_training.readouts.regression import Linear
 
@@ -54,10 +54,10 @@ def tiny_readout(classes: tuple[str, ...], dim: int) -> Readout:
     )
 
 
-def tiny_experts(classes: tuple[str, ...], dim: int) -> Experts:
-    """Four experts with random coefficients that speak together in two ways."""
+def tiny_predictors(classes: tuple[str, ...], dim: int) -> Predictors:
+    """Four predictors with random coefficients that speak together in two ways."""
     rng = np.random.default_rng(len(classes))
-    sets: tuple[FeatureSet, ...] = ("embedding", "embedding_company", "statistics", "statistics_company")
+    sets: tuple[FeatureSet, ...] = ("embedding", "embedding_neighbourhood", "statistics", "statistics_neighbourhood")
     linears = {"embedding": tiny_readout(classes, dim).linear}
     for name in sets[1:]:
         features = feature_count(name, dim)
@@ -65,19 +65,19 @@ def tiny_experts(classes: tuple[str, ...], dim: int) -> Experts:
         bias, scale = rng.normal(0.0, 0.1, len(classes)), rng.uniform(0.5, 1.5, (3, features))
         linears[name] = Linear(weight, bias, np.zeros((3, features)), scale, np.array([1.0, 3.0, 30.0]))
     common = {"n": (1.0, 6.0), "abstain_below": (0.6, 0.4), "set_above": (0.2, 0.25)}
-    together = Fusion(experts=sets, weight=((0.3, 0.6), (0.2, 0.4), (0.9, 0.7), (0.4, 0.2)), **common)
-    alone = Fusion(experts=("statistics",), weight=((0.5, 1.0),), **common)
+    together = LogLinearPool(predictors=sets, weight=((0.3, 0.6), (0.2, 0.4), (0.9, 0.7), (0.4, 0.2)), **common)
+    alone = LogLinearPool(predictors=("statistics",), weight=((0.5, 1.0),), **common)
     nothing = dict.fromkeys(sets, 0.0)
-    return Experts(dim, linears, nothing, nothing, (together, alone), 0.5, "nothing: random numbers")
+    return Predictors(dim, linears, nothing, nothing, (together, alone), 0.5, "nothing: random numbers")
 
 
-def tiny_familiarity(dim: int) -> Familiarity:
+def tiny_familiarity(dim: int) -> OutOfDistribution:
     """Everything is familiar but rates below 0.01 Hz or above 100 Hz, and units of short intervals mostly."""
     wide = {
-        name: Familiar(np.zeros((1, features)), np.eye(features), np.ones(1), np.full(1, 1e3))
+        name: KnownUnits(np.zeros((1, features)), np.eye(features), np.ones(1), np.full(1, 1e3))
         for name, features in (("embedding", dim), ("statistics", STATISTICS))
     }
-    return Familiarity(wide, (0.01, 100.0), 0.5)
+    return OutOfDistribution(wide, (0.01, 100.0), 0.5)
 
 
 def tiny_contents(seed: int = 0) -> Contents:
@@ -105,19 +105,22 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def expert_contents() -> Contents:
-    """The tiny bundle with experts and familiarity."""
+def pooled_contents() -> Contents:
+    """The tiny bundle with predictors and out_of_distribution."""
     plain = tiny_contents()
     dim = plain.encoder.config.dim
     readouts = {
-        name: replace(readout, experts=tiny_experts(readout.classes, dim)) for name, readout in plain.readouts.items()
+        name: replace(readout, predictors=tiny_predictors(readout.classes, dim))
+        for name, readout in plain.readouts.items()
     }
-    return replace(plain, name="tiny-experts", readouts=readouts, familiarity=tiny_familiarity(dim), max_units=32)
+    return replace(
+        plain, name="tiny-predictors", readouts=readouts, out_of_distribution=tiny_familiarity(dim), max_units=32
+    )
 
 
 @pytest.fixture(scope="session")
-def expert_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory of the same with experts, fusions and familiarity. Copy it before you change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-experts"
-    write_bundle(expert_contents(), folder)
+def pooled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the same with predictors, pools and out_of_distribution. Copy it before you change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-predictors"
+    write_bundle(pooled_contents(), folder)
     return folder

@@ -32,7 +32,7 @@ from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.calcium import simulate_calcium
-from tests.nuclr_stream.conftest import assert_same, ended, make_recording, running, said_in_process, where
+from tests.nuclr_stream.conftest import assert_same, ended, make_recording, predicted_in_process, running, where
 
 FRAMES = 600
 CONFIG = {
@@ -101,7 +101,7 @@ def test_streamed_labelled_and_offline_results_are_equal(run_dir: Path, model: M
         ]
         with Query(daemon.endpoints["query"]) as query:
             embeddings = query.embeddings("sNone")
-    labelled = said_in_process(fresh, model, block_samples=37)
+    labelled = predicted_in_process(fresh, model, block_samples=37)
     reasons = [set(one.reasons) for one in labelled]
     assert set().union(*reasons) == {"normaliser", "mask", "gap"} & set().union(*reasons) != set()
     for said in streamed:
@@ -110,10 +110,10 @@ def test_streamed_labelled_and_offline_results_are_equal(run_dir: Path, model: M
     encoder, _, _ = load_run(run_dir)
     spec, rules = model.manifest.spec, model.manifest.window_rules
     offline = embed_recording(through_torch(encoder), fresh, spec, rules)
-    with_torch, evidence = offline.unit_means()
+    with_torch, exposure = offline.unit_means()
     assert list(offline.refusals[:3]) == ["normaliser", "normaliser", ""], "64 frames of warm-up, windows of 32"
     assert np.abs(embeddings.mean - with_torch).max() <= 1e-4
-    assert labelled[-1].evidence == pytest.approx(evidence)
+    assert labelled[-1].exposure == pytest.approx(exposure)
 
 
 def test_what_a_rig_publishes_frame_by_frame_is_what_label_says(

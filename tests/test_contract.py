@@ -104,12 +104,12 @@ def test_streamed_labelled_and_offline_results_are_equal(run_dir: Path, model: M
     last = labelled[-1]
     assert np.array_equal(embeddings.mean, last.mean[last.predictions.windows > 0])
     spec, rules = model.manifest.spec, model.manifest.window_rules
-    through_onnx, evidence = embed_recording(one_by_one(model.embed), recording, spec, rules).unit_means()
+    through_onnx, exposure = embed_recording(one_by_one(model.embed), recording, spec, rules).unit_means()
     encoder, _, _ = load_run(run_dir)
     with_torch, _ = embed_recording(through_torch(encoder), recording, spec, rules).unit_means()
     assert np.abs(last.mean - through_onnx).max() <= 1e-5
     assert np.abs(last.mean - with_torch).max() <= 1e-4
-    assert last.predictions.evidence == pytest.approx(evidence)
+    assert last.predictions.exposure == pytest.approx(exposure)
 
 
 def test_a_bundle_says_what_it_was_made_of(model: Model) -> None:

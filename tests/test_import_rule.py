@@ -23,19 +23,19 @@ CONTRACT = {
         "features",
         "intervals",
         "unit_rows",
-        "evidence",
+        "exposure",
         "company",
         "observed",
-        "experts",
-        "fusion",
-        "familiarity",
+        "predictors",
+        "pool",
+        "out_of_distribution",
         "placement",
         "trajectory",
         "bundle",
         "errors",
     )
 }
-EXPORTERS_MAY = {f"offline_training.{name}" for name in ("encoder", "loss", "readout", "expert_readouts", "weights")}
+EXPORTERS_MAY = {f"offline_training.{name}" for name in ("encoder", "loss", "readout", "predictor_readouts", "weights")}
 ONLY_IN = {
     "zmq": {"daemon", "client", "sources", "dashboard", "bench", "doctor", "auth", "endpoints"},
     "onnxruntime": {"inference", "doctor"},
@@ -73,7 +73,7 @@ def is_command(path: Path) -> bool:
     return path.name == "cli.py" or path.name.endswith("_cli.py")
 
 
-def refusal(path: Path, name: str) -> str:
+def exclusion(path: Path, name: str) -> str:
     """Why this file must not import that module, or an empty string."""
     package, top = path.relative_to(ROOT).parts[0], name.split(".")[0]
     if package == "nuclr_stream":
@@ -94,17 +94,19 @@ def refusal(path: Path, name: str) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
-    refused = {name: why for name in sorted(imported(path)) if (why := refusal(path, name))}
+    refused = {name: why for name in sorted(imported(path)) if (why := exclusion(path, name))}
     assert not refused
 
 
 def test_the_rule_notices_what_it_forbids() -> None:
     labeler, evaluate = ROOT / "nuclr_stream" / "labeler.py", ROOT / "offline_training" / "evaluate.py"
     export = ROOT / "exporters" / "export.py"
-    assert refusal(labeler, "torch") and refusal(labeler, "zmq") and refusal(labeler, "onnxruntime")
-    assert refusal(evaluate, "nuclr_stream.stream.labeler") and refusal(evaluate, "exporters.export")
-    assert refusal(export, "offline_training.pretraining.pretrain") and refusal(export, "nuclr_stream.inference.model")
-    assert not refusal(export, "nuclr_stream.bundle.manifest") and not refusal(
+    assert exclusion(labeler, "torch") and exclusion(labeler, "zmq") and exclusion(labeler, "onnxruntime")
+    assert exclusion(evaluate, "nuclr_stream.stream.labeler") and exclusion(evaluate, "exporters.export")
+    assert exclusion(export, "offline_training.pretraining.pretrain") and exclusion(
+        export, "nuclr_stream.inference.model"
+    )
+    assert not exclusion(export, "nuclr_stream.bundle.manifest") and not exclusion(
         ROOT / "exporters" / "cli.py", "nuclr_stream.wire"
     )
 

@@ -2,7 +2,7 @@
 
 manifest.json   the contract below, with the SHA-256 of every other file
 encoder.onnx    counts (U, T) float32, mask (U,) bool -> embedding (U, D) float32, for any U
-readout_<task>.onnx   embedding (U, D) float32, evidence (U,) float32 -> logits (U, C) float32
+readout_<task>.onnx   embedding (U, D) float32, exposure (U,) float32 -> logits (U, C) float32
 sample.npz      a sample window with the output that is expected from it
 MODEL_CARD.md   what it was trained on, what it may be used for, and its figures
 
@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.prediction.out_of_distribution import Familiarity
-from nuclr_stream.prediction.pool import Fusion
+from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
+from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 from nuclr_stream.windows.normaliser import Normalisation
 
@@ -92,37 +92,37 @@ class MembershipPart(_Part):
     drop_last_s: float = Field(default=0.0, ge=0)
 
 
-class FusionPart(_Part):
-    """How several experts speak together: see fusion.Fusion. `weight` has one row per expert, one column per knot."""
+class PoolPart(_Part):
+    """How predictors are combined, see pool.LogLinearPool; `weight` has a row per predictor, a column per knot."""
 
-    experts: tuple[FeatureSet, ...] = Field(min_length=1)
+    predictors: tuple[FeatureSet, ...] = Field(min_length=1)
     n: tuple[float, ...] = Field(min_length=1)
     weight: tuple[tuple[float, ...], ...]
     abstain_below: tuple[float, ...]
     set_above: tuple[float, ...]
 
     @model_validator(mode="after")
-    def _consistent(self) -> FusionPart:
+    def _consistent(self) -> PoolPart:
         rows = (*self.weight, self.abstain_below, self.set_above)
-        if len(self.weight) != len(self.experts) or any(len(row) != len(self.n) for row in rows):
-            raise ValueError(f"fusion of {', '.join(self.experts)}: one row of {len(self.n)} values each is needed")
-        if list(self.n) != sorted(set(self.n)) or self.n[0] < 1 or len(set(self.experts)) != len(self.experts):
-            raise ValueError(f"fusion of {', '.join(self.experts)}: n must ascend from at least 1, experts differ")
+        if len(self.weight) != len(self.predictors) or any(len(row) != len(self.n) for row in rows):
+            raise ValueError(f"pool of {', '.join(self.predictors)}: one row of {len(self.n)} values each is needed")
+        if list(self.n) != sorted(set(self.n)) or self.n[0] < 1 or len(set(self.predictors)) != len(self.predictors):
+            raise ValueError(f"pool of {', '.join(self.predictors)}: n must ascend from at least 1, predictors differ")
         if min(map(min, self.weight)) < 0 or not all(0 <= v <= 1 for v in (*self.abstain_below, *self.set_above)):
-            raise ValueError(f"fusion of {', '.join(self.experts)}: weights below 0 or thresholds outside 0 to 1")
+            raise ValueError(f"pool of {', '.join(self.predictors)}: weights below 0 or thresholds outside 0 to 1")
         return self
 
     @property
-    def fusion(self) -> Fusion:
-        """The same as fusion.py applies it."""
-        return Fusion(**self.model_dump())
+    def pool(self) -> LogLinearPool:
+        """The same as pool.py applies it."""
+        return LogLinearPool(**self.model_dump())
 
 
 class TaskPart(_Part):
-    """One question that experts answer, its classes in the order of the logits, and how far to believe them.
+    """One question that predictors answer, its classes in the order of the logits, and how far to believe them.
 
     `prior` is the class prior that the probabilities assume. `n` and `temperature` are the calibration curve T(n) of
-    the encoder's readout alone, `fusions` the ways in which `experts` speak together, the preferred first.
+    the encoder's readout alone, `pools` the ways in which `predictors` speak together, the preferred first.
     `calibrated_on` says which scores all of it was fitted on, `sets_promise` what the sets of classes promise.
     """
 
@@ -133,8 +133,8 @@ class TaskPart(_Part):
     temperature: tuple[float, ...] = (1.0,)
     abstain_below: float = Field(default=0.0, ge=0, le=1)
     calibrated_on: str = "nothing: temperature is 1"
-    experts: tuple[FeatureSet, ...] = ("embedding",)
-    fusions: tuple[FusionPart, ...] = ()
+    predictors: tuple[FeatureSet, ...] = ("embedding",)
+    pools: tuple[PoolPart, ...] = ()
     sets_promise: str = "nothing: every set holds all classes"
 
     @model_validator(mode="after")
@@ -149,10 +149,10 @@ class TaskPart(_Part):
             raise ValueError(f"n and temperature of {self.name} must be equally long, n ascending from at least 1")
         if min(self.temperature) <= 0:
             raise ValueError(f"temperature of {self.name} must be positive")
-        unknown = {name for fusion in self.fusions for name in fusion.experts} - set(self.experts)
-        if unknown or "embedding" not in self.experts:
+        unknown = {name for pool in self.pools for name in pool.predictors} - set(self.predictors)
+        if unknown or "embedding" not in self.predictors:
             raise ValueError(
-                f"experts of {self.name} must hold embedding and {', '.join(sorted(unknown)) or 'no other'}"
+                f"predictors of {self.name} must hold embedding and {', '.join(sorted(unknown)) or 'no other'}"
             )
         return self
 
@@ -161,25 +161,25 @@ class TaskPart(_Part):
         """Name of the encoder's readout graph in the bundle."""
         return self.file_of("embedding")
 
-    def file_of(self, expert: FeatureSet) -> str:
-        """Name of an expert's graph in the bundle."""
-        return f"readout_{self.name}.onnx" if expert == "embedding" else f"readout_{self.name}_{expert}.onnx"
+    def file_of(self, predictor: FeatureSet) -> str:
+        """Name of an predictor's graph in the bundle."""
+        return f"readout_{self.name}.onnx" if predictor == "embedding" else f"readout_{self.name}_{predictor}.onnx"
 
     @property
-    def ways(self) -> tuple[Fusion, ...]:
+    def ways(self) -> tuple[LogLinearPool, ...]:
         """All ways in which this task can be answered, the preferred first; the last is the encoder alone."""
-        alone = Fusion(
-            experts=("embedding",),
+        alone = LogLinearPool(
+            predictors=("embedding",),
             n=self.n,
             weight=(tuple(1 / t for t in self.temperature),),
             abstain_below=(self.abstain_below,) * len(self.n),
             set_above=(0.0,) * len(self.n),
         )
-        return (*(part.fusion for part in self.fusions), alone)
+        return (*(part.pool for part in self.pools), alone)
 
     @property
     def calibration(self) -> Calibration:
-        """The calibration curve as evidence.py applies it."""
+        """The calibration curve as exposure.py applies it."""
         return Calibration(n=self.n, temperature=self.temperature, abstain_below=self.abstain_below)
 
 
@@ -266,16 +266,16 @@ class Bundle:
         return Sample(arrays["counts"], arrays["mask"], arrays["embedding"], logits)
 
     @property
-    def familiarity(self) -> Familiarity | None:
+    def out_of_distribution(self) -> OutOfDistribution | None:
         """What the bundle knows of the units that it was trained on, or None. Raises BundleError where it is broken."""
-        content = self.files.get("familiarity.npz")
+        content = self.files.get("out_of_distribution.npz")
         if content is None:
             return None
-        known = Familiarity.of_arrays(_arrays(content, "familiarity.npz"))
+        known = OutOfDistribution.of_arrays(_arrays(content, "out_of_distribution.npz"))
         for name, one in known.sets.items():
             if one.centres.shape[1] != (wanted := feature_count(name, self.manifest.embedding_dim)):
                 raise BundleError(
-                    f"familiarity.npz: {name} has {one.centres.shape[1]} features, the bundle's has {wanted}; "
+                    f"out_of_distribution.npz: {name} has {one.centres.shape[1]} features, the bundle's has {wanted}; "
                     "export the bundle again"
                 )
         return known
@@ -312,7 +312,7 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and verify a bundle: format, manifest, and the hash of every file. Raises BundleError naming the cause."""
     raw = _read(folder, "manifest.json")
     manifest = _manifest(raw, folder)
-    graphs = {task.file_of(expert) for task in manifest.tasks for expert in task.experts}
+    graphs = {task.file_of(predictor) for task in manifest.tasks for predictor in task.predictors}
     needed = {"encoder.onnx", "sample.npz", "MODEL_CARD.md"} | graphs
     absent = needed - set(manifest.files)
     if absent:

@@ -84,8 +84,8 @@ class Publisher:
         """Declare the whole unit table (U units) and return the index (U,) of every unit, which spikes refer to.
 
         Call it again when the sorter's units change: units that are gone are retired, new ones get new indices, the
-        others keep theirs and their evidence. With `continues` on the first call, units of the same name keep the
-        evidence of the epoch before. The geometry, (U,) each, is optional.
+        others keep theirs and their exposure. With `continues` on the first call, units of the same name keep the
+        exposure of the epoch before. The geometry, (U,) each, is optional.
         """
         ids = [str(unit_id) for unit_id in unit_ids]
         self._index_of = {name: self._index_of[name] for name in ids if name in self._index_of}
@@ -109,7 +109,7 @@ class Publisher:
         return index
 
     def merge(self, unit_id: str, into: str) -> bool:
-        """Say that `unit_id` is the same cell as `into`: counts and evidence of both are added up.
+        """Say that `unit_id` is the same cell as `into`: counts and exposure of both are added up.
 
         Its index stays valid for spikes that still carry it. Returns whether it was sent; a merge that was not ends as
         a retirement. Raises ConfigError for a unit that is not in the table.
@@ -117,11 +117,11 @@ class Publisher:
         return self._change(UnitAction.MERGE, unit_id, into=into)
 
     def rename(self, unit_id: str, new_id: str) -> bool:
-        """Give a unit another id; index and evidence stay. Returns whether it was sent. Raises ConfigError."""
+        """Give a unit another id; index and exposure stay. Returns whether it was sent. Raises ConfigError."""
         return self._change(UnitAction.RENAME, unit_id, new_id=new_id)
 
     def reset(self, unit_id: str) -> bool:
-        """Begin a unit's evidence anew: its probe moved, say. Returns whether it was sent. Raises ConfigError."""
+        """Begin a unit's exposure anew: its probe moved, say. Returns whether it was sent. Raises ConfigError."""
         return self._change(UnitAction.RESET, unit_id)
 
     def spikes(self, samples: npt.ArrayLike, units: npt.ArrayLike, *, stop: int) -> bool:

@@ -68,7 +68,7 @@ class Subscription:
         self._pending: deque[wire.Output] = deque()
         self._joined = False
         self._join_from = 0.0
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
         self._socket = connect(zmq.SUB, results, "results endpoint", max_bytes=wire.MAX_REPLY_BYTES)
         topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState)]
         for topic in (*topics, wire.topic(wire.Event), wire.topic(wire.DaemonState)):
@@ -87,10 +87,10 @@ class Subscription:
         """Return the next message of any kind, or None after `timeout_s`. Raises DaemonGoneError as iterating does."""
         deadline = time.monotonic() + timeout_s
         while not self._pending:
-            wait_s = min(deadline, self._heard + GONE_AFTER_S) - time.monotonic()
+            wait_s = min(deadline, self._last_message + GONE_AFTER_S) - time.monotonic()
             if self._socket.poll(max(ceil(wait_s * 1000), 0)):
                 self._hear()
-            elif time.monotonic() >= self._heard + GONE_AFTER_S:
+            elif time.monotonic() >= self._last_message + GONE_AFTER_S:
                 self._gone(f"silent for {GONE_AFTER_S:g} s")
             elif time.monotonic() >= deadline:
                 return None
@@ -110,7 +110,7 @@ class Subscription:
         self.close()
 
     def _gone(self, how: str) -> None:
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
         self._joined, self._join_from = False, 0.0
         raise DaemonGoneError(f"the daemon at {self._results} is gone: {how}; iterate on to wait for it")
 
@@ -126,9 +126,9 @@ class Subscription:
             self.malformed += 1
             return
         assert isinstance(message, wire.Output)  # its topic says so
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
         behind = not self._joined or getattr(message, "instance", self._instance) != self._instance
-        if behind and self._heard >= self._join_from:
+        if behind and self._last_message >= self._join_from:
             self._join()
         self._keep(message)
 

@@ -138,7 +138,7 @@ def label(
         Path | None, typer.Option(help="A plan to compare with: a CSV file with region, from_um, to_um.")
     ] = None,
 ) -> None:
-    """Label recordings in process, with what the daemon would have said."""
+    """Label recordings in process, with what the daemon would have predictions."""
     from nuclr_stream.commands.label import write_labels
     from nuclr_stream.placement.report import Reports
 

@@ -43,7 +43,7 @@ def diagnose(*, data: str, results: str, query: str) -> list[Finding]:
     for name, asked in (("data", data), ("results", results)):
         if status["endpoints"][name] != asked:
             findings.append(Finding("bad", f"the daemon's {name} endpoint is {status['endpoints'][name]}, not {asked}"))
-    return findings + _heard(status["endpoints"]["results"], query) + _streams(status)
+    return findings + _last_message(status["endpoints"]["results"], query) + _streams(status)
 
 
 def _versions() -> Finding:
@@ -85,7 +85,7 @@ def _port(name: str, endpoint: str) -> Finding:
     return Finding("bad", f"{name} {endpoint}: something listens, but it is no daemon that answers; change the port")
 
 
-def _heard(results: str, query: str) -> list[Finding]:
+def _last_message(results: str, query: str) -> list[Finding]:
     """Listen for a moment: does the daemon speak, and are there predictions?"""
     predictions: dict[str, int] = {}
     deadline = time.monotonic() + LISTEN_S

@@ -27,13 +27,13 @@ OnEnd = Callable[[Predictions, Mapping[str, Float32Array]], None]
 HEAD = (
     *("recording_id", "unit_id", "task", "time_s", "final"),
     *("prediction", "probability", "set", "abstained", "why", "stable_since_s"),
-    *("windows", "effective_n", "familiarity", "flags"),
+    *("windows", "effective_sample_size", "ood_score", "flags"),
 )
 _REASONS = {
     Abstained.NO: "",
-    Abstained.NO_EVIDENCE: "no window yet",
+    Abstained.NO_DATA: "no window yet",
     Abstained.LOW_PROBABILITY: "probability below the abstention threshold",
-    Abstained.UNFAMILIAR_UNIT: "unlike the units of training, see flags",
+    Abstained.OUT_OF_DISTRIBUTION: "unlike the units of training, see flags",
     Abstained.SMALL_POPULATION: "population below minimum",
     Abstained.NONFINITE: "the readout gave no number",
 }
@@ -53,12 +53,12 @@ def label_recording(
     """Yield a row per unit and task at every multiple of `every_s` seconds, and one with final = 1 at the end.
 
     Every row holds recording_id, unit_id, task, time_s (from sample 0), final, prediction (the top class, abstained or
-    not), probability, set (classes with | between them), abstained, why, stable_since_s, windows, effective_n,
-    familiarity, flags (words with | between them), reason (why in a sentence) and a p_<class> per class of the task;
-    docs/protocol.md says what they mean. Rows before the first window have windows 0, the prior as probabilities and no
-    stable_since_s. A bundle without readouts gives a row per unit with no task, and its mean embedding as e_0, e_1, ...
-    `half_life_s` and `priors` are those of the Labeler. `on_window` is told the time of every window as it is done,
-    `on_end` the last predictions, if there are any, and where their units are.
+    not), probability, set (classes with | between them), abstained, why, stable_since_s, windows,
+    effective_sample_size, ood_score, flags (words with | between them), reason (why in a sentence) and a p_<class> per
+    class of the task; docs/protocol.md says what they mean. Rows before the first window have windows 0, the prior as
+    probabilities and no stable_since_s. A bundle without readouts gives a row per unit with no task, and its mean
+    embedding as e_0, e_1, ... `half_life_s` and `priors` are those of the Labeler. `on_window` is called with the time
+    of every window as it is done, `on_end` with the last predictions, if there are any, and where their units are.
     """
     require_fit(recording, model.manifest.spec)
     most = model.manifest.max_units
@@ -177,19 +177,25 @@ def _rows(
 def _unit(recording: Recorded, latest: Labelled | None, u: int) -> Row:
     """Return what is known of a unit whatever the task."""
     if latest is None:
-        return {"unit_id": str(recording.unit_ids[u]), "windows": 0, "effective_n": 0, "familiarity": 0, "flags": ""}
-    said = latest.predictions
+        return {
+            "unit_id": str(recording.unit_ids[u]),
+            "windows": 0,
+            "effective_sample_size": 0,
+            "ood_score": 0,
+            "flags": "",
+        }
+    predictions = latest.predictions
     return {
-        "unit_id": said.unit_ids[u],
-        "windows": int(said.windows[u]),
-        "effective_n": round(float(said.effective_n[u]), 3),
-        "familiarity": round(float(said.familiarity[u]), 3),
-        "flags": "|".join(UnitFlag(int(said.flags[u])).words),
+        "unit_id": predictions.unit_ids[u],
+        "windows": int(predictions.windows[u]),
+        "effective_sample_size": round(float(predictions.effective_sample_size[u]), 3),
+        "ood_score": round(float(predictions.ood_score[u]), 3),
+        "flags": "|".join(UnitFlag(int(predictions.flags[u])).words),
     }
 
 
 def _answer(task: TaskPredictions, u: int, sample_rate: Fraction) -> Row:
-    """Return what a task says of a unit; stable_since_s is empty without evidence."""
+    """Return what a task says of a unit; stable_since_s is empty without exposure."""
     why, since = Abstained(task.why[u]), int(task.stable_since[u])
     top = int(task.probabilities[u].argmax())
     return {
@@ -209,7 +215,7 @@ def _embeddings(recording: Recorded, model: Model, latest: Labelled | None) -> I
         windows = 0 if latest is None else int(latest.predictions.windows[u])
         mean = latest.mean[u] if latest is not None and windows else ()
         row: Row = {"unit_id": str(unit_id), "task": "", "windows": windows}
-        reason = "the bundle has no readouts" if windows else _reason(recording, model, Abstained.NO_EVIDENCE)
+        reason = "the bundle has no readouts" if windows else _reason(recording, model, Abstained.NO_DATA)
         yield row | {"reason": reason} | {f"e_{d}": float(value) for d, value in enumerate(mean)}
 
 
@@ -222,7 +228,7 @@ def _before_any_window(recording: Recorded, model: Model, priors: InForce) -> li
             classes=part.classes,
             probabilities=np.tile(np.array(priors[part.name], dtype=np.float32), (units, 1)),
             sets=np.ones((units, len(part.classes)), dtype=np.bool_),
-            why=np.full(units, Abstained.NO_EVIDENCE, dtype=np.uint8),
+            why=np.full(units, Abstained.NO_DATA, dtype=np.uint8),
             stable_since=np.full(units, NEVER, dtype=np.int64),
             flips=0,
         )

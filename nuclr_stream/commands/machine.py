@@ -26,7 +26,7 @@ class MachineWatch:
         """Return CPU, usable cores, system, Python, versions of packages, and `other_work`.
 
         `other_work` is the share of all the machine's CPU time since the beginning that went to other processes, or to
-        other virtual machines as far as this one is told; None where the system does not say.
+        other virtual machines as far as this one is stated; None where the system does not say.
         """
         return {
             "cpu": _cpu_name(),

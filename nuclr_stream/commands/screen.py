@@ -75,13 +75,13 @@ class Screen:
 
 
 def headline(predictions: Predictions, note: str = "") -> str:
-    """Return one line that says how far the stream is and of how many units something is said."""
+    """Return one line that says how far the stream is and how many units have a prediction."""
     time_s = float(predictions.end_sample / predictions.sample_rate)
     units = len(predictions.unit_ids)
-    said = ", ".join(f"{task.name} of {int((~task.abstained).sum())}" for task in predictions.tasks)
-    unfamiliar = int(predictions.unfamiliar.sum())
-    strange = f"{unfamiliar} unfamiliar" if unfamiliar else ""
-    parts = [f"{predictions.stream}  {time_s:7.1f} s  {units} units", said, strange, predictions.state, note]
+    called = ", ".join(f"{task.name} of {int((~task.abstained).sum())}" for task in predictions.tasks)
+    count = int(predictions.out_of_distribution.sum())
+    strange = f"{count} out of distribution" if count else ""
+    parts = [f"{predictions.stream}  {time_s:7.1f} s  {units} units", called, strange, predictions.state, note]
     return "  ".join(part for part in (*parts, *predictions.reasons) if part)
 
 

@@ -55,7 +55,7 @@ class Daemon:
         self._stopping = self._finished = self._greet = False
         self._in_time = True
         self._next_report_ns = self._greeted_ns = self._logged_ns = 0
-        self._said_states: dict[str, tuple[object, ...]] = {}
+        self._logged_states: dict[str, tuple[object, ...]] = {}
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
@@ -209,10 +209,10 @@ class Daemon:
 
     def _publish_labelled(self, done: LabelDone) -> None:
         now_ns = time.monotonic_ns()
-        said = done.stream.published(done.labelled, now_ns).predictions
-        frames = wire.encode(said)
+        predictions = done.stream.published(done.labelled, now_ns).predictions
+        frames = wire.encode(predictions)
         self._results.send_multipart(frames)
-        self.metrics.predicted(latency_s=(now_ns - said.closed_ns) / 1e9, label_s=done.label_s)
+        self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
         self._say_state(done.stream)
         if self._record is not None:
             try:
@@ -269,18 +269,18 @@ class Daemon:
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:
             self._query.send_multipart([identity, *wire.encode(reply)], zmq.NOBLOCK)
-        except (WireError, zmq.ZMQError):  # too large to be said; the client is gone, or does not read
+        except (WireError, zmq.ZMQError):  # too large to be encoded; the client is gone, or does not read
             self._counters["replies_lost"] += 1
 
-    # -- what is said about oneself ----------------------------------------------------------------------------------
+    # -- reporting the state -----------------------------------------------------------------------------------------
 
     def _publish(self, message: wire.Output) -> None:
         self._results.send_multipart(wire.encode(message))
 
     def _say_state(self, stream: Stream) -> None:
         """Publish a stream's state if it changed in what matters; the rest waits for the next report."""
-        if self._said_states.get(stream.name) != stream.standing:
-            self._said_states[stream.name] = stream.standing
+        if self._logged_states.get(stream.name) != stream.standing:
+            self._logged_states[stream.name] = stream.standing
             self._publish(stream.state)
 
     def _report(self, now_ns: int) -> None:
@@ -296,7 +296,7 @@ class Daemon:
             queue_bytes=self._ingest.queued_bytes,
         )
         self._board.status = self._status()
-        self._said_states.clear()
+        self._logged_states.clear()
         for stream in self._streams:
             self._say_state(stream)
         self._publish(self._state())

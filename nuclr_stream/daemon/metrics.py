@@ -48,7 +48,7 @@ class StreamFigures:
     progress: float
     missing: float
     skipped_steps: int
-    unfamiliar_units: int
+    units_out_of_distribution: int
     abstained: Mapping[tuple[str, str], int]
     flips: Mapping[str, int]
 
@@ -80,7 +80,7 @@ class Metrics(Collector):
         self._record_errors = Counter("nuclr_stream_record_errors", "Predictions not recorded", registry=registry)
         self._queries = Counter("nuclr_stream_queries", "Queries answered, by kind", ["kind"], registry=registry)
         self._latency = _histogram("nuclr_stream_step_latency_seconds", "Window closed to prediction out", registry)
-        self._label = _histogram("nuclr_stream_label_seconds", "Encoder, evidence and readouts of a window", registry)
+        self._label = _histogram("nuclr_stream_label_seconds", "Encoder, exposure and readouts of a window", registry)
         registry.register(self)
 
     def predicted(self, *, latency_s: float, label_s: float) -> None:
@@ -133,7 +133,7 @@ _GAUGES = {
     "progress": "Towards the first window, 0 to 1",
     "missing": "Fraction of the last window without data",
     "skipped_steps": "Steps of this epoch overtaken by newer ones",
-    "unfamiliar_units": "Units that are unlike those of training",
+    "units_out_of_distribution": "Units that are unlike those of training",
 }
 
 

@@ -58,17 +58,17 @@ def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsR
         return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
     if (latest := stream.current) is None:
         return _error(request.request_id, "warming_up", "no window is complete yet")
-    said = latest.predictions
-    row_of = {unit_id: row for row, unit_id in enumerate(said.unit_ids) if said.windows[row]}
-    names = [name for name in request.unit_ids or said.unit_ids if name in row_of]
+    predictions = latest.predictions
+    row_of = {unit_id: row for row, unit_id in enumerate(predictions.unit_ids) if predictions.windows[row]}
+    names = [name for name in request.unit_ids or predictions.unit_ids if name in row_of]
     rows = np.array([row_of[name] for name in names], dtype=np.int64)
     return EmbeddingsReply(
         request_id=request.request_id,
         stream=stream.name,
-        epoch=said.epoch,
-        end_sample=said.end_sample,
+        epoch=predictions.epoch,
+        end_sample=predictions.end_sample,
         unit_ids=tuple(names),
-        windows=said.windows[rows],
+        windows=predictions.windows[rows],
         mean=latest.mean[rows],
         last=latest.last[rows],
     )
@@ -99,11 +99,11 @@ def placement(request: PlacementRequest, stream: Stream | None, model: Model) ->
     return report
 
 
-def places(stream: Stream, said: Predictions) -> tuple[Float32Array, Float32Array]:
-    """Return depth_um and shank (U,) of the units of `said`, by the table as it is now; unknown for retired units."""
+def places(stream: Stream, predictions: Predictions) -> tuple[Float32Array, Float32Array]:
+    """Return depth_um and shank (U,) of predicted units, by the unit table as it is now; unknown if retired."""
     units = stream.labeler.population.units
     geometry = units.geometry
-    rows = units.rows(said.unit_index)
+    rows = units.rows(predictions.unit_index)
     depth_um = np.append(geometry["depth_um"], np.float32(np.nan))[rows]
     shank = np.append(geometry["shank"], np.float32(-1))[rows]
     return depth_um, shank
@@ -111,10 +111,10 @@ def places(stream: Stream, said: Predictions) -> tuple[Float32Array, Float32Arra
 
 def window(request: EmbedWindowRequest, model: Model, priors: Priors) -> Ask | ErrorReply:
     """Return what will embed a client's window, to be called in another thread, or why it cannot be embedded."""
-    return window_refusal(request, model) or partial(embed_window, request, model, priors)
+    return request_error(request, model) or partial(embed_window, request, model, priors)
 
 
-def window_refusal(request: EmbedWindowRequest, model: Model) -> ErrorReply | None:
+def request_error(request: EmbedWindowRequest, model: Model) -> ErrorReply | None:
     """Return why a client's window cannot be embedded, or None."""
     units, bins = request.counts.shape
     spec, most = model.manifest.spec, model.manifest.max_units
@@ -134,29 +134,29 @@ def embed_window(request: EmbedWindowRequest, model: Model, priors: Priors) -> E
     embedding = np.zeros((len(active), model.manifest.embedding_dim), dtype=np.float32)
     try:
         embedding[active] = model.embed(request.counts, active)
-        evidence = active.astype(np.float32)
-        tasks = tuple(_task(model, name, embedding, evidence, prior=priors.get(name)) for name in model.task_names)
+        exposure = active.astype(np.float32)
+        tasks = tuple(_task(model, name, embedding, exposure, prior=priors.get(name)) for name in model.task_names)
     except NonFiniteError as error:
         return _error(request.request_id, "nonfinite", str(error))
     return EmbedWindowReply(request_id=request.request_id, embedding=embedding, tasks=tasks)
 
 
 def _task(
-    model: Model, name: str, embedding: Float32Array, evidence: Float32Array, *, prior: Sequence[float] | None
+    model: Model, name: str, embedding: Float32Array, exposure: Float32Array, *, prior: Sequence[float] | None
 ) -> TaskPredictions:
     part = model.task(name)
-    probabilities = model.probabilities(name, embedding, evidence)
+    probabilities = model.probabilities(name, embedding, exposure)
     if prior is not None:
         probabilities = with_prior(probabilities, part.prior, prior)
-    why = np.where(part.calibration.abstains(probabilities, evidence), Abstained.LOW_PROBABILITY, Abstained.NO)
-    why[evidence <= 0] = Abstained.NO_EVIDENCE
+    why = np.where(part.calibration.abstains(probabilities, exposure), Abstained.LOW_PROBABILITY, Abstained.NO)
+    why[exposure <= 0] = Abstained.NO_DATA
     return TaskPredictions(
         name=name,
         classes=part.classes,
         probabilities=probabilities,
         sets=np.ones_like(probabilities, dtype=np.bool_),
         why=why.astype(np.uint8),
-        stable_since=np.full(len(evidence), NEVER, dtype=np.int64),
+        stable_since=np.full(len(exposure), NEVER, dtype=np.int64),
         flips=0,
     )
 
@@ -167,7 +167,7 @@ def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
 
 
 def busy(request: EmbedWindowRequest | PlacementRequest) -> ErrorReply:
-    """Return the refusal of a request for which there is no place in the queue."""
+    """Return the exclusion of a request for which there is no place in the queue."""
     return _error(request.request_id, "busy", "too many requests wait already; ask again")
 
 

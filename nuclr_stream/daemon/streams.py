@@ -1,4 +1,4 @@
-"""The streams of one daemon: a Labeler each, what it last said, and what it says about itself. No sockets here."""
+"""The streams of one daemon: a Labeler each, its last predictions and its state. No sockets here."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Stream:
         self.labeler = labeler
         self.name = labeler.stream
         self.latest: Labelled | None = None
-        self.heard_ns = 0
+        self.last_message_ns = 0
         self.silent = False
         self.in_work = 0
         self._instance = instance
         self._seq = 0
         self._skipped = 0
         self._flips: Counter[str] = Counter()
-        self._told = self._seen()
+        self._reported = self._seen()
 
     def take(self, message: Input, now_ns: int) -> Iterator[Window]:
         """Push one message and yield the windows that it closes, oldest first; all of them are to be taken."""
-        self.heard_ns = now_ns
+        self.last_message_ns = now_ns
         self.silent = False
         self.labeler.push(message)
         while (window := self.labeler.cut(now_ns)) is not None:
@@ -55,8 +55,8 @@ class Stream:
 
     def events(self, now_ns: int) -> Iterator[Event]:
         """Yield what has happened to the stream since this was asked last."""
-        before, self._told = self._told, self._seen()
-        now = self._told
+        before, self._reported = self._reported, self._seen()
+        now = self._reported
         if now == before:
             return
         happened = []
@@ -80,22 +80,24 @@ class Stream:
 
     def published(self, labelled: Labelled, now_ns: int) -> Labelled:
         """Return `labelled` with the daemon's own numbers filled in, and keep it as the latest."""
-        said = labelled.predictions
-        if self.latest is None or self.latest.predictions.epoch != said.epoch:
+        predictions = labelled.predictions
+        if self.latest is None or self.latest.predictions.epoch != predictions.epoch:
             self._skipped = 0
-        self._skipped += said.skipped_steps
-        self._flips.update({task.name: task.flips for task in said.tasks})
+        self._skipped += predictions.skipped_steps
+        self._flips.update({task.name: task.flips for task in predictions.tasks})
         self._seq += 1
-        said = replace(said, seq=self._seq, instance=self._instance, published_ns=now_ns, skipped_steps=self._skipped)
-        self.latest = replace(labelled, predictions=said)
+        predictions = replace(
+            predictions, seq=self._seq, instance=self._instance, published_ns=now_ns, skipped_steps=self._skipped
+        )
+        self.latest = replace(labelled, predictions=predictions)
         return self.latest
 
     @property
     def standing(self) -> tuple[int, StreamStatus, tuple[str, ...], int]:
         """What is worth telling at once when it changes: epoch, state, reasons and the number of units."""
-        population, said = self.labeler.population, self._said
-        status: StreamStatus = "warming_up" if said is None else said.state
-        reasons = said.reasons if said else ()
+        population, predictions = self.labeler.population, self._predictions
+        status: StreamStatus = "warming_up" if predictions is None else predictions.state
+        reasons = predictions.reasons if predictions else ()
         if population.ended and not self.in_work:
             status = "ended"
         elif self.silent:
@@ -104,13 +106,13 @@ class Stream:
 
     def listen(self, now_ns: int) -> None:
         """Note whether the source still speaks: predictions of one that does not are of the past."""
-        self.silent = now_ns - self.heard_ns > SILENT_NS and not self.in_work
+        self.silent = now_ns - self.last_message_ns > SILENT_NS and not self.in_work
 
     @property
     def state(self) -> StreamState:
         """How the stream is doing now."""
         epoch, status, reasons, units = self.standing
-        said = self._said
+        predictions = self._predictions
         return StreamState(
             stream=self.name,
             epoch=epoch,
@@ -119,10 +121,10 @@ class Stream:
             reasons=reasons,
             progress=self.labeler.population.progress,
             units=units,
-            step=said.step if said else -1,
-            end_sample=said.end_sample if said else 0,
+            step=predictions.step if predictions else -1,
+            end_sample=predictions.end_sample if predictions else 0,
             watermark=self._watermark,
-            skipped_steps=said.skipped_steps if said else 0,
+            skipped_steps=predictions.skipped_steps if predictions else 0,
             counters={name: value for name, value in self.labeler.counters.items() if value},
         )
 
@@ -133,7 +135,7 @@ class Stream:
         return latest if latest and latest.predictions.epoch == self.labeler.population.epoch else None
 
     @property
-    def _said(self) -> Predictions | None:
+    def _predictions(self) -> Predictions | None:
         return None if self.current is None else self.current.predictions
 
     @property
@@ -144,15 +146,15 @@ class Stream:
     @property
     def figures(self) -> StreamFigures:
         """The figures of the stream."""
-        said = self._said
+        predictions = self._predictions
         return StreamFigures(
             units=len(self.labeler.population.units.index),
-            active_units=said.active_units if said else 0,
+            active_units=predictions.active_units if predictions else 0,
             progress=self.labeler.population.progress,
-            missing=said.missing if said else 0.0,
-            skipped_steps=said.skipped_steps if said else 0,
-            unfamiliar_units=int(said.unfamiliar.sum()) if said else 0,
-            abstained=_abstained(said) if said else {},
+            missing=predictions.missing if predictions else 0.0,
+            skipped_steps=predictions.skipped_steps if predictions else 0,
+            units_out_of_distribution=int(predictions.out_of_distribution.sum()) if predictions else 0,
+            abstained=_abstained(predictions) if predictions else {},
             flips=self._flips.copy(),
         )
 
@@ -162,9 +164,9 @@ class Stream:
         return _Seen(population.epoch, population.units.version, missing, population.ended)
 
 
-def _abstained(said: Predictions) -> Counter[tuple[str, str]]:
+def _abstained(predictions: Predictions) -> Counter[tuple[str, str]]:
     """Count the units for which no class is named by task and reason."""
-    return Counter((task.name, Abstained(why).word) for task in said.tasks for why in task.why.tolist() if why)
+    return Counter((task.name, Abstained(why).word) for task in predictions.tasks for why in task.why.tolist() if why)
 
 
 class Streams:
@@ -221,10 +223,10 @@ class Streams:
     def _make_room(self, now_ns: int) -> bool:
         if len(self._streams) < self._settings.max_streams:
             return True
-        over = [s for s in self if not s.in_work and (s.standing[1] == "ended" or now_ns - s.heard_ns > IDLE_NS)]
+        over = [s for s in self if not s.in_work and (s.standing[1] == "ended" or now_ns - s.last_message_ns > IDLE_NS)]
         if not over:
             return False
-        oldest = min(over, key=lambda stream: stream.heard_ns)
+        oldest = min(over, key=lambda stream: stream.last_message_ns)
         self._gone.update(oldest.labeler.counters)
         del self._streams[oldest.name]
         return True

@@ -1,4 +1,4 @@
-"""Evidence: what the windows of a unit add up to, and what may be said from it.
+"""Running mean embeddings: what the windows of a unit add up to.
 
 The embedding of a unit is the plain mean over its window embeddings (NuCLR, Arora et al. 2025, evaluation protocol),
 kept as float64 sums so that hours of windows add up the same in any order of magnitude.
@@ -16,19 +16,19 @@ from nuclr_stream.features.unit_rows import Float64Array, UnitRows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 KNOTS = (1.0, 3.0, 6.0, 15.0, 30.0, 60.0)
-"""Evidences at which what hangs on evidence is fitted; between them it is interpolated linearly in log n."""
+"""Evidences at which what hangs on exposure is fitted; between them it is interpolated linearly in log n."""
 
 
 def between_knots(n: npt.ArrayLike, knots: Sequence[float] | Float64Array) -> Float64Array:
-    """Return the share (U, K) of each knot in what holds at evidence n (U,); beyond the ends, of the knot there."""
+    """Return the share (U, K) of each knot in what holds at exposure n (U,); beyond the ends, of the knot there."""
     at, log_knots = np.log(np.maximum(np.asarray(n, dtype=np.float64), 1.0)), np.log(np.asarray(knots))
     return np.stack([np.interp(at, log_knots, unit) for unit in np.eye(len(log_knots))], axis=-1)
 
 
-def evidence_n(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -> Float32Array:
+def exposure_windows(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -> Float32Array:
     """Return how many non-overlapping windows (U,) the given steps are worth: 1 + (windows - 1) * hop / window.
 
-    With hop >= window every step counts as one; 0 windows are 0 evidence. Less than one window, where part of its data
+    With hop >= window every step counts as one; 0 windows are 0 exposure. Less than one window, where part of its data
     is missing or was long ago, is worth just that.
     """
     steps = np.asarray(windows, dtype=np.float64)
@@ -37,7 +37,7 @@ def evidence_n(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -> Floa
     return n
 
 
-class Evidence:
+class MeanEmbedding:
     """Running embedding sums of the units of one probe, by the unit index that the source gave.
 
     A window weighs 1, or less where part of its data is missing. `half_life_windows`, if given, lets what was gathered
@@ -100,7 +100,7 @@ class Evidence:
             self._last.merge(source, target)
 
     def forget(self, index: int) -> None:
-        """Drop what a unit has gathered; an index without evidence is no error."""
+        """Drop what a unit has gathered; an index without exposure is no error."""
         self._sums.forget(index)
         self._last.forget(index)
 
@@ -110,8 +110,8 @@ class Evidence:
         self._last.reindex(index_of)
 
 
-def effective_n(n: Float32Array, scatter: Float64Array, typical_scatter: float | None) -> Float32Array:
-    """Return the evidence (U,) that counts, where windows of one quiet state say less than windows of varied states.
+def effective_sample_size(n: Float32Array, scatter: Float64Array, typical_scatter: float | None) -> Float32Array:
+    """Return the exposure (U,) that counts, where windows of one quiet state say less than windows of varied states.
 
     Every window beyond the first counts in proportion to how far the unit's windows scatter, compared with what is
     `typical_scatter` of a whole recording in training; n (U,) as it is where the bundle does not say.
@@ -131,7 +131,7 @@ def _some(weight: Float64Array) -> Float64Array:
 class Calibration:
     """How logits become probabilities that may be believed, per task.
 
-    `temperature` is known at the evidences `n` (both ascending in n) and interpolated linearly in log n between them.
+    `temperature` is known at the exposures `n` (both ascending in n) and interpolated linearly in log n between them.
     A top-1 probability below `abstain_below` is not called a class; at 1 none is, however near it rounds.
     """
 
@@ -139,17 +139,17 @@ class Calibration:
     temperature: tuple[float, ...] = (1.0,)
     abstain_below: float = 0.0
 
-    def probabilities(self, logits: Float32Array, evidence: Float32Array) -> Float32Array:
-        """Return softmax(logits / T(n)) (U, C) for logits (U, C) and evidence n (U,)."""
-        at = np.log(np.maximum(evidence, 1.0))
+    def probabilities(self, logits: Float32Array, exposure: Float32Array) -> Float32Array:
+        """Return softmax(logits / T(n)) (U, C) for logits (U, C) and exposure n (U,)."""
+        at = np.log(np.maximum(exposure, 1.0))
         temperature = np.interp(at, np.log(self.n), self.temperature)
         scaled = logits.astype(np.float64) / temperature[:, None]
         weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         probabilities: Float32Array = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
         return probabilities
 
-    def abstains(self, probabilities: Float32Array, evidence: Float32Array) -> BoolArray:
+    def abstains(self, probabilities: Float32Array, exposure: Float32Array) -> BoolArray:
         """Return which units (U,) have too little behind their top class: no window yet, or too low a probability."""
         too_low = (probabilities.max(axis=1) < self.abstain_below) | (self.abstain_below >= 1)
-        abstained: BoolArray = (evidence <= 0) | too_low
+        abstained: BoolArray = (exposure <= 0) | too_low
         return abstained

@@ -17,7 +17,7 @@ from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 NEIGHBOURS = 10
-COMPANY_PARTS = 4
+NEIGHBOURHOOD_PARTS = 4
 """Own, nearest, population mean, population spread."""
 _KINDS = np.arange(4)
 """Sums per pair: patches that both existed in, and over those the activity of the first, its square, the product."""
@@ -103,10 +103,10 @@ def nearest_units(correlation: Float64Array) -> Int64Array:
     return nearest
 
 
-def with_company(features: Float32Array, nearest: Int64Array) -> Float32Array:
+def with_neighbourhood(features: Float32Array, nearest: Int64Array) -> Float32Array:
     """Return [own, mean of the most correlated others, population mean, population spread] (U, 4 F).
 
-    `features` (U, F) and `nearest` (U, N), see `nearest_units`, are of the units that have any evidence. The spread is
+    `features` (U, F) and `nearest` (U, N), see `nearest_units`, are of the units that have any exposure. The spread is
     the standard deviation over the population. A unit without others is its own company.
     """
     values = features.astype(np.float64)

@@ -24,7 +24,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from nuclr_stream.bundle.manifest import Bundle, TaskPart
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
-from nuclr_stream.features.accumulator import FeatureSet, Seen, feature_count
+from nuclr_stream.features.accumulator import FeatureSet, FeatureSnapshot, feature_count
 from nuclr_stream.prediction.answer import Answer, answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, active_units
 
@@ -67,15 +67,15 @@ class Model:
         self.threads = threads or max(1, _cores() - 1)
         self._tasks = {task.name: task for task in bundle.manifest.tasks}
         self.provider, self.provider_note, self._encoder = _encoder_session(bundle, provider, self.threads)
-        self.familiarity = bundle.familiarity
+        self.out_of_distribution = bundle.out_of_distribution
         self._readouts: dict[tuple[str, FeatureSet], ort.InferenceSession] = {}
         _check_encoder(self._encoder, bundle)
         for task in self._tasks.values():
-            for expert in task.experts:
-                name = task.file_of(expert)
+            for predictor in task.predictors:
+                name = task.file_of(predictor)
                 session = _cpu_session(bundle.files[name], name, 1)
-                _check_readout(session, task, name, feature_count(expert, bundle.manifest.embedding_dim))
-                self._readouts[task.name, expert] = session
+                _check_readout(session, task, name, feature_count(predictor, bundle.manifest.embedding_dim))
+                self._readouts[task.name, predictor] = session
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -103,9 +103,9 @@ class Model:
         return _finite(self._encoder.run(["embedding"], feed)[0][:units], "encoder.onnx")
 
     def readout(
-        self, task: str, features: Float32Array, evidence: Float32Array, *, expert: FeatureSet = "embedding"
+        self, task: str, features: Float32Array, exposure: Float32Array, *, predictor: FeatureSet = "embedding"
     ) -> Float32Array:
-        """Return the logits (U, C) of a task's expert for its features (U, F) and evidence n (U,).
+        """Return the logits (U, C) of a task's predictor for its features (U, F) and exposure n (U,).
 
         The features of the encoder's readout are embeddings (U, D). Raises NonFiniteError.
         """
@@ -113,23 +113,25 @@ class Model:
         if not units:
             return np.zeros((0, len(self._tasks[task].classes)), dtype=np.float32)
         size = self._bucket(units)
-        feed = {"embedding": _padded(features, size), "evidence": _padded(evidence, size)}
-        logits = self._readouts[task, expert].run(["logits"], feed)[0][:units]
-        return _finite(logits, self._tasks[task].file_of(expert))
+        feed = {"embedding": _padded(features, size), "exposure": _padded(exposure, size)}
+        logits = self._readouts[task, predictor].run(["logits"], feed)[0][:units]
+        return _finite(logits, self._tasks[task].file_of(predictor))
 
-    def answer(self, task: str, seen: Seen, *, prior: Sequence[float] | None = None, alone: bool = False) -> Answer:
-        """Return what all experts of a task say together, see `experts.answer`. Raises NonFiniteError."""
+    def answer(
+        self, task: str, seen: FeatureSnapshot, *, prior: Sequence[float] | None = None, alone: bool = False
+    ) -> Answer:
+        """Return what all predictors of a task say together, see `predictors.answer`. Raises NonFiniteError."""
 
-        def logits(expert: FeatureSet, features: Float32Array, n: Float32Array) -> Float32Array:
-            return self.readout(task, features, n, expert=expert)
+        def logits(predictor: FeatureSet, features: Float32Array, n: Float32Array) -> Float32Array:
+            return self.readout(task, features, n, predictor=predictor)
 
         return answer(self._tasks[task], seen, logits, prior=prior, alone=alone)
 
-    def probabilities(self, task: str, embedding: Float32Array, evidence: Float32Array) -> Float32Array:
-        """Return calibrated probabilities (U, C) float32; a unit without evidence has the prior of the task."""
+    def probabilities(self, task: str, embedding: Float32Array, exposure: Float32Array) -> Float32Array:
+        """Return calibrated probabilities (U, C) float32; a unit without exposure has the prior of the task."""
         part = self._tasks[task]
-        calibrated = part.calibration.probabilities(self.readout(task, embedding, evidence), evidence)
-        return np.where((evidence > 0)[:, None], calibrated, np.asarray(part.prior, dtype=np.float32))
+        calibrated = part.calibration.probabilities(self.readout(task, embedding, exposure), exposure)
+        return np.where((exposure > 0)[:, None], calibrated, np.asarray(part.prior, dtype=np.float32))
 
     def warm_up(self, units: int) -> None:
         """Run everything twice with `units` units, so that the first real window finds memory and kernels ready."""
@@ -137,9 +139,9 @@ class Model:
         counts = np.ones((units, manifest.spec.bins), dtype=np.float32)
         for _ in range(_WARM_RUNS):
             self.embed(counts, np.ones(units, dtype=bool))
-            for task, expert in self._readouts:
-                features = np.zeros((units, feature_count(expert, manifest.embedding_dim)), dtype=np.float32)
-                self.readout(task, features, np.ones(units, dtype=np.float32), expert=expert)
+            for task, predictor in self._readouts:
+                features = np.zeros((units, feature_count(predictor, manifest.embedding_dim)), dtype=np.float32)
+                self.readout(task, features, np.ones(units, dtype=np.float32), predictor=predictor)
 
     def _bucket(self, units: int) -> int:
         return max(units, min(bucket(units), self.manifest.max_units))
@@ -170,10 +172,10 @@ def check_bundle(bundle: Bundle) -> dict[str, float]:
         raise BundleError(f"sample.npz: {f'logits of unknown {unknown}' if unknown else 'no unit is active'}")
     model = Model(bundle, provider="cpu")
     found = {"embedding": _difference(model.embed(sample.counts, sample.mask), sample.embedding, "embedding", 1.0)}
-    evidence = np.ones(len(sample.embedding), dtype=np.float32)
+    exposure = np.ones(len(sample.embedding), dtype=np.float32)
     for task, expected in sample.logits.items():
         scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
-        logits = model.readout(task, sample.embedding, evidence)
+        logits = model.readout(task, sample.embedding, exposure)
         found[f"logits_{task}"] = _difference(logits, expected, f"logits_{task}", scale)
     return found
 
@@ -286,7 +288,7 @@ def _check_encoder(session: ort.InferenceSession, bundle: Bundle) -> None:
 
 
 def _check_readout(session: ort.InferenceSession, task: TaskPart, name: str, dim: int) -> None:
-    inputs = {"embedding": ("tensor(float)", (dim,)), "evidence": ("tensor(float)", ())}
+    inputs = {"embedding": ("tensor(float)", (dim,)), "exposure": ("tensor(float)", ())}
     _check_ends(session.get_inputs(), inputs, f"{name}: input")
     _check_ends(session.get_outputs(), {"logits": ("tensor(float)", (len(task.classes),))}, f"{name}: output")
 

@@ -26,7 +26,7 @@ from nuclr_stream.placement.hmm import (
 )
 from nuclr_stream.windows.binning import BoolArray, Int64Array
 
-Reason = Literal["", "no_depth", "too_few_units", "no_evidence", "all_abstained", "one_region", "too_many_shanks"]
+Reason = Literal["", "no_depth", "too_few_units", "no_data", "all_abstained", "one_region", "too_many_shanks"]
 
 INTERVAL = 0.90
 """Mass of every interval; the tails outside are equal."""
@@ -66,7 +66,7 @@ DEFAULTS = PlacementSettings()
 class DepthUnits:
     """What is known of the units of one probe: `probabilities` (U, C) under `prior` (C,), and where the units are.
 
-    `depth_um` (U,) NaN where unknown, `shank` (U,) -1 where unknown, `evidence` (U,) n, `abstained` (U,) bool.
+    `depth_um` (U,) NaN where unknown, `shank` (U,) -1 where unknown, `exposure` (U,) n, `abstained` (U,) bool.
     """
 
     classes: tuple[str, ...]
@@ -74,7 +74,7 @@ class DepthUnits:
     probabilities: Float64Array
     depth_um: Float64Array
     shank: Int64Array
-    evidence: Float64Array
+    exposure: Float64Array
     abstained: BoolArray
 
     def of(self, rows: Int64Array) -> DepthUnits:
@@ -85,7 +85,7 @@ class DepthUnits:
             probabilities=self.probabilities[rows],
             depth_um=self.depth_um[rows],
             shank=self.shank[rows],
-            evidence=self.evidence[rows],
+            exposure=self.exposure[rows],
             abstained=self.abstained[rows],
         )
 
@@ -149,11 +149,11 @@ class Placement:
 def pool_along_depth(units: DepthUnits) -> Float64Array:
     """Mean probabilities (U, C) over the <= 5 nearest units within 60 um on the same shank, itself included.
 
-    The multi-unit averaging of NEMO (ICLR 2025). Units without evidence do not count; where none does, or the depth is
+    The multi-unit averaging of NEMO (ICLR 2025). Units without exposure do not count; where none does, or the depth is
     unknown, a unit keeps its own probabilities.
     """
     pooled = units.probabilities.copy()
-    usable = np.isfinite(units.depth_um) & (units.evidence > 0)
+    usable = np.isfinite(units.depth_um) & (units.exposure > 0)
     for shank in np.unique(units.shank):
         rows = np.flatnonzero((units.shank == shank) & np.isfinite(units.depth_um))
         members = np.flatnonzero((units.shank == shank) & usable)
@@ -206,12 +206,12 @@ def usable(units: DepthUnits, shank: int) -> tuple[Int64Array, Reason]:
     """Rows of the units of a shank that can be placed, and why there are none."""
     on_shank = units.shank == shank
     deep = on_shank & np.isfinite(units.depth_um)
-    heard = deep & (units.evidence > 0) & np.isfinite(units.probabilities).all(axis=1)
+    heard = deep & (units.exposure > 0) & np.isfinite(units.probabilities).all(axis=1)
     rows = np.flatnonzero(heard)
     if not deep.any():
         return rows, "no_depth"
     if not len(rows):
-        return rows, "no_evidence"
+        return rows, "no_data"
     if units.abstained[rows].all():
         return rows, "all_abstained"
     return rows, "too_few_units" if len(rows) < LEAST_UNITS else ""
@@ -223,9 +223,9 @@ def column_of(units: DepthUnits, settings: PlacementSettings) -> Column:
     step_um = max(settings.step_um, (high - low) / (MAX_GRID - 1))
     depth_um = low + step_um * np.arange(int(np.rint((high - low) / step_um)) + 1, dtype=np.float64)
     ratio = units.probabilities / np.maximum(units.prior, 1e-9)
-    said = np.log((1 - settings.outlier) * ratio + settings.outlier)
+    predictions = np.log((1 - settings.outlier) * ratio + settings.outlier)
     log_emission = np.zeros((len(depth_um), len(units.classes)))
-    np.add.at(log_emission, nearest(depth_um, units.depth_um), weights(units.depth_um, settings)[:, None] * said)
+    np.add.at(log_emission, nearest(depth_um, units.depth_um), weights(units.depth_um, settings)[:, None] * predictions)
     return Column(depth_um, log_emission, step_um)
 
 

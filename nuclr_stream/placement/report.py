@@ -31,33 +31,38 @@ Document = dict[str, Any]
 
 
 def placement_report(
-    said: Predictions, part: TaskPart, *, depth_um: Float32Array, shank: Float32Array, plan: Sequence[Planned] = ()
+    predictions: Predictions,
+    part: TaskPart,
+    *,
+    depth_um: Float32Array,
+    shank: Float32Array,
+    plan: Sequence[Planned] = (),
 ) -> Document:
-    """Return where the units (U,) of `said` lie by task `part`, and how that compares with a plan if there is one.
+    """Return where the units (U,) of `predictions` lie by task `part`, and how that compares with a plan, if any.
 
     `depth_um` (U,) NaN where unknown, `shank` (U,) -1 where unknown. Raises PlacementError for an impossible plan.
     """
-    task = next(task for task in said.tasks if task.name == part.name)
+    task = next(task for task in predictions.tasks if task.name == part.name)
     units = DepthUnits(
         classes=part.classes,
         prior=np.array(part.prior),
         probabilities=task.probabilities.astype(np.float64),
         depth_um=depth_um.astype(np.float64),
         shank=shank.astype(np.int64),
-        evidence=said.evidence.astype(np.float64),
+        exposure=predictions.exposure.astype(np.float64),
         abstained=task.abstained,
     )
     placement = place(units)
     return {
-        "stream": said.stream,
-        "epoch": said.epoch,
-        "end_sample": said.end_sample,
-        "bundle": said.bundle,
+        "stream": predictions.stream,
+        "epoch": predictions.epoch,
+        "end_sample": predictions.end_sample,
+        "bundle": predictions.bundle,
         "task": part.name,
         "classes": list(part.classes),
         "reason": placement.reason,
         "shanks": [_shank(one) for one in placement.shanks],
-        "units": _units(said.unit_ids, units, placement),
+        "units": _units(predictions.unit_ids, units, placement),
         "plan": [_rounded(asdict(one)) for one in agree(units, placement, plan)] if plan else [],
     }
 
@@ -97,10 +102,10 @@ class Reports:
         self._plan = () if plan is None else read_plan(plan)
         self._of_recording: dict[str, Document] = {}
 
-    def add(self, said: Predictions, geometry: Mapping[str, Float32Array]) -> None:
+    def add(self, predictions: Predictions, geometry: Mapping[str, Float32Array]) -> None:
         """Place the units of a recording's last predictions; `geometry` as `Units` gives it."""
-        self._of_recording[said.stream] = placement_report(
-            said, self._part, depth_um=geometry["depth_um"], shank=geometry["shank"], plan=self._plan
+        self._of_recording[predictions.stream] = placement_report(
+            predictions, self._part, depth_um=geometry["depth_um"], shank=geometry["shank"], plan=self._plan
         )
 
     def write(self, recording_ids: Sequence[str]) -> None:
@@ -108,7 +113,7 @@ class Reports:
 
         Raises NuclrStreamError when it cannot be written.
         """
-        nothing: Document = {"reason": "no_evidence", "shanks": [], "units": [], "plan": []}
+        nothing: Document = {"reason": "no_data", "shanks": [], "units": [], "plan": []}
         found = [self._of_recording.get(name, {"stream": name, **nothing}) for name in recording_ids]
         temporary = self._path.with_name(self._path.name + ".part")
         try:

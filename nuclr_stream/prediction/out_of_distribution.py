@@ -1,7 +1,7 @@
-"""Is a unit like those that training saw? Distances of what was gathered of it, against limits for its evidence.
+"""Is a unit like those that training saw? Distances of what was gathered of it, against limits for its exposure.
 
 A distance is that of Mahalanobis to the nearest class centre, with the covariance within classes. Limits are such that
-all but a small share of the units of animals that nothing had seen lie within; they hang on the evidence n.
+all but a small share of the units of animals that nothing had seen lie within; they hang on the exposure n.
 Shapes: U units, F features, C centres, K knots.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.features.accumulator import FeatureSet, Seen
+from nuclr_stream.features.accumulator import FeatureSet, FeatureSnapshot
 from nuclr_stream.features.spike_statistics import SpikeStatistics
 from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
@@ -24,7 +24,7 @@ KINDS: tuple[FeatureSet, ...] = ("embedding", "statistics")
 
 
 @dataclass(frozen=True)
-class Familiar:
+class KnownUnits:
     """What training knew of one feature set: centres (C, F), whitening matrix (F, F), limits (K,) at knots (K,)."""
 
     centres: Float64Array
@@ -33,7 +33,7 @@ class Familiar:
     limits: Float64Array
 
     def ratio(self, features: Float32Array, n: Float32Array) -> Float32Array:
-        """Return the distance (U,) of features (U, F) to the nearest centre over the limit for evidence n (U,)."""
+        """Return the distance (U,) of features (U, F) to the nearest centre over the limit for exposure n (U,)."""
         limit = np.interp(np.log(np.maximum(n, 1.0)), np.log(self.knots), self.limits)
         ratio: Float32Array = (self.distance(features) / limit).astype(np.float32)
         return ratio
@@ -48,8 +48,8 @@ class Familiar:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Of each unit: its largest distance as a ratio to the limit (U,), and what is unfamiliar about it (U,) each."""
+class OutOfDistributionScore:
+    """Of each unit: its largest distance as a ratio to the limit (U,), and what is odd about it (U,) each."""
 
     ratio: Float32Array
     embedding: BoolArray
@@ -58,29 +58,29 @@ class Judged:
     unsorted: BoolArray
 
     @property
-    def unfamiliar(self) -> BoolArray:
-        """Units (U,) with anything unfamiliar about them."""
+    def out_of_distribution(self) -> BoolArray:
+        """Units (U,) with anything odd about them."""
         return self.embedding | self.statistics | self.rate | self.unsorted
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class OutOfDistribution:
     """What a bundle knows of the units that it was trained on: `sets` by name of the feature set, the range of their
     mean rates in Hz, and the largest share of intervals below 1 ms."""
 
-    sets: Mapping[FeatureSet, Familiar]
+    sets: Mapping[FeatureSet, KnownUnits]
     rate_hz: tuple[float, float]
     short_intervals: float
 
-    def judge(self, seen: Seen, statistics: SpikeStatistics, index: Int64Array) -> Judged:
+    def judge(self, seen: FeatureSnapshot, statistics: SpikeStatistics, index: Int64Array) -> OutOfDistributionScore:
         """Compare the units `index` (U,), of whom `seen` is known, with the training.
 
-        Rates and short intervals are unfamiliar only where counting noise of two deviations does not explain it.
+        Rates and short intervals count only where counting noise of two deviations does not explain it.
         """
         ratios = np.zeros((len(KINDS), len(index)), dtype=np.float32)
         for row, name in enumerate(KINDS):
             if name in self.sets and name in seen.has:
-                ratio = self.sets[name].ratio(seen.features[name], seen.n_for(name))
+                ratio = self.sets[name].ratio(seen.features[name], seen.exposure_for(name))
                 ratios[row] = np.where(seen.has[name], ratio, 0)
         seconds, spikes = np.maximum(statistics.seconds(index), 1e-9), statistics.spikes(index)
         intervals = statistics.intervals(index)
@@ -91,10 +91,10 @@ class Familiarity:
         short = intervals[:, 0] - 2 * np.sqrt(intervals[:, 0]) - 1
         unsorted = short > self.short_intervals * intervals.sum(axis=1)
         far = ratios > 1
-        return Judged(ratios.max(axis=0), far[0], far[1], rate, unsorted)
+        return OutOfDistributionScore(ratios.max(axis=0), far[0], far[1], rate, unsorted)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Plain arrays, as familiarity.npz of a bundle holds them."""
+        """Plain arrays, as out_of_distribution.npz of a bundle holds them."""
         named = {"rate_hz": np.array(self.rate_hz), "short_intervals": np.array(self.short_intervals)}
         for name, known in self.sets.items():
             for part in ("centres", "whiten", "knots", "limits"):
@@ -102,11 +102,11 @@ class Familiarity:
         return named
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Familiarity:
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> OutOfDistribution:
         """Read what `arrays` wrote. Raises BundleError naming what is missing or does not fit."""
         try:
             sets = {
-                name: Familiar(
+                name: KnownUnits(
                     *(_finite(arrays[f"{name}.{part}"]) for part in ("centres", "whiten", "knots", "limits"))
                 )
                 for name in KINDS
@@ -124,7 +124,7 @@ class Familiarity:
                     raise ValueError(f"{name}: knots must ascend from at least 1, limits be positive")
             return cls(sets, (low, high), float(short))
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise BundleError(f"familiarity.npz: {error}; export the bundle again") from error
+            raise BundleError(f"out_of_distribution.npz: {error}; export the bundle again") from error
 
 
 def _finite(values: npt.NDArray[Any]) -> Float64Array:

@@ -1,8 +1,8 @@
-"""Experts speaking together: weighted sums of their logits, calibrated probabilities, sets, and when to say nothing.
+"""Predictors speaking together: weighted sums of their logits, calibrated probabilities, sets, and when to say nothing.
 
-A fusion is fitted on scores of animals that nothing had seen (see offline_training). Weights, thresholds of sets and
-the rest hang on the evidence n and are interpolated linearly in log n between knots.
-Shapes: U units, C classes, E experts, K knots.
+A pool is fitted on scores of animals that nothing had seen (see offline_training). Weights, thresholds of sets and
+the rest hang on the exposure n and are interpolated linearly in log n between knots.
+Shapes: U units, C classes, E predictors, K knots.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fusion:
-    """How the logits of `experts` become probabilities: softmax(sum over experts of weight(n) * logits).
+class LogLinearPool:
+    """How the logits of `predictors` become probabilities: softmax(sum over predictors of weight(n) * logits).
 
-    `n` (K,) are the knots, `weight` one row of K per expert; the weights hold the temperature. `abstain_below` (K,) is
-    the top-1 probability below which no class is called (at 1 none ever is), `set_above` (K,) the probability from
+    `n` (K,) are the knots, `weight` one row of K per predictor; the weights hold the temperature. `abstain_below` (K,)
+    is the top-1 probability below which no class is called (at 1 none ever is), `set_above` (K,) the probability from
     which a class belongs to the conformal set (at 0 all classes do).
     """
 
-    experts: tuple[FeatureSet, ...]
+    predictors: tuple[FeatureSet, ...]
     n: tuple[float, ...]
     weight: tuple[tuple[float, ...], ...]
     abstain_below: tuple[float, ...]
     set_above: tuple[float, ...]
 
     def probabilities(self, logits: Mapping[FeatureSet, Float32Array], n: Float32Array) -> Float32Array:
-        """Return probabilities (U, C) for the logits (U, C) of every expert and evidence n (U,)."""
+        """Return probabilities (U, C) for the logits (U, C) of every predictor and exposure n (U,)."""
         total = sum(
             self.at(row, n)[:, None] * log_softmax(logits[name])
-            for name, row in zip(self.experts, self.weight, strict=True)
+            for name, row in zip(self.predictors, self.weight, strict=True)
         )
         probabilities: Float32Array = np.exp(log_softmax(np.asarray(total))).astype(np.float32)
         return probabilities
 
     def at(self, values: Sequence[float], n: Float32Array) -> Float64Array:
-        """Interpolate values at the knots (K,) to evidence n (U,)."""
+        """Interpolate values at the knots (K,) to exposure n (U,)."""
         return np.interp(np.log(np.maximum(n, 1.0)), np.log(self.n), values)
 
     def too_unsure(self, probabilities: Float32Array, n: Float32Array) -> BoolArray:
@@ -68,7 +68,7 @@ def log_softmax(logits: Float32Array | Float64Array) -> Float64Array:
 def with_prior(probabilities: Float32Array, assumed: Sequence[float], wanted: Sequence[float]) -> Float32Array:
     """Return probabilities (U, C) under the class prior `wanted` (C,) instead of the one that was `assumed` (C,).
 
-    Where the probabilities leave nothing to any class that is wanted, the prior is all that can be said.
+    Where the probabilities leave nothing to any class that is wanted, the prior is the answer.
     """
     asked = np.asarray(wanted, np.float64)
     weighted = probabilities * (asked / np.maximum(np.asarray(assumed, np.float64), 1e-12))

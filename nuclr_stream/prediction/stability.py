@@ -21,17 +21,17 @@ class Stability:
         self._held: dict[str, dict[int, tuple[int, int]]] = {}
 
     def update(
-        self, task: str, unit_index: Int64Array, *, top: Int64Array, has_evidence: BoolArray, end_sample: int
+        self, task: str, unit_index: Int64Array, *, top: Int64Array, has_exposure: BoolArray, end_sample: int
     ) -> tuple[Int64Array, int]:
         """Take the top classes (U,) of a window that ended at `end_sample`.
 
         Returns the samples (U,) int64 since which they are the same, and how many units had another one before. Units
-        without evidence give no answer: NEVER, and their clocks stay as they are. A first answer is no change.
+        without exposure give no answer: NEVER, and their clocks stay as they are. A first answer is no change.
         """
         held = self._held.setdefault(task, {})
         since, flips = np.full(len(unit_index), NEVER, dtype=np.int64), 0
         indices, tops = unit_index.tolist(), top.tolist()
-        for row in np.flatnonzero(has_evidence).tolist():
+        for row in np.flatnonzero(has_exposure).tolist():
             before = held.get(indices[row])
             if before is None or before[0] != tops[row]:
                 flips += before is not None

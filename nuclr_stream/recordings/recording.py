@@ -196,7 +196,7 @@ class RecordedWindow:
     """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,), the intervals (U, 17)
     that ended since the window before, and the share of the window that is missing.
 
-    `refusal` says why it must not be embedded (see WindowRules.refusal); empty when it may.
+    `exclusion` says why it must not be embedded (see WindowRules.exclusion); empty when it may.
     """
 
     end_bin: int
@@ -204,7 +204,7 @@ class RecordedWindow:
     active: BoolArray
     intervals: Int32Array
     missing: float
-    refusal: str
+    exclusion: str
 
 
 def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) -> Iterator[RecordedWindow]:
@@ -231,16 +231,16 @@ def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) 
         missing, end_sample = _missing(gaps, grid, start, end), grid.first_sample(end)
         intervals.add(*recording.spikes(taken_to, end_sample))
         taken_to = end_sample
-        refusal: str = rules.refusal(
+        exclusion: str = rules.exclusion(
             missing=missing,
             masked=bool(masked[start:end].any()),
             silent=touches_silence(totals[start : end + history], spec, first_bin=start - history),
         )
         if normaliser is not None:
             window, unready = normaliser.normalise(window, ~(in_gap | masked)[start:end], end_bin=end)
-            refusal = refusal or unready
+            exclusion = exclusion or unready
         counted = intervals.take(end_sample, everyone, lambda rows: rows)
-        yield RecordedWindow(end, window, active_units(window, spec.input_kind), counted, missing, refusal)
+        yield RecordedWindow(end, window, active_units(window, spec.input_kind), counted, missing, exclusion)
 
 
 def require_fit(recording: Recorded, spec: WindowSpec) -> None:

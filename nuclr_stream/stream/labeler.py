@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nuclr_stream.errors import ConfigError, NonFiniteError
-from nuclr_stream.features.accumulator import Observed, Seen
+from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
 from nuclr_stream.inference.model import Model
 from nuclr_stream.prediction.answer import Answer
-from nuclr_stream.prediction.out_of_distribution import Judged
+from nuclr_stream.prediction.out_of_distribution import OutOfDistributionScore
 from nuclr_stream.prediction.stability import Stability
 from nuclr_stream.stream.population import Population
 from nuclr_stream.stream.units import Operation
@@ -40,7 +40,7 @@ class Labeler:
     """One probe, live: `push` messages, `cut` windows until there is none, `label` each of them in order.
 
     `hop_s` overrides the hop of the bundle (a whole number of bins), `lateness_s` is how long data may come late.
-    `half_life_s` lets evidence fade, for units that drift; `priors` (task -> class -> weight) replace the class priors
+    `half_life_s` lets exposure fade, for units that drift; `priors` (task -> class -> weight) replace the class priors
     that the bundle assumes, see `checked_priors`. Raises ConfigError for what these can not be.
     """
 
@@ -69,7 +69,7 @@ class Labeler:
         )
         if half_life_s is not None and not 0 < half_life_s < np.inf:
             raise ConfigError(f"half_life_s = {half_life_s}: give seconds above 0, or leave it out to forget nothing")
-        self._observed = Observed(
+        self._observed = FeatureAccumulator(
             self.spec, manifest.embedding_dim, typical_scatter=manifest.typical_scatter, half_life_s=half_life_s
         )
         self._priors = checked_priors(model, priors or {})
@@ -100,20 +100,20 @@ class Labeler:
     # -- the side of the model ---------------------------------------------------------------------------------------
 
     def label(self, window: Window) -> Labelled:
-        """Embed a window, add it to the evidence of its units, and say what all of that adds up to."""
+        """Embed a window, add it to the exposure of its units, and say what all of that adds up to."""
         for operation in window.operations:
             self._apply(operation)
         if window.epoch != self._epoch:
             self._observed.begin_epoch()
             self._epoch = window.epoch
         index = window.unit_index
-        refusal = window.refusal or self._observe(window)
-        if not window.refusal:
+        exclusion = window.exclusion or self._observe(window)
+        if not window.exclusion:
             self._outside = int(window.active.sum()) < self.rules.min_population
-        seen = self._observed.seen(index)
+        seen = self._observed.snapshot(index)
         judged = self._judge(seen, index)
         answers = [self._task(name, seen, judged, window) for name in self.model.task_names]
-        causes = [refusal, "population_below_minimum" if self._outside else "", *(cause for _, cause in answers)]
+        causes = [exclusion, "population_below_minimum" if self._outside else "", *(cause for _, cause in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
         state: StreamStatus = "degraded" if reasons else "ready"
         predictions = Predictions(
@@ -134,14 +134,14 @@ class Labeler:
             window_s=self.spec.window_s,
             unit_index=index.astype(np.uint32),
             unit_ids=window.unit_ids,
-            windows=self._observed.evidence.windows(index).astype(np.uint32),
-            evidence=seen.n,
-            effective_n=seen.effective_n,
-            familiarity=judged.ratio,
+            windows=self._observed.exposure.windows(index).astype(np.uint32),
+            exposure=seen.n,
+            effective_sample_size=seen.effective_sample_size,
+            ood_score=judged.ratio,
             flags=self._flags(window, judged),
             tasks=tuple(task for task, _ in answers),
         )
-        return Labelled(predictions, seen.features["embedding"], self._observed.evidence.last(index))
+        return Labelled(predictions, seen.features["embedding"], self._observed.exposure.last(index))
 
     def step(self, now_ns: int = 0) -> Labelled | None:
         """Cut and label the next window, in one thread; None when more data are needed."""
@@ -161,13 +161,15 @@ class Labeler:
         self._observed.add_embeddings(index[window.active], embeddings, missing=window.missing)
         return ""
 
-    def _judge(self, seen: Seen, index: Int64Array) -> Judged:
-        if self.model.familiarity is None:
+    def _judge(self, seen: FeatureSnapshot, index: Int64Array) -> OutOfDistributionScore:
+        if self.model.out_of_distribution is None:
             nothing = np.zeros(len(index), dtype=np.bool_)
-            return Judged(np.zeros(len(index), dtype=np.float32), nothing, nothing, nothing, nothing)
-        return self.model.familiarity.judge(seen, self._observed.statistics, index)
+            return OutOfDistributionScore(np.zeros(len(index), dtype=np.float32), nothing, nothing, nothing, nothing)
+        return self.model.out_of_distribution.judge(seen, self._observed.statistics, index)
 
-    def _task(self, name: str, seen: Seen, judged: Judged, window: Window) -> tuple[TaskPredictions, str]:
+    def _task(
+        self, name: str, seen: FeatureSnapshot, judged: OutOfDistributionScore, window: Window
+    ) -> tuple[TaskPredictions, str]:
         """Return a task's answer, and why it is none that may be believed, or an empty string."""
         part, cause = self.model.task(name), ""
         try:
@@ -175,16 +177,16 @@ class Labeler:
         except NonFiniteError:
             answer, cause = Answer.nothing(len(seen.n), self.priors[name]), "nonfinite"
         why = np.where(answer.unsure, Abstained.LOW_PROBABILITY, Abstained.NO)
-        why[judged.unfamiliar] = Abstained.UNFAMILIAR_UNIT
-        why[~answer.spoke] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_EVIDENCE
+        why[judged.out_of_distribution] = Abstained.OUT_OF_DISTRIBUTION
+        why[~answer.has_prediction] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_DATA
         if cause:
             why[:] = Abstained.NONFINITE
-        why[seen.observed_n + seen.n <= 0] = Abstained.NO_EVIDENCE
+        why[seen.observed_exposure + seen.n <= 0] = Abstained.NO_DATA
         stable_since, flips = self._stability.update(
             name,
             window.unit_index,
             top=answer.probabilities.argmax(axis=1),
-            has_evidence=answer.spoke,
+            has_exposure=answer.has_prediction,
             end_sample=window.end_sample,
         )
         task = TaskPredictions(
@@ -198,17 +200,17 @@ class Labeler:
         )
         return task, cause
 
-    def _flags(self, window: Window, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    def _flags(self, window: Window, judged: OutOfDistributionScore) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         flags = np.where(window.active, 0, UnitFlag.SILENT).astype(np.uint8)
         flags |= np.where(window.eligible, 0, UnitFlag.NEW).astype(np.uint8)
         for flag, raised in (
-            (UnitFlag.UNFAMILIAR_EMBEDDING, judged.embedding),
-            (UnitFlag.UNFAMILIAR_STATISTICS, judged.statistics),
-            (UnitFlag.UNFAMILIAR_RATE, judged.rate),
+            (UnitFlag.OOD_EMBEDDING, judged.embedding),
+            (UnitFlag.OOD_STATISTICS, judged.statistics),
+            (UnitFlag.OOD_RATE, judged.rate),
             (UnitFlag.UNSORTED, judged.unsorted),
         ):
             flags |= np.where(raised, flag, 0).astype(np.uint8)
-        return flags | np.uint8(UnitFlag.OUT_OF_DISTRIBUTION if self._outside else 0)
+        return flags | np.uint8(UnitFlag.SMALL_POPULATION if self._outside else 0)
 
     def _apply(self, operation: Operation) -> None:
         if operation.kind == "merge":

@@ -73,7 +73,7 @@ class Population:
         Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time.
         """
         self.counters["received"] += 1
-        reason = self._refusal(message)
+        reason = self._rejection(message)
         if reason:
             self.counters[reason] += 1
             return False
@@ -91,7 +91,7 @@ class Population:
         self._inbox.append(message)
         return new_epoch
 
-    def _refusal(self, message: Input) -> str:
+    def _rejection(self, message: Input) -> str:
         if self.epoch is not None and message.epoch < self.epoch:
             return "rejected_stale_epoch"
         traces = self.spec.input_kind == "traces"
@@ -118,7 +118,7 @@ class Population:
         return ""
 
     def _begin(self, message: Input) -> None:
-        """Start an epoch: bins and windows are gone; evidence goes too unless the first unit table says `continues`."""
+        """Start an epoch: bins and windows are gone; exposure goes too unless the first unit table says `continues`."""
         spec = self.spec
         self.counters["unapplied"] += len(self._inbox)
         self._inbox.clear()
@@ -194,14 +194,14 @@ class Population:
         counts = self._counts.read(start, end).copy()
         first, stop = self.grid.first_sample(start), self.grid.first_sample(end)
         missing = (stop - first - self._covered.inside(first, stop)) / (stop - first)
-        refusal: str = self.rules.refusal(
+        exclusion: str = self.rules.exclusion(
             missing=missing,
             masked=self._masks.inside(first, stop) > 0,
             silent=touches_silence(self._totals(start - history, end), spec, first_bin=start - history),
         )
         if self._normaliser is not None:
             counts, unready = self._normaliser.normalise(counts, self._observed(first, stop), end_bin=end)
-            refusal = refusal or unready
+            exclusion = exclusion or unready
         eligible = self.units.added_bin <= start
         window = Window(
             stream=self.stream,
@@ -219,7 +219,7 @@ class Population:
             active=eligible & active_units(counts, spec.input_kind),
             intervals=self._intervals.take(stop, self.units.index, self.units.rows),
             missing=missing,
-            refusal=refusal,
+            exclusion=exclusion,
             operations=tuple(self._operations),
         )
         self._operations = []

@@ -19,7 +19,7 @@ MAX_INDEX = 2**20
 
 @dataclass(frozen=True)
 class Operation:
-    """What a change of the unit table means for the evidence: forget or merge units, or keep those of an old epoch."""
+    """What a change of the unit table means for the exposure: forget or merge units, or keep those of an old epoch."""
 
     kind: Literal["forget", "merge", "keep"]
     source: int = -1
@@ -83,7 +83,7 @@ class Units:
     def apply(
         self, table: UnitTable, added_bins: Int64Array, now_bin: int | None, counters: Counter[str]
     ) -> list[Operation]:
-        """Apply a table and return what it means for the evidence, in order.
+        """Apply a table and return what it means for the exposure, in order.
 
         `added_bins` (M,) is the first whole bin of each row's `added`; `now_bin` the first bin that has not begun yet
         (None before any data): a unit counts from the later of both, since spikes before its row were not countable.

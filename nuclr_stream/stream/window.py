@@ -18,7 +18,7 @@ class Window:
 
     counts (U, T) float32 of all units of the probe, by ascending `unit_index` (U,); `eligible` (U,) units exist for the
     whole window; `active` (U,) are the eligible ones that enter the encoder; `intervals` (U, 17) are those that ended
-    since the window before, see `intervals`. `refusal` says why it is not embedded
+    since the window before, see `intervals`. `exclusion` says why it is not embedded
     (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
     the host's monotonic time when it was cut, as the caller gave it.
     """
@@ -38,7 +38,7 @@ class Window:
     active: BoolArray
     intervals: Int32Array
     missing: float
-    refusal: str
+    exclusion: str
     operations: tuple[Operation, ...]
     skipped_steps: int = 0
 
@@ -48,7 +48,7 @@ class Window:
         if older.epoch != self.epoch:
             return replace(self, operations=operations)
         intervals = self.intervals.copy()
-        if not older.refusal:
+        if not older.exclusion:
             now = older.unit_index
             for operation in self.operations:
                 if operation.kind == "merge":

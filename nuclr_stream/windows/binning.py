@@ -226,7 +226,7 @@ class WindowRules:
     max_missing: float = 0.1
     cut_silence: bool = True
 
-    def refusal(self, *, missing: float, masked: bool, silent: bool) -> Literal["", "gap", "mask", "silence"]:
+    def exclusion(self, *, missing: float, masked: bool, silent: bool) -> Literal["", "gap", "mask", "silence"]:
         """Return why a window is not embedded, or an empty string. `missing` is a fraction of the window."""
         if missing > self.max_missing:
             return "gap"

@@ -18,20 +18,20 @@ class UnitAction(IntEnum):
 class UnitFlag(IntFlag):
     """What to know about a unit's prediction: a bit field, 0 when there is nothing.
 
-    OUT_OF_DISTRIBUTION: the population is smaller than the encoder was trained on, and every class is abstained from.
+    SMALL_POPULATION: the population is smaller than the encoder was trained on, and every class is abstained from.
     SILENT: the unit did not enter this window, what stands behind its prediction are earlier ones.
     NEW: the unit has not existed for a whole window yet.
-    UNFAMILIAR_EMBEDDING, UNFAMILIAR_STATISTICS, UNFAMILIAR_RATE: its embedding, spike statistics or firing rate are
-    farther from what training saw than the bundle's limit.
+    OOD_EMBEDDING, OOD_STATISTICS, OOD_RATE: out of distribution, its embedding, spike statistics or firing rate are
+    farther from those of training than the bundle's limit.
     UNSORTED: its spikes are those of more than one neuron, where training saw sorted units.
     """
 
-    OUT_OF_DISTRIBUTION = 1
+    SMALL_POPULATION = 1
     SILENT = 2
     NEW = 4
-    UNFAMILIAR_EMBEDDING = 8
-    UNFAMILIAR_STATISTICS = 16
-    UNFAMILIAR_RATE = 32
+    OOD_EMBEDDING = 8
+    OOD_STATISTICS = 16
+    OOD_RATE = 32
     UNSORTED = 64
 
     @property
@@ -40,24 +40,22 @@ class UnitFlag(IntFlag):
         return tuple(str(bit.name).lower() for bit in type(self) if bit in self)
 
 
-UNFAMILIAR = (
-    UnitFlag.UNFAMILIAR_EMBEDDING | UnitFlag.UNFAMILIAR_STATISTICS | UnitFlag.UNFAMILIAR_RATE | UnitFlag.UNSORTED
-)
-"""What makes a unit unlike those of training."""
+OOD_FLAGS = UnitFlag.OOD_EMBEDDING | UnitFlag.OOD_STATISTICS | UnitFlag.OOD_RATE | UnitFlag.UNSORTED
+"""Flags of a unit that is out of distribution."""
 
 
 class Abstained(IntEnum):
     """Why no class is named for a unit; NO where one is. Of several reasons the first of this list is given:
 
-    NO_EVIDENCE: nothing has been gathered yet. NONFINITE: the readout gave no number. SMALL_POPULATION: the population
-    is smaller than training saw. UNFAMILIAR_UNIT: the unit is unlike those of training, its flags say how.
+    NO_DATA: nothing has been gathered yet. NONFINITE: the readout gave no number. SMALL_POPULATION: the population
+    is smaller than training saw. OUT_OF_DISTRIBUTION: the unit is unlike those of training, its flags say how.
     LOW_PROBABILITY: the top class is less probable than the bundle's threshold.
     """
 
     NO = 0
-    NO_EVIDENCE = 1
+    NO_DATA = 1
     LOW_PROBABILITY = 2
-    UNFAMILIAR_UNIT = 3
+    OUT_OF_DISTRIBUTION = 3
     SMALL_POPULATION = 4
     NONFINITE = 5
 

@@ -180,11 +180,11 @@ def short_text(value: Any, name: str, limit: int, low: int) -> str:
     if not low <= size <= limit:
         raise WireError("text", f"{name} has {size} bytes, must have {low} to {limit}")
     if not value.isprintable():
-        refuse_control(value, name)
+        reject_control(value, name)
     return value
 
 
-def refuse_control(value: str, name: str) -> None:
+def reject_control(value: str, name: str) -> None:
     """Raise WireError if `value` holds a control character or a line separator."""
     found = _CONTROL.search(value)
     if found:

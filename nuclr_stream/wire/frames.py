@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import WireError
-from nuclr_stream.wire.fields import MAX_TEXT_BYTES, refuse_control, short_text
+from nuclr_stream.wire.fields import MAX_TEXT_BYTES, reject_control, short_text
 from nuclr_stream.wire.layout import Array, Layout
 
 DTYPES = {name: np.dtype(name) for name in ("<i8", "<u4", "<i4", "<f4", "|u1", "|b1")}
@@ -57,7 +57,7 @@ def split_names(data: bytes, offsets: npt.NDArray[np.uint32], name: str) -> tupl
     ends = pairwise(offsets.tolist())
     try:
         whole = data.decode()
-        refuse_control(whole, name)
+        reject_control(whole, name)
         if len(whole) == len(data):
             return tuple([whole[a:b] for a, b in ends])
         return tuple([data[a:b].decode() for a, b in ends])

@@ -2,7 +2,8 @@
 
 Arrays of a decoded message are read-only views on the received frames: copy what outlives the message. Shape letters
 are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform
-samples. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
+samples. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within
++-2**53.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
-from nuclr_stream.wire.codes import UNFAMILIAR, Abstained
+from nuclr_stream.wire.codes import OOD_FLAGS, Abstained
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
@@ -82,7 +83,7 @@ class TraceBatch(SourceHeader):
 class UnitTable(SourceHeader):
     """The units of a stream, whole (`full`: units without a row are retired) or as changes to table `version` - 1.
 
-    It takes effect at `sample`. `continues` counts on the first table of a new epoch only: units keep their evidence
+    It takes effect at `sample`. `continues` counts on the first table of a new epoch only: units keep their exposure
     by unit id. M rows, in order: `action` (M,) uint8 of UnitAction, `index` (M,) uint32 never reused in an epoch,
     `into` (M,) uint32 the target of a merge, else 0, `added` (M,) int64 the sample since which an added unit exists,
     `shank` (M,) int32 (-1 unknown), `x_um` and `depth_um` (M,) float32 (NaN unknown), `channel` (M,) int32
@@ -137,7 +138,7 @@ class TaskPredictions:
     `classes` C names, `probabilities` (U, C) float32. `sets` (U, C) bool, the classes that the bundle's conformal
     threshold does not rule out; a bundle without one rules out none. `why` (U,) uint8 of Abstained. `stable_since` (U,)
     int64, the device sample at the end of the window since which the top class is the same, -1 where there is none (no
-    evidence, or a window outside any stream). `flips` is how many units changed theirs in this step.
+    exposure, or a window outside any stream). `flips` is how many units changed theirs in this step.
     """
 
     name: str
@@ -164,10 +165,11 @@ class Predictions:
     window's end, `closed_ns` and `published_ns` are CLOCK_MONOTONIC of the daemon's host. `missing` is the fraction of
     the window without data, `skipped_steps` how many steps of this epoch were overtaken by newer ones.
 
-    `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `evidence` (U,) float32
-    the same as non-overlapping windows, `effective_n` (U,) float32 how many independent windows they are worth.
-    `familiarity` (U,) float32 is how far a unit is from what training saw, its largest distance as a ratio to the
-    bundle's limit: above 1 it is unfamiliar, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,)
+    `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `exposure` (U,) float32
+    the same as non-overlapping windows, `effective_sample_size` (U,) float32 how many independent windows those are
+    worth.
+    `ood_score` (U,) float32 is how far a unit is from those of training, its largest distance over the bundle's limit:
+    above 1 it is out of distribution, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,)
     uint8 of UnitFlag.
     """
 
@@ -192,17 +194,17 @@ class Predictions:
     unit_index: UInt32Array
     unit_ids: tuple[str, ...]
     windows: UInt32Array
-    evidence: Float32Array
-    effective_n: Float32Array
-    familiarity: Float32Array
+    exposure: Float32Array
+    effective_sample_size: Float32Array
+    ood_score: Float32Array
     flags: UInt8Array
     tasks: tuple[TaskPredictions, ...]
 
     @property
-    def unfamiliar(self) -> BoolArray:
+    def out_of_distribution(self) -> BoolArray:
         """Which units (U,) are unlike those of training in any respect that the flags name."""
-        unfamiliar: BoolArray = (self.flags & np.uint8(UNFAMILIAR)) != 0
-        return unfamiliar
+        out_of_distribution: BoolArray = (self.flags & np.uint8(OOD_FLAGS)) != 0
+        return out_of_distribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

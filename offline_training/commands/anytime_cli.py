@@ -24,16 +24,16 @@ def anytime(
     split: Annotated[str, typer.Option(help="As for evaluate.")] = "leave-one-subject-out",
     seed: Annotated[int, typer.Option(help="Seed of the encoders.")] = 0,
     selected: Annotated[
-        bool, typer.Option("--selected", help="The experts were designed by scores on these very folds: say so.")
+        bool, typer.Option("--selected", help="The predictors were designed by scores on these very folds: say so.")
     ] = False,
     animals: Annotated[int, typer.Option(min=1, help="With a RUN: how many fresh simulated animals.")] = 10,
     first_seed: Annotated[int, typer.Option(help="With a RUN: seed of the first one.")] = 9800,
     units: Annotated[int, typer.Option(help="With a RUN: units of each.")] = 120,
     as_json: Annotated[bool, typer.Option("--json", help="Last line: the result as one JSON document.")] = False,
 ) -> None:
-    """Score labels against seconds observed and against the size of the population, every expert alone and together.
+    """Score labels against seconds observed and against the size of the population, every predictor alone and together.
 
-    A CONFIG is scored on animals held out, by the encoders that `evaluate` trained; a RUN, whose readouts have experts,
+    A CONFIG is scored on animals held out, by the encoders that `evaluate` trained; a RUN, whose readouts have predictors,
     on simulated animals that nothing was trained on.
     """
     from offline_training.config import TrainConfig

@@ -120,7 +120,7 @@ def recalibrate(
 app.command()(recordings_cli.inspect)
 app.command()(evaluation_cli.evaluate)
 app.command()(evaluation_cli.peer)
-app.command()(experts_cli.experts)
+app.command()(experts_cli.predictors)
 app.command()(anytime_cli.anytime)
 app.command()(evaluation_cli.evaluate_simulated)
 app.command()(study_cli.ablate)

@@ -1,4 +1,4 @@
-"""The command of `nuclr-train` that scores the experts beside the encoder."""
+"""The command of `nuclr-train` that scores the predictors beside the encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from offline_training.commands.recordings_cli import HELP, load_recordings
 
 
-def experts(
+def predictors(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Settings that the encoders were trained with.")],
     recordings: Annotated[Path, typer.Option("--recordings", help=HELP)],
     runs: Annotated[Path, typer.Option("--runs", help="Folder of the encoders of the folds, as evaluate keeps them.")],
@@ -21,18 +21,18 @@ def experts(
         typer.Option("--pairs", help="Folder for encoders that saw neither of two folds; trained where missing."),
     ] = None,
     selected: Annotated[
-        bool, typer.Option("--selected", help="The experts were designed by scores on these very folds: say so.")
+        bool, typer.Option("--selected", help="The predictors were designed by scores on these very folds: say so.")
     ] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of the pretraining, separated by commas.")] = "0",
 ) -> None:
-    """Score spike statistics, company and all experts together on animals held out; evaluate trains the encoders.
+    """Score spike statistics, company and all predictors together on animals held out; evaluate trains the encoders.
 
-    With --pairs, how the experts speak together rests on animals that their encoders had not seen either.
+    With --pairs, how the predictors speak together rests on animals that their encoders had not seen either.
     """
     from offline_training.config import TrainConfig
     from offline_training.data.splits import parse_split
     from offline_training.evaluation.aggregate import combine
-    from offline_training.evaluation.experts import pretrain_pairs, run_experts
+    from offline_training.evaluation.predictors import pretrain_pairs, run_experts
 
     settings = TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)

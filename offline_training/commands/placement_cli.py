@@ -95,7 +95,7 @@ def _probe(seed: int, model: Model, seconds: Sequence[float], runs: Path) -> Sim
         region=recording.units["brain_region"],
         seconds=np.array(seconds),
         probabilities=np.stack([task.probabilities for task in tasks]),
-        evidence=np.stack([one.evidence for one in said]),
+        exposure=np.stack([one.exposure for one in said]),
         abstained=np.stack([task.abstained for task in tasks]),
     )
     runs.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from offline_training.data.membership import observed_s, rates_hz, select_units
 from offline_training.pretraining.views import bin_recording
 
 MAX_VALUES = 40
-"""A text column with more values than this is told by their number only."""
+"""A text column with more values than this is stated by their number only."""
 
 Facts = dict[str, Any]
 
@@ -140,8 +140,8 @@ def _windows(recording: AnyRecording, config: TrainConfig) -> Facts:
     total = small = 0
     for window in recorded_windows(recording, config.window.spec, config.rules.rules):
         total += 1
-        if window.refusal:
-            refused[window.refusal] += 1
+        if window.exclusion:
+            refused[window.exclusion] += 1
         else:
             small += int(window.active.sum()) < config.rules.min_population
     usable = total - refused.total() - small

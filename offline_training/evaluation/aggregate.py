@@ -28,7 +28,7 @@ from offline_training.scores import (
     precision_and_coverage,
 )
 
-REFERENCES = ("embedding", "experts")
+REFERENCES = ("embedding", "predictors")
 """Rows from which the paired differences of all others are taken."""
 
 Result = dict[str, Any]

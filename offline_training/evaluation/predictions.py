@@ -37,7 +37,7 @@ class Classifier(Protocol):
         """When it abstains."""
 
     def probabilities(self, features: Float32Array, n: Float32Array) -> Float32Array:
-        """Probabilities (U, C) of features (U, F) with evidence n (U,)."""
+        """Probabilities (U, C) of features (U, F) with exposure n (U,)."""
 
 
 def time_name(seconds: float | None) -> str:
@@ -66,7 +66,7 @@ def predictions(
     """What is said of every labelled unit after so many seconds; the units of all recordings follow one another.
 
     `prediction` is the top-1 class (NO_PREDICTION for a unit that no window shows), `probability` its probability,
-    `p` all probabilities in thousandths, `n` the evidence, `abstained` 0 or 1. `multi_prediction` is the top-1 class
+    `p` all probabilities in thousandths, `n` the exposure, `abstained` 0 or 1. `multi_prediction` is the top-1 class
     joined with neighbours; it is there when `where` gives the `places` of the units of every recording.
     """
     columns: Columns = {name: [] for name in ("prediction", "probability", "p", "n", "abstained")}
@@ -110,7 +110,7 @@ def joined_along_depth(p: Float32Array, n: Float32Array, where: Places | None) -
         probabilities=np.where(silent[:, None], 0.0, p).astype(np.float64),
         depth_um=depth,
         shank=shank.astype(np.int64),
-        evidence=n.astype(np.float64),
+        exposure=n.astype(np.float64),
         abstained=silent,
     )
     joined = pool_along_depth(units)

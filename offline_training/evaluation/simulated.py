@@ -24,13 +24,13 @@ from offline_training.data.labels import task_labels
 from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps
 from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
 from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, library_versions
-from offline_training.evaluation.experts import FUSED, Together
 from offline_training.evaluation.predictions import Classifier as ProbabilisticClassifier
 from offline_training.evaluation.predictions import predictions, time_name
+from offline_training.evaluation.predictors import FUSED, Together
 from offline_training.pretraining.pretrain import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.examples import UnitFeatures, examples
-from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.feature_source import FeatureSource
 from offline_training.readouts.readout import Readout, fit_readout, load_readouts
 from offline_training.scores import balanced_accuracy, macro_f1
 from offline_training.simulation.animals import simulate
@@ -72,8 +72,8 @@ def evaluate_simulated(
     features: dict[str, list[UnitFeatures]] = {
         "embedding": [embed_recording(encode, recording, spec, config.rules.rules) for recording in fresh]
     }
-    if all(readout.experts for readout in readouts["embedding"].values()):
-        gathered = [Gathered.of(embedded) for embedded in features["embedding"]]
+    if all(readout.predictors for readout in readouts["embedding"].values()):
+        gathered = [FeatureSource.of(embedded) for embedded in features["embedding"]]
         readouts[FUSED] = {
             task: Together.of(readout, gathered[0].sets) for task, readout in readouts["embedding"].items()
         }

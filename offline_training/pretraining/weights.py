@@ -114,7 +114,7 @@ def import_weights(
         return encoder, described, Proof(None)
     distance = _distance(encoder, reference)
     if not distance <= REFERENCE_BAR:
-        raise WeightsError(_refusal(weights, layout, described, reference, distance))
+        raise WeightsError(_rejection(weights, layout, described, reference, distance))
     return encoder, described, Proof(distance)
 
 
@@ -221,7 +221,7 @@ def _distance(encoder: Encoder, reference: Path) -> float:
     return float(np.abs(found - expected).max())
 
 
-def _refusal(
+def _rejection(
     weights: Mapping[str, Tensor], layout: Layout, config: TrainConfig, reference: Path, distance: float
 ) -> str:
     (other,) = (each for each in LAYOUTS if each != layout)

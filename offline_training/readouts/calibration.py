@@ -1,4 +1,4 @@
-"""From out-of-fold logits to probabilities that may be believed: temperature by evidence, and when to abstain.
+"""From out-of-fold logits to probabilities that may be believed: temperature by exposure, and when to abstain.
 
 Fitted with class-balanced weights: the promise holds under the uniform class prior that readouts assume.
 Shapes: R examples, C classes.
@@ -25,7 +25,7 @@ Float64Array = npt.NDArray[np.float64]
 
 
 def calibrate(logits: Float32Array, label: Int64Array, n: Float32Array, *, weights: Float64Array) -> Calibration:
-    """Calibration from logits (R, C) of examples that their readouts had not seen, with class, evidence n and weight
+    """Calibration from logits (R, C) of examples that their readouts had not seen, with class, exposure n and weight
     (R,). `abstain_below` is 1 when no threshold keeps the promise."""
     curve = fit_temperature(logits, label, n, weights=weights)
     probabilities = curve.probabilities(logits, n)
@@ -36,13 +36,13 @@ def calibrate(logits: Float32Array, label: Int64Array, n: Float32Array, *, weigh
 
 
 def nearest_knot(n: Float32Array) -> Int64Array:
-    """Which of the KNOTS each evidence n (R,) is nearest to, by ratio."""
+    """Which of the KNOTS each exposure n (R,) is nearest to, by ratio."""
     between = np.sqrt(np.array(KNOTS[1:]) * np.array(KNOTS[:-1]))
     return np.searchsorted(between, n).astype(np.int64)
 
 
 def fit_temperature(logits: Float32Array, label: Int64Array, n: Float32Array, *, weights: Float64Array) -> Calibration:
-    """T at the knots up to the largest evidence seen, minimising the weighted log loss of softmax(logits / T(n))."""
+    """T at the knots up to the largest exposure seen, minimising the weighted log loss of softmax(logits / T(n))."""
     knots = tuple(knot for knot in KNOTS if knot <= max(float(n.max()), 1.0))
     share = weights / weights.sum()
     low, high = np.log(TEMPERATURE_RANGE)
@@ -67,7 +67,7 @@ def abstention_threshold(
 ) -> float:
     """Smallest top-1 probability from which on at least `precision` of the weight is right in every group, or 1.
 
-    top, right, weights, group are (R,). Groups are evidences: a promise that only holds on average over a recording is
+    top, right, weights, group are (R,). Groups are exposures: a promise that only holds on average over a recording is
     broken in its first minute. A group is content, too, when less than LEAST_CALLED of its weight is called; one group
     at least must be called.
     """

@@ -1,6 +1,6 @@
 """Recordings through an encoder: embeddings of every window, and what they add up to per unit, as the daemon does it.
 
-Windows, membership and refusals come from `recorded_windows`, means and evidence from `Evidence`: the very definitions
+Windows, membership and refusals come from `recorded_windows`, means and exposure from `MeanEmbedding`: the very definitions
 of the daemon. Only active units enter the encoder, as a population of their own.
 Shapes: K windows of a recording, N windows of a batch, U units, T bins, D embedding.
 """
@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nuclr_stream.features.accumulator import Observed, Seen
+from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
 from nuclr_stream.features.isi import INTERVAL_BINS, Int32Array
-from nuclr_stream.features.mean_embedding import Evidence, evidence_n
+from nuclr_stream.features.mean_embedding import MeanEmbedding, exposure_windows
 from nuclr_stream.recordings.recording import RecordedWindow, Recording, recorded_windows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder
@@ -57,28 +57,28 @@ class Embedded:
         return -(-self.spec.bins // self.spec.hop_bins)
 
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Mean embedding (U, D) over windows [first, last) in which the unit was active, and the evidence n (U,)."""
-        evidence, everyone = Evidence(self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
+        """Mean embedding (U, D) over windows [first, last) in which the unit was active, and the exposure n (U,)."""
+        exposure, everyone = MeanEmbedding(self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
         for index in range(first, last):
             units = np.flatnonzero(self.embedded[index])
-            evidence.add(units, self.embeddings[index, units], weight=1 - self.missing[index])
-        n = evidence_n(evidence.weight(everyone), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
-        return evidence.mean(everyone), n
+            exposure.add(units, self.embeddings[index, units], weight=1 - self.missing[index])
+        n = exposure_windows(exposure.weight(everyone), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
+        return exposure.mean(everyone), n
 
-    def seen(self, first: int, last: int) -> Seen:
+    def snapshot(self, first: int, last: int) -> FeatureSnapshot:
         """Everything that windows [first, last) add up to for every unit, as the daemon gathers it."""
         return next(self.seen_until(first, [last]))
 
-    def seen_until(self, first: int, lasts: Iterable[int]) -> Iterator[Seen]:
+    def seen_until(self, first: int, lasts: Iterable[int]) -> Iterator[FeatureSnapshot]:
         """The same for windows [first, last) with every one of `lasts`, ascending, in one go."""
-        observed, everyone = Observed(self.spec, self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
+        observed, everyone = FeatureAccumulator(self.spec, self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
         for last in lasts:
             for k in range(first, last):
                 self._add(k, observed, everyone)
             first = last
-            yield observed.seen(everyone)
+            yield observed.snapshot(everyone)
 
-    def _add(self, k: int, observed: Observed, everyone: Int64Array) -> None:
+    def _add(self, k: int, observed: FeatureAccumulator, everyone: Int64Array) -> None:
         if self.refusals[k]:
             return
         observed.add_activity(
@@ -92,7 +92,7 @@ class Embedded:
         observed.add_embeddings(units, self.embeddings[k, units], missing=float(self.missing[k]))
 
     def unit_means(self) -> tuple[Float32Array, Float32Array]:
-        """Mean embedding (U, D) over the whole recording, and the evidence n (U,)."""
+        """Mean embedding (U, D) over the whole recording, and the exposure n (U,)."""
         return self.between(0, len(self.end_bin))
 
 
@@ -113,12 +113,12 @@ def embed_recording(
     for batch in _batches(recorded_windows(recording, spec, rules), batch_windows):
         for window in batch:
             ends.append(window.end_bin)
-            refusals.append(window.refusal)
+            refusals.append(window.exclusion)
             counts.append(_compact(window.counts))
             intervals.append(window.intervals)
             missing.append(window.missing)
             populations.append(int(window.active.sum()))
-            members.append(window.active & (not window.refusal))
+            members.append(window.active & (not window.exclusion))
         values.append(_embed_batch(encode, [window.counts for window in batch], members[-len(batch) :]))
     units = len(recording.unit_ids)
     dim = max((part.shape[2] for part in values), default=0)

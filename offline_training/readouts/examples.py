@@ -1,4 +1,4 @@
-"""Evidence-matched examples: what is known of a unit after n windows, for several n, wherever they lie in a recording.
+"""MeanEmbedding-matched examples: what is known of a unit after n windows, for several n, wherever they lie in a recording.
 
 A readout fitted on whole recordings sees much cleaner inputs than it gets live in the first minutes. So every labelled
 unit gives examples from stretches of 1, 3, 6, 15, 30 windows and one from everything.
@@ -45,12 +45,12 @@ class UnitFeatures(Protocol):
         """How many steps further a window starts that shares nothing with this one."""
 
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Features (U, F) from steps [first, last), and the evidence n (U,) behind them, 0 where there is none."""
+        """Features (U, F) from steps [first, last), and the exposure n (U,) behind them, 0 where there is none."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """R examples: features (R, F), class (R,), evidence n (R,), animal and recording (R,), and the unit (R,), a number
+    """R examples: features (R, F), class (R,), exposure n (R,), animal and recording (R,), and the unit (R,), a number
     that the examples of one unit share."""
 
     features: Float32Array

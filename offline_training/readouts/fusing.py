@@ -1,4 +1,4 @@
-"""From what experts said of units that they had not seen: how they speak together, when to say nothing, and sets.
+"""From what predictors said of units that they had not seen: how they speak together, when to say nothing, and sets.
 
 Everything is fitted with weights that balance classes: promises hold under the uniform class prior.
 Shapes: R examples, C classes, K knots.
@@ -14,49 +14,49 @@ from scipy.optimize import minimize, minimize_scalar
 
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.mean_embedding import KNOTS, between_knots
-from nuclr_stream.prediction.pool import Fusion, log_softmax
+from nuclr_stream.prediction.pool import LogLinearPool, log_softmax
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.readouts.calibration import LEAST_CALLED, PROMISED_PRECISION, STIFFNESS, nearest_knot
 
 PROMISED_COVERAGE = 0.90
 ENOUGH_ANIMALS = 20
 """From so many animals on, the coverage of sets is a promise, and animals tell whom to believe. Below, coverage is a
-figure that was measured, and experts are heard nearly alike: only how loud they speak is fitted."""
+figure that was measured, and predictors are heard nearly alike: only how loud they speak is fitted."""
 LARGEST_WEIGHT = 5.0
-"""In units of the weight that suits all experts alike."""
+"""In units of the weight that suits all predictors alike."""
 LOUDNESS = (-3.0, 5.0)
 """Range of the logarithm of that weight."""
 QUIETEST = 0.1
 """In the same units: a few animals silence nobody, for then not even the order of classes would be left."""
 _SHRINKAGE = 0.003
-"""Weight of the squared weights against the mean log loss, in units of the weight that suits all experts alike: experts
+"""Weight of the squared weights against the mean log loss, in units of the weight that suits all predictors alike: predictors
 that add nothing stay silent, and how large logits happen to be does not matter."""
 _ALIKE = 1.0
-"""Weight of the squared differences between experts where there are too few animals to tell them apart."""
+"""Weight of the squared differences between predictors where there are too few animals to tell them apart."""
 
 Float64Array = npt.NDArray[np.float64]
 
 
-def fit_fusion(
+def fit_pool(
     logits: Mapping[FeatureSet, Float32Array],
     label: Int64Array,
     n: Float32Array,
     *,
     weights: Float64Array,
     animal: npt.NDArray[np.str_],
-) -> Fusion:
-    """Fit weights by evidence, then thresholds, on logits (R, C) of experts that had not seen the animals of the
-    examples: their class, evidence n, weight and animal (R,)."""
+) -> LogLinearPool:
+    """Fit weights by exposure, then thresholds, on logits (R, C) of predictors that had not seen the animals of the
+    examples: their class, exposure n, weight and animal (R,)."""
     knots = tuple(knot for knot in KNOTS if knot <= max(float(n.max()), 1.0))
     said = {name: log_softmax(values) for name, values in logits.items()}
     promised = len(np.unique(animal)) >= ENOUGH_ANIMALS
     weight = _fit_weights(said, label, n, knots, weights, alike=0.0 if promised else _ALIKE)
     silent = (0.0,) * len(knots)
-    fusion = Fusion(experts=tuple(logits), n=knots, weight=weight, abstain_below=silent, set_above=silent)
-    p = fusion.probabilities(logits, n)
+    pool = LogLinearPool(predictors=tuple(logits), n=knots, weight=weight, abstain_below=silent, set_above=silent)
+    p = pool.probabilities(logits, n)
     group = np.minimum(nearest_knot(n), len(knots) - 1)
-    return Fusion(
-        experts=fusion.experts,
+    return LogLinearPool(
+        predictors=pool.predictors,
         n=knots,
         weight=weight,
         abstain_below=(_least_sure(p, label, weights=weights, group=group, animal=animal),) * len(knots),
@@ -73,7 +73,7 @@ def _fit_weights(
     *,
     alike: float,
 ) -> tuple[tuple[float, ...], ...]:
-    """Non-negative weights, one row of K per expert, that minimise the weighted log loss of what they say together,
+    """Non-negative weights, one row of K per predictor, that minimise the weighted log loss of what they say together,
     as `alike` as is asked."""
     stacked = np.stack(list(said.values()))
     share = weights / weights.sum()
@@ -86,7 +86,7 @@ def _fit_weights(
 
         return float(np.exp(minimize_scalar(loss, bounds=LOUDNESS, method="bounded").x))
 
-    # experts that contradict one another are not alike at all: then what suits one of them is the measure
+    # predictors that contradict one another are not alike at all: then what suits one of them is the measure
     unit = max(best(stacked.sum(axis=0)), *(best(alone) / len(stacked) for alone in stacked))
     stacked *= unit
 
@@ -112,7 +112,7 @@ def _fit_weights(
 def _least_sure(
     p: Float32Array, label: Int64Array, *, weights: Float64Array, group: Int64Array, animal: npt.NDArray[np.str_]
 ) -> float:
-    """Smallest top-1 probability above which the promised precision holds: at every evidence, and without any one
+    """Smallest top-1 probability above which the promised precision holds: at every exposure, and without any one
     animal as well, so that no single animal carries the promise. 1 where there is none."""
     top, right = p.max(axis=1), p.argmax(axis=1) == label
     candidates = np.unique(np.round(top, 4))

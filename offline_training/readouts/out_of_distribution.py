@@ -15,13 +15,13 @@ from sklearn.model_selection import GroupKFold
 
 from nuclr_stream.features.mean_embedding import KNOTS
 from nuclr_stream.features.unit_rows import Float64Array
-from nuclr_stream.prediction.out_of_distribution import KINDS, Familiar, Familiarity
+from nuclr_stream.prediction.out_of_distribution import KINDS, KnownUnits, OutOfDistribution
 from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED
 from offline_training.readouts.calibration import nearest_knot
 from offline_training.readouts.examples import Examples, examples
-from offline_training.readouts.expert_readouts import of_set, typical_scatter
-from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.feature_source import FeatureSource
+from offline_training.readouts.predictor_readouts import of_set, typical_scatter
 
 LYING_WITHIN = 0.99
 RATES_WITHIN = (0.001, 0.999)
@@ -30,7 +30,7 @@ LEAST_SHORT_INTERVALS = 0.01
 _MAX_FOLDS = 7
 
 
-def fit_familiarity(gathered: Sequence[Gathered], labels: Mapping[str, Sequence[Int64Array]]) -> Familiarity:
+def fit_familiarity(gathered: Sequence[FeatureSource], labels: Mapping[str, Sequence[Int64Array]]) -> OutOfDistribution:
     """Learn from all units that are labelled for any task; classes of the first task are the centres, and one more are
     the units that it does not label."""
     first, *_ = labels.values()
@@ -44,10 +44,10 @@ def fit_familiarity(gathered: Sequence[Gathered], labels: Mapping[str, Sequence[
     rates, short = _rates_and_short(gathered, everyone)
     limits = np.quantile(rates, RATES_WITHIN) if len(rates) else (0.0, np.finfo(np.float32).max)
     worst = float(np.quantile(short, LYING_WITHIN)) if len(short) else 1.0
-    return Familiarity(sets, (float(limits[0]), float(limits[1])), max(worst, LEAST_SHORT_INTERVALS))
+    return OutOfDistribution(sets, (float(limits[0]), float(limits[1])), max(worst, LEAST_SHORT_INTERVALS))
 
 
-def _familiar(known: Examples) -> Familiar:
+def _familiar(known: Examples) -> KnownUnits:
     known = known.where(~np.isnan(known.features).any(axis=1))
     features = known.features.astype(np.float64)
     distance = np.full(len(features), np.nan)
@@ -61,10 +61,10 @@ def _familiar(known: Examples) -> Familiar:
     group = nearest_knot(known.n)
     present = [k for k in range(len(KNOTS)) if (group == k).any()]
     limits = [float(np.quantile(distance[group == k], LYING_WITHIN)) for k in present]
-    return Familiar(whole.centres, whole.whiten, np.array([KNOTS[k] for k in present]), np.array(limits))
+    return KnownUnits(whole.centres, whole.whiten, np.array([KNOTS[k] for k in present]), np.array(limits))
 
 
-def _fitted(features: Float64Array, label: Int64Array) -> Familiar:
+def _fitted(features: Float64Array, label: Int64Array) -> KnownUnits:
     """Centres and whitening; the scale of every feature is taken out before the covariance is shrunk."""
     classes = np.unique(label)
     centres = np.stack([features[label == c].mean(axis=0) for c in classes])
@@ -73,16 +73,18 @@ def _fitted(features: Float64Array, label: Int64Array) -> Familiar:
     covariance, _ = ledoit_wolf(within)
     values, vectors = np.linalg.eigh(covariance)
     whiten = (vectors / np.sqrt(np.maximum(values, 1e-6))) / scale[:, None]
-    return Familiar(centres, whiten, np.ones(1), np.ones(1))
+    return KnownUnits(centres, whiten, np.ones(1), np.ones(1))
 
 
-def _rates_and_short(gathered: Sequence[Gathered], labels: Sequence[Int64Array]) -> tuple[Float64Array, Float64Array]:
+def _rates_and_short(
+    gathered: Sequence[FeatureSource], labels: Sequence[Int64Array]
+) -> tuple[Float64Array, Float64Array]:
     """Mean rates in Hz of all labelled units, and their shares of intervals below 1 ms, over whole recordings."""
     rates, short = [np.zeros(0)], [np.zeros(0)]
     for source, label in zip(gathered, labels, strict=True):
         embedded = source.embedded
         chosen = label != UNLABELLED
-        accepted = [k for k, refusal in enumerate(embedded.refusals) if not refusal]
+        accepted = [k for k, exclusion in enumerate(embedded.refusals) if not exclusion]
         if embedded.spec.input_kind == "traces" or not accepted or not chosen.any():
             continue
         intervals = embedded.intervals[accepted].sum(axis=0)[chosen]

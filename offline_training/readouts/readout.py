@@ -1,6 +1,6 @@
 """Readouts: scaler + multinomial logistic regression on frozen features (the linear probe of the NuCLR paper).
 
-Fitted on evidence-matched examples (see `examples`) as `regression` says, with the regularisation chosen by
+Fitted on exposure-matched examples (see `examples`) as `regression` says, with the regularisation chosen by
 cross-validation grouped by animal inside the training animals. The same folds give the calibration.
 A run keeps its readouts in readouts.json (what they are) and readouts.npz (their coefficients).
 Shapes: U units, F features, C classes.
@@ -18,11 +18,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.prediction.pool import Fusion, log_softmax
+from nuclr_stream.prediction.pool import LogLinearPool, log_softmax
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.readouts.calibration import calibrate
 from offline_training.readouts.examples import Examples
-from offline_training.readouts.experts import Experts
+from offline_training.readouts.predictors import Predictors
 from offline_training.readouts.regression import (
     Float64Array,
     Group,
@@ -46,7 +46,7 @@ class Readout:
     """A fitted readout of one task: its classes in the order of the logits, and how far to believe them.
 
     `grouped_by` names what the folds of the cross-validation kept apart; `out_of_fold_f1` is its macro-F1 at `c`;
-    `calibrated_on` says in words what temperature and abstention threshold were fitted on. `experts` speak beside it.
+    `calibrated_on` says in words what temperature and abstention threshold were fitted on. `predictors` speak beside it.
     """
 
     classes: tuple[str, ...]
@@ -56,7 +56,7 @@ class Readout:
     grouped_by: Group
     out_of_fold_f1: float
     calibrated_on: str
-    experts: Experts | None = None
+    predictors: Predictors | None = None
 
     @property
     def prior(self) -> tuple[float, ...]:
@@ -64,7 +64,7 @@ class Readout:
         return (1 / len(self.classes),) * len(self.classes)
 
     def probabilities(self, features: Float32Array, n: Float32Array) -> Float32Array:
-        """Calibrated probabilities (U, C) of features (U, F) with evidence n (U,) behind them."""
+        """Calibrated probabilities (U, C) of features (U, F) with exposure n (U,) behind them."""
         return self.calibration.probabilities(self.linear.logits(features, n), n)
 
 
@@ -130,9 +130,9 @@ def save_readouts(run_dir: Path, readouts: Mapping[str, Readout], facts: Mapping
     for task, readout in readouts.items():
         values = asdict(readout) | {"prior": readout.prior}
         arrays |= {f"{task}.{name}": value for name, value in values.pop("linear").items()}
-        if values["experts"]:
-            for expert, linear in values["experts"].pop("linears").items():
-                arrays |= {f"{task}.{expert}.{name}": value for name, value in linear.items()}
+        if values["predictors"]:
+            for predictor, linear in values["predictors"].pop("linears").items():
+                arrays |= {f"{task}.{predictor}.{name}": value for name, value in linear.items()}
         tasks[task] = values
     np.savez_compressed(run_dir / "readouts.npz", allow_pickle=False, **arrays)
     text = json.dumps({**facts, "tasks": tasks}, indent=1)
@@ -160,14 +160,14 @@ def _readout(values: dict[str, Any], task: str, arrays: Mapping[str, np.ndarray]
         grouped_by=values["grouped_by"],
         out_of_fold_f1=values["out_of_fold_f1"],
         calibrated_on=values["calibrated_on"],
-        experts=_experts(values["experts"], task, arrays) if values.get("experts") else None,
+        predictors=_experts(values["predictors"], task, arrays) if values.get("predictors") else None,
     )
 
 
-def _experts(values: dict[str, Any], task: str, arrays: Mapping[str, np.ndarray]) -> Experts:
-    fusions = tuple(Fusion(**{k: _tuples(v) for k, v in fusion.items()}) for fusion in values.pop("fusions"))
+def _experts(values: dict[str, Any], task: str, arrays: Mapping[str, np.ndarray]) -> Predictors:
+    pools = tuple(LogLinearPool(**{k: _tuples(v) for k, v in pool.items()}) for pool in values.pop("pools"))
     linears = {name: _linear(arrays, f"{task}.{name}") for name in values["c"]}
-    return Experts(linears=linears, fusions=fusions, **values)
+    return Predictors(linears=linears, pools=pools, **values)
 
 
 def _linear(arrays: Mapping[str, np.ndarray], place: str) -> Linear:

@@ -1,10 +1,10 @@
-"""Multinomial logistic regression on examples of several evidences, and its cross-validation grouped by animal.
+"""Multinomial logistic regression on examples of several exposures, and its cross-validation grouped by animal.
 
 What a minute leaves of a unit's features scatters far more than what an hour leaves, and the spread over a population
-means another thing then: so features are standardised for the evidence that they rest on, and one set of coefficients
+means another thing then: so features are standardised for the exposure that they rest on, and one set of coefficients
 serves all. Directions in which recordings of one class differ are turned down (within-class covariance normalisation,
 Hatch and Stolcke 2006), for the next animal will differ there too.
-Shapes: R examples, U units, F features, C classes, K knots of evidence.
+Shapes: R examples, U units, F features, C classes, K knots of exposure.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ReadoutError(NuclrStreamError):
 @dataclass(frozen=True)
 class Linear:
     """Logits of features: weight (C, F) and bias (C,) on (x - mean(n)) / scale(n), with mean and scale (K, F) known at
-    the evidences `n` (K,), ascending, and interpolated linearly in log n between them; no standardised feature beyond
+    the exposures `n` (K,), ascending, and interpolated linearly in log n between them; no standardised feature beyond
     +-limit: an outlier says no more than that."""
 
     weight: Float64Array
@@ -56,11 +56,11 @@ class Linear:
     limit: float = math.inf
 
     def logits(self, features: Float32Array, n: Float32Array) -> Float32Array:
-        """Logits (U, C) of features (U, F) that rest on evidence n (U,)."""
+        """Logits (U, C) of features (U, F) that rest on exposure n (U,)."""
         return (self.standardised(features, n) @ self.weight.T + self.bias).astype(np.float32)
 
     def standardised(self, features: Float32Array, n: Float32Array) -> Float64Array:
-        """Features (U, F) as they are for their evidence n (U,), within the limit."""
+        """Features (U, F) as they are for their exposure n (U,), within the limit."""
         at = between_knots(n, self.n)
         return np.clip((features - at @ self.mean) / (at @ self.scale), -self.limit, self.limit)
 
@@ -95,7 +95,7 @@ def fit_linear(examples: Examples, classes: int, *, c: float) -> Linear:
 
 
 def _fit_scaler(examples: Examples) -> Linear:
-    """Mean and spread of every feature at the evidences that enough examples lie near; no coefficients yet."""
+    """Mean and spread of every feature at the exposures that enough examples lie near; no coefficients yet."""
     near = between_knots(examples.n, KNOTS).mean(axis=0) >= ENOUGH
     knots = np.array(KNOTS)[near]
     at = between_knots(examples.n, knots)
@@ -122,7 +122,7 @@ def _steadied(standardised: Float64Array, examples: Examples, weights: Float64Ar
     share = np.sqrt(total)  # long recordings count for more, and not for everything
     covariance = (apart * (share / share.sum())[:, None]).T @ apart
     size = float(np.trace(covariance)) / len(covariance)
-    if size < 1e-12:  # one recording a class: nothing can be told
+    if size < 1e-12:  # one recording a class: nothing can be stated
         return np.eye(len(covariance))
     variance, axes = np.linalg.eigh(covariance / size + _FLOOR * np.eye(len(covariance)))
     steady = (axes / np.sqrt(variance)) @ axes.T

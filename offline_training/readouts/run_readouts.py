@@ -20,37 +20,37 @@ from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.embedded_runs import embed_by_run
 from offline_training.readouts.examples import examples
-from offline_training.readouts.expert_readouts import (
+from offline_training.readouts.feature_source import FeatureSource
+from offline_training.readouts.out_of_distribution import fit_familiarity
+from offline_training.readouts.predictor_readouts import (
     Unseen,
     fit_experts,
     resting_on,
     say_unseen,
     typical_scatter,
 )
-from offline_training.readouts.feature_source import Gathered
-from offline_training.readouts.out_of_distribution import fit_familiarity
 from offline_training.readouts.readout import Readout, ReadoutError, load_readouts, save_readouts
 
-FAMILIARITY = "familiarity.npz"
+FAMILIARITY = "out_of_distribution.npz"
 
 
 def fit_readouts(
     run_dir: Path, recordings: Sequence[AnyRecording], *, hop_s: float | None = None
 ) -> dict[str, Readout]:
-    """Fit the experts of every task of the run's settings on labelled recordings, and store them with the run.
+    """Fit the predictors of every task of the run's settings on labelled recordings, and store them with the run.
 
     `hop_s` is the step between windows, one whole window if not given. The recordings may be those that the encoder was
-    trained on or, for a calibration that its familiarity with the animals does not flatter, others.
+    trained on or, for a calibration that its out_of_distribution with the animals does not flatter, others.
     Raises LabelError, ReadoutError or RunError.
     """
     encoder, config, info = load_run(run_dir)
     spec = config.window.spec
     spec = spec.with_hop_s(hop_s or spec.window_s)
     encode = through_torch(encoder)
-    gathered = [Gathered.of(embed_recording(encode, each, spec, config.rules.rules)) for each in recordings]
-    familiarity = info["animals"] if "imported" in info else _familiarity(recordings, info["subjects"])
+    gathered = [FeatureSource.of(embed_recording(encode, each, spec, config.rules.rules)) for each in recordings]
+    out_of_distribution = info["animals"] if "imported" in info else _familiarity(recordings, info["subjects"])
     readouts = _fit(gathered, _labels(run_dir, recordings), _classes(run_dir))
-    readouts = {t: replace(r, calibrated_on=f"{r.calibrated_on}; {familiarity}") for t, r in readouts.items()}
+    readouts = {t: replace(r, calibrated_on=f"{r.calibrated_on}; {out_of_distribution}") for t, r in readouts.items()}
     facts = {
         "hop_s": spec.hop_s,
         "recordings": [recording.recording_id for recording in recordings],
@@ -63,9 +63,9 @@ def fit_readouts(
 
 
 def recalibrate(run_dir: Path, fold_dirs: Sequence[Path], recordings: Sequence[AnyRecording]) -> dict[str, Readout]:
-    """Let what experts say together rest on animals that neither encoder nor readouts had seen.
+    """Let what predictors say together rest on animals that neither encoder nor readouts had seen.
 
-    Each of `fold_dirs` is a run on all animals but those it holds out (as `evaluate` keeps them): experts are fitted on
+    Each of `fold_dirs` is a run on all animals but those it holds out (as `evaluate` keeps them): predictors are fitted on
     its embeddings of its own animals, and what they say of the held-out ones is pooled over the folds. Weights, classes
     and C of the run's readouts stay. Raises ReadoutError when no fold holds out a labelled animal.
     """
@@ -74,22 +74,22 @@ def recalibrate(run_dir: Path, fold_dirs: Sequence[Path], recordings: Sequence[A
     unseen: dict[str, list[Unseen]] = {task: [] for task in before}
     for fold_dir in fold_dirs:
         subjects = load_run(fold_dir)[2]["subjects"]
-        gathered = [Gathered.of(embedded) for embedded in embed_by_run(fold_dir, recordings)]
+        gathered = [FeatureSource.of(embedded) for embedded in embed_by_run(fold_dir, recordings)]
         for task, readout in before.items():
-            if readout.experts is None:
-                raise ReadoutError(f"{run_dir}: {task} has no experts; fit them with `nuclr-train readout`")
+            if readout.predictors is None:
+                raise ReadoutError(f"{run_dir}: {task} has no predictors; fit them with `nuclr-train readout`")
             known = examples(gathered, labels[task])
             said = say_unseen(
                 known,
                 ~np.isin(known.subject, subjects),
                 len(classes[task]),
-                dim=readout.experts.dim,
-                scatter=readout.experts.typical_scatter,
-                c=readout.experts.c,
+                dim=readout.predictors.dim,
+                scatter=readout.predictors.typical_scatter,
+                c=readout.predictors.c,
             )
             unseen[task] += [] if said is None else [said]
-    for task, told in unseen.items():
-        if not told:
+    for task, stated in unseen.items():
+        if not stated:
             raise ReadoutError(f"{task}: none of {len(fold_dirs)} folds holds out an animal that is labelled for it")
     readouts = {task: _recalibrated(readout, unseen[task]) for task, readout in before.items()}
     facts = json.loads((run_dir / "readouts.json").read_text(encoding="utf-8"))
@@ -98,14 +98,14 @@ def recalibrate(run_dir: Path, fold_dirs: Sequence[Path], recordings: Sequence[A
     return readouts
 
 
-def _recalibrated(readout: Readout, told: Sequence[Unseen]) -> Readout:
-    assert readout.experts is not None
-    alone, experts = resting_on(told, {"embedding": readout}, readout.experts)
-    return replace(alone["embedding"], experts=experts)
+def _recalibrated(readout: Readout, stated: Sequence[Unseen]) -> Readout:
+    assert readout.predictors is not None
+    alone, predictors = resting_on(stated, {"embedding": readout}, readout.predictors)
+    return replace(alone["embedding"], predictors=predictors)
 
 
 def _fit(
-    gathered: Sequence[Gathered],
+    gathered: Sequence[FeatureSource],
     labels: Mapping[str, Sequence[Int64Array]],
     classes: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Readout]:
@@ -114,8 +114,8 @@ def _fit(
     readouts = {}
     for task, names in classes.items():
         known = examples(gathered, labels[task])
-        alone, experts = fit_experts(known, names, sets, dim=dim, scatter=scatter)
-        readouts[task] = replace(alone["embedding"], experts=experts)
+        alone, predictors = fit_experts(known, names, sets, dim=dim, scatter=scatter)
+        readouts[task] = replace(alone["embedding"], predictors=predictors)
     return readouts
 
 

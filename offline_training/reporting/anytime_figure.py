@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from offline_training.reporting.figures import picture, save
 from offline_training.reporting.tables import name_of, number, table
 
-SHOWN = {"experts": "#0072B2", "embedding": "#D55E00"}
-"""Rows of the pictures and their colours, which are told apart in every kind of colour blindness (Okabe and Ito)."""
+SHOWN = {"predictors": "#0072B2", "embedding": "#D55E00"}
+"""Rows of the pictures and their colours, which are stated apart in every kind of colour blindness (Okabe and Ito)."""
 WAYS = {"single": ("-", "o", "single units"), "multi": ("--", "s", "with neighbours along depth")}
 CURVES = {"macro_f1": "macro-F1", "coverage": "share of units called", "ece": "ECE"}
 TABLE = {
@@ -62,7 +62,7 @@ def _over_seconds(axes: Axes, found: Result, score: str) -> None:
             known = {float(s): point[score] for s, point in points.items() if point.get(score) is not None}
             label = f"{name_of(name)}, {words}"
             axes.plot([*known], [*known.values()], line, marker=marker, markersize=3.5, color=colour, label=label)
-    seconds = [float(s) for s in found["rows"]["experts"]["single"]]
+    seconds = [float(s) for s in found["rows"]["predictors"]["single"]]
     axes.set(xscale="log", xlabel="seconds observed", ylim=(0, 1 if score != "ece" else None))
     axes.set_xticks(seconds, [f"{value:g}" for value in seconds], fontsize=7)
     axes.minorticks_off()
@@ -74,7 +74,7 @@ def _reliability(axes: Axes, found: Result) -> None:
     for name, colour in SHOWN.items():
         bins = _drawn(found, name, "reliability")[1]
         axes.plot([b["probability"] for b in bins], [b["right"] for b in bins], "o-", markersize=3, color=colour)
-    axes.set(xlabel="top-1 probability", ylabel=f"right, {_drawn(found, 'experts', 'reliability')[0]} s")
+    axes.set(xlabel="top-1 probability", ylabel=f"right, {_drawn(found, 'predictors', 'reliability')[0]} s")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     _plain(axes)
 
@@ -84,7 +84,7 @@ def _risk(axes: Axes, found: Result) -> None:
         points = _drawn(found, name, "risk_coverage")[1]
         axes.plot([p["coverage"] for p in points], [p["risk"] for p in points], "o-", markersize=3, color=colour)
     axes.axhline(0.1, color="0.7", linewidth=1)
-    axes.set(xlabel="surest units, share", ylabel=f"wrong, {_drawn(found, 'experts', 'risk_coverage')[0]} s")
+    axes.set(xlabel="surest units, share", ylabel=f"wrong, {_drawn(found, 'predictors', 'risk_coverage')[0]} s")
     axes.set(xlim=(0, 1), ylim=(0, None))
     _plain(axes)
 
@@ -119,7 +119,7 @@ INTRODUCTION = """\
 
 def _section(path: Path, page: Path) -> str:
     result: Result = json.loads(path.read_text(encoding="utf-8"))
-    chosen = " **The experts were designed by scores on these very folds: these figures flatter them.**"
+    chosen = " **The predictors were designed by scores on these very folds: these figures flatter them.**"
     lines = [
         f"### {path.stem}: {result['kind'] or result['name']}\n",
         f"**{result['setting']}**, {result['split']}, seed {result['seed']}: {len(result['recordings'])} recordings of "

@@ -41,7 +41,7 @@ This page is generated from the files under `results/` by `make results`; no fig
 * *10 s, 60 s, 300 s, all*: how much of the recording had been observed, from its start.
 * ECE: expected calibration error of the top-1 probability, 15 bins of equal mass. *Called* is the share of units whose
   probability reaches the abstention threshold, *right* the share of those that are right; the threshold promises 0.90
-  at every evidence, averaged over classes, and is 1 (nothing is called) where the training animals do not allow that.
+  at every exposure, averaged over classes, and is 1 (nothing is called) where the training animals do not allow that.
 * *Multi-unit*: the probabilities of a unit are averaged with those of its up to four nearest neighbours within 60 um on
   its shank (NEMO's way). **These columns use depth**; all others know of activity only, and single units are the
   headline.
@@ -56,7 +56,7 @@ This page is generated from the files under `results/` by `make results`; no fig
   own difference, of the mean recall over its classes, stands beside it.
 * *Selected on these folds* marks rows of which something was chosen by the score shown: they flatter themselves.
 * All rows but LOLCAT, which is trained on labels throughout, share one recipe: examples of 1 to 30 windows and of
-  everything, features standardised for their evidence and clipped at two standard deviations, within-class covariance
+  everything, features standardised for their exposure and clipped at two standard deviations, within-class covariance
   normalisation, multinomial logistic regression, class-balanced, C and calibration by cross-validation over the
   training animals; over their recordings where no class has units in two of them. **The recipe itself was chosen on the
   rats, for our own rows**; docs/training.md has it. *rat_plain_readouts* has the other rows without it.
@@ -221,7 +221,7 @@ def _readme_table(folders: Sequence[Path]) -> str:
         "task (classes)",
         "tested on",
         "NuCLR",
-        "all experts",
+        "all predictors",
         "ISI histogram",
         "mean rate",
         "best other method",
@@ -234,7 +234,7 @@ def _readme_table(folders: Sequence[Path]) -> str:
 def _readme_row(
     folder: Path, result: Result, task: str, held_out: str, *, scores: dict[str, str], classes: int
 ) -> list[str]:
-    columns = [scores.get(name, "-") for name in ("embedding", "experts", "isi", "rate", "best")]
+    columns = [scores.get(name, "-") for name in ("embedding", "predictors", "isi", "rate", "best")]
     data = f"{folder.name}: {result['kind'] or result['name']}"
     return [data, f"{task} ({classes})", f"{held_out}; {result['setting']}", *columns]
 

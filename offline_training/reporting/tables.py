@@ -12,8 +12,8 @@ from typing import Any
 
 FEATURES = {
     "embedding": "NuCLR embedding",
-    "experts": "all experts together",
-    "embedding_company": "NuCLR embedding, with company",
+    "predictors": "all predictors together",
+    "embedding_neighbourhood": "NuCLR embedding, with company",
     "spike_statistics": "spike statistics (16 intervals, rate, variability)",
     "spike_statistics_company": "spike statistics, with company",
     "embedding_pooled": "NuCLR embedding, pooled",

@@ -3,7 +3,8 @@
 Every spike adds a transient that rises and decays exponentially (GCaMP6s-like, each cell has its own), which saturates;
 fluorescence bleaches, wanders slowly, is mixed with that of the surround (neuropil: the mean of all cells and a part of
 its own) and read with shot noise. dF/F is then computed as from real files
-(`nuclr_stream.recordings.readers.fluorescence`). Frames come every 0.23344 s, as in the published calcium recordings, so millisecond timing is lost by construction.
+(`nuclr_stream.recordings.readers.fluorescence`).
+Frames come every 0.23344 s, as in the published calcium recordings, so millisecond timing is lost by construction.
 """
 
 from __future__ import annotations

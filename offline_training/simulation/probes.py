@@ -31,7 +31,7 @@ CALLED_FROM = 0.65
 class SimulatedProbe:
     """One shank: units at `depth_um` (U,) in `region` (U,), regions `order` (K,) with `borders_um` (K - 1,) between.
 
-    `probabilities` (S, U, C) over `classes` under `prior` (C,), `evidence` (S, U), `abstained` (S, U) after each of
+    `probabilities` (S, U, C) over `classes` under `prior` (C,), `exposure` (S, U), `abstained` (S, U) after each of
     `seconds` (S,).
     """
 
@@ -44,7 +44,7 @@ class SimulatedProbe:
     region: npt.NDArray[np.str_]
     seconds: Float64Array
     probabilities: Float64Array
-    evidence: Float64Array
+    exposure: Float64Array
     abstained: BoolArray
 
     def units(self, time: int) -> DepthUnits:
@@ -55,7 +55,7 @@ class SimulatedProbe:
             probabilities=self.probabilities[time].astype(np.float64),
             depth_um=self.depth_um.astype(np.float64),
             shank=np.zeros(len(self.depth_um), dtype=np.int64),
-            evidence=self.evidence[time].astype(np.float64),
+            exposure=self.exposure[time].astype(np.float64),
             abstained=self.abstained[time],
         )
 
@@ -108,7 +108,7 @@ def draw_probe(seed: int, *, seconds: Sequence[float] = tuple(SEPARATION)) -> Si
         region=names[region],
         seconds=np.array(seconds),
         probabilities=probabilities,
-        evidence=np.repeat(np.array(seconds)[:, None] / 10, units, axis=1),
+        exposure=np.repeat(np.array(seconds)[:, None] / 10, units, axis=1),
         abstained=probabilities.max(axis=2) < CALLED_FROM,
     )
 

@@ -28,12 +28,12 @@ from offline_training.evaluation.evaluate import (
     setting_of,
     write_result,
 )
-from offline_training.evaluation.experts import fit_fold, gather
 from offline_training.evaluation.predictions import places
+from offline_training.evaluation.predictors import fit_fold, gather
 from offline_training.evaluation.simulated import SIMULATORS, require_fresh
 from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embed import Encode, embed_recording, through_torch
-from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.feature_source import FeatureSource
 from offline_training.readouts.readout import ReadoutError, load_readouts
 from offline_training.studies.anytime_population import NOT_ASKED, SEED, Part, heard_in_parts, with_many_units
 from offline_training.studies.anytime_scores import (
@@ -83,7 +83,7 @@ class Curves:
     config: TrainConfig
     points: Points
     sized: Sequence[str]
-    told: defaultdict[tuple[str, ...], list[Told]] = field(default_factory=lambda: defaultdict(list))
+    stated: defaultdict[tuple[str, ...], list[Told]] = field(default_factory=lambda: defaultdict(list))
     calibrated_on: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
 
     @property
@@ -91,7 +91,7 @@ class Curves:
         """One window after the other."""
         return self.config.window.spec.with_hop_s(self.config.window.spec.window_s)
 
-    def add(self, recording: AnyRecording, source: Gathered, *, voices: Voices, encode: Encode) -> None:
+    def add(self, recording: AnyRecording, source: FeatureSource, *, voices: Voices, encode: Encode) -> None:
         """Add what the voices say of a recording, and of its parts where it is one of `sized`."""
         everyone = np.arange(len(recording.unit_ids))
         steps = int(np.searchsorted(source.end_s, self.points.seconds[-1] + 1e-9, side="right"))
@@ -112,8 +112,8 @@ class Curves:
                 label = np.where(asked == NOT_ASKED, UNLABELLED, labels[task][asked])
                 for name, voice in rows.items():
                     self.calibrated_on[task, name].add(voice.calibrated_on)
-                    for way, told in tell(heard, voice, label).items():
-                        self.told[task, name, way, *size].append(told)
+                    for way, stated in tell(heard, voice, label).items():
+                        self.stated[task, name, way, *size].append(stated)
 
 
 def anytime_folds(
@@ -130,7 +130,7 @@ def anytime_folds(
 ) -> Result:
     """Curves of the held-out animals of every fold, each with its encoder in `runs_dir`; written to `out`.
 
-    How experts speak together rests on the encoders in `pairs_dir` that are finished, see `evaluate_experts`; the rows
+    How predictors speak together rests on the encoders in `pairs_dir` that are finished, see `evaluate_experts`; the rows
     say on whom. `selected` says that their design was chosen by scores on these folds. Raises EvaluationError when an
     encoder is missing, saw a tested animal, or no recording is long enough.
     """
@@ -160,25 +160,25 @@ def anytime_folds(
 def anytime_fresh(
     run_dir: Path, *, seeds: Iterable[int], units: int = 120, out: Path, points: Points = Points()
 ) -> Result:
-    """Curves of animals simulated from `seeds`, for a run whose readouts have experts; written to `out`.
+    """Curves of animals simulated from `seeds`, for a run whose readouts have predictors; written to `out`.
 
-    Raises EvaluationError when one of them was trained on, ReadoutError when the run has no experts.
+    Raises EvaluationError when one of them was trained on, ReadoutError when the run has no predictors.
     """
     encoder, config, info = load_run(run_dir)
     readouts = load_readouts(run_dir)
-    if without := [task for task, readout in readouts.items() if readout.experts is None]:
-        raise ReadoutError(f"{run_dir}: {', '.join(without)} has no experts; fit them with `nuclr-train readout`")
+    if without := [task for task, readout in readouts.items() if readout.predictors is None]:
+        raise ReadoutError(f"{run_dir}: {', '.join(without)} has no predictors; fit them with `nuclr-train readout`")
     simulated = SIMULATORS[config.window.input_kind]
     fresh = [simulated(seed, units=units, duration_s=points.seconds[-1]) for seed in seeds]
     require_fresh(fresh, info["subjects"])
     curves = Curves(config, points, points.sized(fresh))
     encode = through_torch(encoder)
     for recording in fresh:
-        source = Gathered.of(embed_recording(encode, recording, curves.spec, config.rules.rules))
+        source = FeatureSource.of(embed_recording(encode, recording, curves.spec, config.rules.rules))
         voices = {
-            task: voices_of({"embedding": readout}, readout.experts, source.sets)
+            task: voices_of({"embedding": readout}, readout.predictors, source.sets)
             for task, readout in readouts.items()
-            if readout.experts is not None
+            if readout.predictors is not None
         }
         curves.add(recording, source, voices=voices, encode=encode)
     facts = {"setting": "inductive zero-shot", "split": "fresh animals", "seed": config.training.seed}
@@ -205,8 +205,8 @@ def _add_fold(
     voices = {}
     for task, settings in curves.config.tasks.items():
         labels = task_labels(task, settings, recordings)
-        readouts, experts = fit_fold(settings.names, labels, tested, gathered=gathered, apart=apart)
-        voices[task] = voices_of(readouts, experts, gathered[0].sets)
+        readouts, predictors = fit_fold(settings.names, labels, tested, gathered=gathered, apart=apart)
+        voices[task] = voices_of(readouts, predictors, gathered[0].sets)
     for recording in curves.points.long_enough(fold.test(recordings)):
         source = next(each for each in gathered if each.recording_id == recording.recording_id)
         curves.add(recording, source, voices=voices, encode=through_torch(encoder))
@@ -243,7 +243,7 @@ def _write(
 def _task(curves: Curves, task: str, testable: Sequence[str]) -> Result:
     names = curves.config.tasks[task].names
     rows = [name for of, name in curves.calibrated_on if of == task]
-    label = np.concatenate([told.label for told in curves.told[task, rows[0], "single"]])
+    label = np.concatenate([stated.label for stated in curves.stated[task, rows[0], "single"]])
     scored = np.array([i for i, name in enumerate(names) if name in testable and (label == i).any()])
     return {
         "classes": list(names),
@@ -255,20 +255,20 @@ def _task(curves: Curves, task: str, testable: Sequence[str]) -> Result:
 
 def _row(curves: Curves, row: tuple[str, str], scored: Int64Array) -> Result:
     words = sorted(curves.calibrated_on[row])
-    ways = [way for way in WAYS if (*row, way) in curves.told]
+    ways = [way for way in WAYS if (*row, way) in curves.stated]
     return {
         "calibrated_on": words,
-        **{way: _curve(curves, curves.told[*row, way], scored, calibrated=all(words)) for way in ways},
+        **{way: _curve(curves, curves.stated[*row, way], scored, calibrated=all(words)) for way in ways},
         "population": {way: _sizes(curves, (*row, way), scored, calibrated=all(words)) for way in ways},
     }
 
 
-def _curve(curves: Curves, told: Sequence[Told], scored: Int64Array, *, calibrated: bool) -> Result:
+def _curve(curves: Curves, stated: Sequence[Told], scored: Int64Array, *, calibrated: bool) -> Result:
     found: Result = {}
     for seconds in curves.points.seconds:
-        moment = Moment.at(told, seconds, scored)
+        moment = Moment.at(stated, seconds, scored)
         found[f"{seconds:g}"] = point = scores(moment, scored, calibrated=calibrated)
-        point |= settling(told, seconds, scored)
+        point |= settling(stated, seconds, scored)
         if calibrated:
             point["per_animal"] = per_animal(moment)
         if calibrated and seconds in curves.points.drawn_at:
@@ -278,13 +278,13 @@ def _curve(curves: Curves, told: Sequence[Told], scored: Int64Array, *, calibrat
 
 def _sizes(curves: Curves, row: tuple[str, ...], scored: Int64Array, *, calibrated: bool) -> Result:
     """Scores by time and size; the classes that count are those of the recordings that were dealt into parts."""
-    if (*row, ALL) not in curves.told:
+    if (*row, ALL) not in curves.stated:
         return {}
-    label = np.concatenate([told.label for told in curves.told[*row, ALL]])
+    label = np.concatenate([stated.label for stated in curves.stated[*row, ALL]])
     there = scored[np.isin(scored, label)]
     return {
         f"{seconds:g}": {
-            size: scores(Moment.at(curves.told[*row, size], seconds, there), there, calibrated=calibrated)
+            size: scores(Moment.at(curves.stated[*row, size], seconds, there), there, calibrated=calibrated)
             for size in [*map(str, curves.points.sizes), ALL]
         }
         for seconds in curves.points.sized_at

@@ -18,7 +18,7 @@ from nuclr_stream.windows.binning import Int64Array, WindowRules, WindowSpec
 from offline_training.data.membership import only_units
 from offline_training.evaluation.predictions import places
 from offline_training.readouts.embed import Encode, embed_recording
-from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.feature_source import FeatureSource
 from offline_training.studies.anytime_voices import Heard
 
 SEED = 0
@@ -52,10 +52,10 @@ def heard_in_parts(
         part = only_units(recording, np.isin(np.arange(len(recording.unit_ids)), members))
         assert part is not None
         embedded = embed_recording(encode, part, spec, rules)
-        if not embedded.embedded.any():  # nobody fired: no embedding has told how wide they are
+        if not embedded.embedded.any():  # nobody fired: no embedding has stated how wide they are
             dim = encode(np.zeros((1, 1, spec.bins), np.float32), np.ones((1, 1), dtype=bool)).shape[2]
             embedded = replace(embedded, embeddings=np.zeros((*embedded.embedded.shape, dim), np.float32))
-        source = Gathered.of(embedded)
+        source = FeatureSource.of(embedded)
         steps = np.searchsorted(source.end_s, np.array(seconds) + 1e-9, side="right")
         yield Heard.of(source, places(part, np.ones(len(members), dtype=bool)), steps.tolist()), asked
 

@@ -38,14 +38,14 @@ class Told:
     end_s: FloatArray
     label: Int64Array
     p: Float32Array
-    spoke: BoolArray
+    has_prediction: BoolArray
     unsure: BoolArray
     sets: BoolArray | None
 
     @property
     def prediction(self) -> Int64Array:
         """Top-1 classes (K, L), NO_PREDICTION where nothing was said."""
-        return np.where(self.spoke, self.p.argmax(axis=2), NO_PREDICTION)
+        return np.where(self.has_prediction, self.p.argmax(axis=2), NO_PREDICTION)
 
     def steps_by(self, seconds: float) -> int:
         """How many steps are over after so many seconds."""
@@ -64,9 +64,9 @@ class Moment:
     sets: BoolArray | None
 
     @classmethod
-    def at(cls, told: Sequence[Told], seconds: float, scored: Int64Array) -> Moment:
+    def at(cls, stated: Sequence[Told], seconds: float, scored: Int64Array) -> Moment:
         """The last word by then on units whose class is in `scored`; nothing before the first window."""
-        parts = [_part(one, one.steps_by(seconds), np.isin(one.label, scored)) for one in told]
+        parts = [_part(one, one.steps_by(seconds), np.isin(one.label, scored)) for one in stated]
         sets = [part.sets for part in parts if part.sets is not None]
         return cls(
             *(np.concatenate([getattr(part, name) for part in parts]) for name in list(cls.__dataclass_fields__)[:-1]),
@@ -106,14 +106,14 @@ def per_animal(moment: Moment) -> Result:
     return found
 
 
-def settling(told: Sequence[Told], seconds: float, scored: Int64Array) -> Result:
+def settling(stated: Sequence[Told], seconds: float, scored: Int64Array) -> Result:
     """Median seconds until the top-1 class changed for the last time, and changes per minute, within so many seconds.
 
     The first class is a change too, from nothing, but no flip. A unit of which nothing was said never settles.
     """
     since: list[FloatArray] = []
     flips, minutes = 0, 0.0
-    for one in told:
+    for one in stated:
         steps, kept = one.steps_by(seconds), np.isin(one.label, scored)
         prediction = one.prediction[:steps, kept]
         since.append(stable_since(prediction, one.end_s[:steps]))
@@ -175,22 +175,22 @@ def _belief(moment: Moment) -> dict[str, float]:
     return found
 
 
-def _part(told: Told, steps: int, kept: BoolArray) -> Moment:
-    label = told.label[kept]
-    subject = np.full(len(label), told.subject_id)
+def _part(stated: Told, steps: int, kept: BoolArray) -> Moment:
+    label = stated.label[kept]
+    subject = np.full(len(label), stated.subject_id)
     if not steps:
-        shape = (len(label), told.p.shape[2])
+        shape = (len(label), stated.p.shape[2])
         nothing = np.full(len(label), NO_PREDICTION)
-        sets = None if told.sets is None else np.ones(shape, dtype=bool)
+        sets = None if stated.sets is None else np.ones(shape, dtype=bool)
         return Moment(subject, label, np.zeros(shape, np.float32), nothing, np.ones(len(label), dtype=bool), sets)
     last = steps - 1
     return Moment(
         subject,
         label,
-        told.p[last, kept],
-        told.prediction[last, kept],
-        told.unsure[last, kept],
-        None if told.sets is None else told.sets[last, kept],
+        stated.p[last, kept],
+        stated.prediction[last, kept],
+        stated.unsure[last, kept],
+        None if stated.sets is None else stated.sets[last, kept],
     )
 
 

@@ -1,4 +1,4 @@
-"""Who speaks of a unit as time goes on: the encoder alone, every other expert alone, and all of them together.
+"""Who speaks of a unit as time goes on: the encoder alone, every other predictor alone, and all of them together.
 
 Shapes: K steps, U units, L labelled ones, F features of a joined row, C classes.
 """
@@ -15,12 +15,12 @@ from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED
-from offline_training.evaluation.experts import FUSED, ROWS
 from offline_training.evaluation.predictions import Places, joined_along_depth
+from offline_training.evaluation.predictors import FUSED, ROWS
 from offline_training.readouts.embed import Embedded
-from offline_training.readouts.expert_readouts import Classifier, seen_of
-from offline_training.readouts.experts import Experts
-from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.feature_source import FeatureSource
+from offline_training.readouts.predictor_readouts import Classifier, seen_of
+from offline_training.readouts.predictors import Predictors
 from offline_training.readouts.readout import Readout
 from offline_training.studies.anytime_scores import FloatArray, Told
 
@@ -52,7 +52,7 @@ class Heard:
     where: Places | None
 
     @classmethod
-    def of(cls, source: Gathered, where: Places | None, steps: Sequence[int]) -> Heard:
+    def of(cls, source: FeatureSource, where: Places | None, steps: Sequence[int]) -> Heard:
         """The recording after so many windows, ascending and at least one."""
         last = np.array(steps, dtype=np.int64) - 1
         return cls(
@@ -64,25 +64,27 @@ class Heard:
         )
 
 
-def voices_of(readouts: Mapping[FeatureSet, Readout], experts: Experts, sets: Sequence[FeatureSet]) -> dict[str, Voice]:
+def voices_of(
+    readouts: Mapping[FeatureSet, Readout], predictors: Predictors, sets: Sequence[FeatureSet]
+) -> dict[str, Voice]:
     """Every set by itself, then all together. A set that is not among the `readouts` speaks uncalibrated, but for spike
     statistics, which speak as they do in the daemon where nobody else can."""
-    classifier = Classifier(readouts["embedding"], experts, tuple(sets))
+    classifier = Classifier(readouts["embedding"], predictors, tuple(sets))
     found = {}
     for name in sets:
         if name == "statistics":
-            least = experts.fusions[1].abstain_below[0]
+            least = predictors.pools[1].abstain_below[0]
             words = readouts["embedding"].calibrated_on
             found[ROWS[name]] = Voice(lambda rows, _: classifier.answer(rows, alone=True), least, words, True)
         else:
             found[ROWS.get(name, name)] = _by_itself(name, readouts, classifier)
-    least, words = experts.fusions[0].abstain_below[0], readouts["embedding"].calibrated_on
+    least, words = predictors.pools[0].abstain_below[0], readouts["embedding"].calibrated_on
     found[FUSED] = Voice(lambda rows, alone: classifier.answer(rows, alone=alone), least, words, True)
     return found
 
 
 def _by_itself(name: FeatureSet, readouts: Mapping[FeatureSet, Readout], classifier: Classifier) -> Voice:
-    experts, linear = classifier.experts, classifier.experts.linears[name]
+    predictors, linear = classifier.predictors, classifier.predictors.linears[name]
     calibration, words = Calibration(), ""
     if name in readouts:
         linear, calibration, words = (
@@ -90,8 +92,8 @@ def _by_itself(name: FeatureSet, readouts: Mapping[FeatureSet, Readout], classif
         )
 
     def say(rows: Float32Array, alone: bool) -> Answer:
-        seen = seen_of(rows, classifier.sets, experts)
-        n = np.where(seen.has[name], seen.n_for(name), 0).astype(np.float32)
+        seen = seen_of(rows, classifier.sets, predictors)
+        n = np.where(seen.has[name], seen.exposure_for(name), 0).astype(np.float32)
         p = calibration.probabilities(linear.logits(np.nan_to_num(seen.features[name]), n), n)
         return Answer(p, np.ones_like(p, dtype=bool), calibration.abstains(p, n), n > 0)
 
@@ -100,7 +102,7 @@ def _by_itself(name: FeatureSet, readouts: Mapping[FeatureSet, Readout], classif
 
 def too_small(embedded: Embedded) -> BoolArray:
     """Whether the last window up to each (K,) that was not refused had too few active units."""
-    accepted = np.array([not refusal for refusal in embedded.refusals], dtype=bool)
+    accepted = np.array([not exclusion for exclusion in embedded.refusals], dtype=bool)
     last = np.maximum.accumulate(np.where(accepted, np.arange(len(accepted)), -1))
     return (last >= 0) & ~embedded.in_distribution[np.maximum(last, 0)]
 
@@ -112,34 +114,34 @@ def tell(heard: Heard, voice: Voice, label: Int64Array) -> dict[str, Told]:
     """
     known = np.flatnonzero(label != UNLABELLED)
     answers = [voice.say(rows, bool(alone)) for rows, alone in zip(heard.rows, heard.alone, strict=True)]
-    told = {
-        "single": _told(
+    stated = {
+        "single": _reported(
             heard, label[known], [_of_units(answer, known) for answer in answers], gives_sets=voice.gives_sets
         )
     }
     if heard.where is not None:
         joined = [_of_units(_joined(answer, voice.threshold, heard.where), known) for answer in answers]
-        told["multi"] = _told(heard, label[known], joined, gives_sets=False)
-    return told
+        stated["multi"] = _reported(heard, label[known], joined, gives_sets=False)
+    return stated
 
 
 def _joined(answer: Answer, threshold: float, where: Places) -> Answer:
-    p, spoke = joined_along_depth(answer.probabilities, answer.spoke.astype(np.float32), where)
+    p, has_prediction = joined_along_depth(answer.probabilities, answer.has_prediction.astype(np.float32), where)
     unsure = (p.max(axis=1) < threshold) | (threshold >= 1)
-    return Answer(p.astype(np.float32), answer.sets, unsure, spoke)
+    return Answer(p.astype(np.float32), answer.sets, unsure, has_prediction)
 
 
 def _of_units(answer: Answer, units: Int64Array) -> Answer:
     return Answer(*(getattr(answer, name)[units] for name in Answer.__dataclass_fields__))
 
 
-def _told(heard: Heard, label: Int64Array, answers: Sequence[Answer], *, gives_sets: bool) -> Told:
+def _reported(heard: Heard, label: Int64Array, answers: Sequence[Answer], *, gives_sets: bool) -> Told:
     return Told(
         heard.subject_id,
         heard.end_s,
         label,
         np.stack([answer.probabilities for answer in answers]),
-        np.stack([answer.spoke for answer in answers]),
+        np.stack([answer.has_prediction for answer in answers]),
         np.stack([answer.unsure for answer in answers]),
         np.stack([answer.sets for answer in answers]) if gives_sets else None,
     )

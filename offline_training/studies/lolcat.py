@@ -90,7 +90,7 @@ class Snippets:
 
     @classmethod
     def of(cls, recording: Recording, spec: WindowSpec) -> Snippets:
-        """Cut a recording; `spec` are the windows in which evidence is counted, as for every other feature."""
+        """Cut a recording; `spec` are the windows in which exposure is counted, as for every other feature."""
         windows = rate_steps(recording, spec)
         counts = np.ascontiguousarray(isi_steps(recording, SNIPPET).counts.transpose(1, 0, 2).astype(np.int16))
         return cls(recording.recording_id, recording.subject_id, windows.end_s, spec.window_s, counts, windows.fired)
@@ -244,7 +244,7 @@ def _inner_folds(
     seed: int,
     settings: LolcatSettings,
 ) -> tuple[dict[int, Examples], int]:
-    """Logits, as features, of evidence-matched examples from networks that had not seen their animals, per stop; and
+    """Logits, as features, of exposure-matched examples from networks that had not seen their animals, per stop; and
     how many folds there were. Units whose class an inner network could not know are left out."""
     said: dict[int, list[Examples]] = defaultdict(list)
     folds = 0
@@ -281,7 +281,7 @@ def _without_some(snippets: Sequence[Snippets], labels: Sequence[Int64Array], fo
 
 
 def _only_known(said: Examples, known: Int64Array, fold: int) -> Examples:
-    """Examples with the logits of classes that the network never saw at ABSENT_LOGIT, and units told apart by fold."""
+    """Examples with the logits of classes that the network never saw at ABSENT_LOGIT, and units stated apart by fold."""
     absent = np.setdiff1d(np.arange(said.features.shape[1]), known)
     features = said.features.copy()
     features[:, absent] = ABSENT_LOGIT

@@ -160,7 +160,7 @@ class NemoInput:
 
     @classmethod
     def of(cls, recording: Recording, spec: WindowSpec) -> NemoInput:
-        """Evidence is counted in the windows of `spec`, as for every other feature."""
+        """MeanEmbedding is counted in the windows of `spec`, as for every other feature."""
         return cls(recording, rate_steps(recording, spec), waveforms(recording))
 
     def images(self, start_s: float, stop_s: float) -> Float32Array:

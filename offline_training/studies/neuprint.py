@@ -150,7 +150,7 @@ def train_neuprint(
 
 
 def unit_vectors(recording: Recording, spec: WindowSpec, vectors: Float32Array) -> UnitVectors:
-    """The vectors (U, V) of a recording as features; evidence is counted in the windows of `spec`."""
+    """The vectors (U, V) of a recording as features; exposure is counted in the windows of `spec`."""
     steps = rate_steps(recording, spec)
     n = steps.fired.sum(axis=0).astype(np.float32)
     return UnitVectors(recording.recording_id, recording.subject_id, steps.end_s[-1:], vectors, n)

@@ -121,7 +121,7 @@ def _pooled(recording: Recording, probabilities: Float32Array, n: Float32Array) 
         probabilities=probabilities.astype(np.float64),
         depth_um=recording.units[DEPTH].astype(np.float64),
         shank=np.zeros(len(n), dtype=np.int64),
-        evidence=n.astype(np.float64),
+        exposure=n.astype(np.float64),
         abstained=n == 0,
     )
     return pool_along_depth(units).astype(np.float32)

@@ -19,7 +19,7 @@ from exporters.card import model_card
 from exporters.export import Contents, sample_counts, write_bundle
 from exporters.figures import read_evaluation
 from exporters.graphs import ExportError
-from nuclr_stream.bundle.manifest import FusionPart, TaskPart, load_bundle
+from nuclr_stream.bundle.manifest import PoolPart, TaskPart, load_bundle
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.windows.binning import WindowSpec
@@ -93,9 +93,9 @@ def test_what_was_exported_computes_what_the_model_computes(tiny_bundle: Path) -
     model = Model(bundle, provider="cpu")
     np.testing.assert_allclose(model.embed(counts, active), expected, atol=1e-5)
     readout = contents.readouts["cell_type"]
-    evidence = np.full(len(expected), 3.0, dtype=np.float32)
+    exposure = np.full(len(expected), 3.0, dtype=np.float32)
     np.testing.assert_allclose(
-        model.probabilities("cell_type", expected, evidence), readout.probabilities(expected, evidence), atol=1e-5
+        model.probabilities("cell_type", expected, exposure), readout.probabilities(expected, exposure), atol=1e-5
     )
 
 
@@ -206,10 +206,10 @@ def test_the_card_names_the_threshold_of_those_who_speak_and_says_when_nothing_i
     manifest = load_bundle(tiny_bundle).manifest
 
     def card(*least: float) -> str:
-        speaking = FusionPart(
-            experts=("embedding",), n=(1, 6), weight=((1.0, 1.0),), abstain_below=least, set_above=(0.0, 0.0)
+        speaking = PoolPart(
+            predictors=("embedding",), n=(1, 6), weight=((1.0, 1.0),), abstain_below=least, set_above=(0.0, 0.0)
         )
-        task = manifest.tasks[0].model_copy(update={"fusions": (speaking,)})
+        task = manifest.tasks[0].model_copy(update={"pools": (speaking,)})
         return model_card(manifest.model_copy(update={"tasks": (task,)}))
 
     assert "A top probability below 0.7 is reported as abstained." in card(0.8, 0.7)
@@ -217,13 +217,13 @@ def test_the_card_names_the_threshold_of_those_who_speak_and_says_when_nothing_i
 
 
 def test_figures_that_flatter_themselves_say_so(tiny_bundle: Path, tmp_path: Path) -> None:
-    rows = {name: {**SUMMARY["tasks"]["cell_type"]["features"]["nuclr"]} for name in ("nuclr", "experts")}
-    rows["experts"]["selected_on_these_folds"] = True
+    rows = {name: {**SUMMARY["tasks"]["cell_type"]["features"]["nuclr"]} for name in ("nuclr", "predictors")}
+    rows["predictors"]["selected_on_these_folds"] = True
     summary = {**SUMMARY, "tasks": {"cell_type": {"features": rows}}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     evaluation = read_evaluation(tmp_path / "summary.json")
     card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
-    assert "Selected on these very folds, and flattered by that: experts." in card
+    assert "Selected on these very folds, and flattered by that: predictors." in card
 
 
 def test_figures_of_folds_come_with_their_setting(tiny_bundle: Path, tmp_path: Path) -> None:

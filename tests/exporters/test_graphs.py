@@ -82,30 +82,30 @@ def test_a_readout_gives_the_logits_of_scaler_and_classifier() -> None:
     scaler, classifier, x = fitted()
     mean, scale = scaler.mean_[None], scaler.scale_[None]
     model = readout_graph(classifier.coef_, classifier.intercept_, mean=mean, scale=scale, n=np.ones(1))
-    logits = run(model, embedding=x.astype(np.float32), evidence=np.arange(len(x), dtype=np.float32))
+    logits = run(model, embedding=x.astype(np.float32), exposure=np.arange(len(x), dtype=np.float32))
     np.testing.assert_allclose(logits, classifier.decision_function(scaler.transform(x)), atol=1e-4)
 
 
 def test_a_readout_standardises_for_the_evidence_that_its_features_rest_on() -> None:
-    """Between knots linearly in log n, beyond them as at the nearest; it requires the evidence."""
+    """Between knots linearly in log n, beyond them as at the nearest; it requires the exposure."""
     knots, means, scales = [1, 4, 16], [[0.0], [8.0], [12.0]], [[1.0], [2.0], [8.0]]
     model = readout_graph(
         np.ones((1, 1)), np.zeros(1), mean=np.array(means), scale=np.array(scales), n=np.array(knots, float)
     )
     float32 = onnx.TensorProto.FLOAT
-    assert shapes(model.graph.input) == {"embedding": (float32, [*UNITS, 1]), "evidence": (float32, UNITS)}
+    assert shapes(model.graph.input) == {"embedding": (float32, [*UNITS, 1]), "exposure": (float32, UNITS)}
     assert shapes(model.graph.output) == {"logits": (float32, [*UNITS, 1])}
     n, x = np.array([0, 1, 2, 4, 8, 16, 3600], np.float32), np.full((7, 1), 20, np.float32)
     expected = [20, 20, 16 / 1.5, 6, 10 / 5, 1, 1]
-    np.testing.assert_allclose(run(model, embedding=x, evidence=n)[:, 0], expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="evidence"):
+    np.testing.assert_allclose(run(model, embedding=x, exposure=n)[:, 0], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="exposure"):
         run(model, embedding=x)
 
 
 def test_no_feature_of_a_readout_says_more_than_its_limit() -> None:
     model = readout_graph(np.eye(2), np.zeros(2), mean=np.zeros((1, 2)), scale=np.ones((1, 2)), n=np.ones(1), limit=2)
     x = np.array([[-1e9, 1.5], [3.0, np.inf]], np.float32)
-    np.testing.assert_array_equal(run(model, embedding=x, evidence=np.ones(2, np.float32)), [[-2, 1.5], [2, 2]])
+    np.testing.assert_array_equal(run(model, embedding=x, exposure=np.ones(2, np.float32)), [[-2, 1.5], [2, 2]])
 
 
 @pytest.mark.parametrize(

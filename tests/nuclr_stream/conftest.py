@@ -107,7 +107,7 @@ def ended(message: Any) -> bool:
     return isinstance(message, StreamState) and message.state == "ended"
 
 
-def said_in_process(recording: Recording, model: Model, *, block_samples: int = 7_777) -> list[Predictions]:
+def predicted_in_process(recording: Recording, model: Model, *, block_samples: int = 7_777) -> list[Predictions]:
     """What a Labeler says of a recording without any daemon."""
     labeler = Labeler(model, stream="offline")
     said = []
@@ -119,7 +119,7 @@ def said_in_process(recording: Recording, model: Model, *, block_samples: int = 
 
 
 def assert_same(found: list[Predictions], expected: list[Predictions]) -> None:
-    """Bitwise the same windows, units, evidence and probabilities, in the same order."""
+    """Bitwise the same windows, units, exposure and probabilities, in the same order."""
     assert [one.end_sample for one in found] == [one.end_sample for one in expected]
     for one, other in zip(found, expected, strict=True):
         assert (one.step, one.unit_ids, one.state, one.reasons) == (
@@ -128,7 +128,7 @@ def assert_same(found: list[Predictions], expected: list[Predictions]) -> None:
             other.state,
             other.reasons,
         )
-        for name in ("windows", "evidence", "effective_n", "familiarity", "flags", "unit_index"):
+        for name in ("windows", "exposure", "effective_sample_size", "ood_score", "flags", "unit_index"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
         for task, same in zip(one.tasks, other.tasks, strict=True):
             assert task.flips == same.flips

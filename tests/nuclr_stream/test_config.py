@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nuclr_stream.config import Settings, endpoint_refusal, load_settings, parse_priors
+from nuclr_stream.config import Settings, bind_error, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, EndpointError
 
 RIG = Path(__file__).parents[2] / "configs" / "rig.toml"
@@ -89,7 +89,7 @@ def test_absent_file_is_refused_by_name(tmp_path: Path) -> None:
     "endpoint", ["tcp://127.0.0.1:5581", "tcp://127.0.0.1:0", "tcp://localhost:*", "tcp://[::1]:99", "ipc:///run/x/y"]
 )
 def test_loopback_and_ipc_are_allowed(endpoint: str) -> None:
-    assert endpoint_refusal(endpoint) == ""
+    assert bind_error(endpoint) == ""
     assert load_settings(None, {"data_endpoint": endpoint}).data_endpoint == endpoint
 
 

@@ -1,4 +1,4 @@
-"""Readers of recordings on disk: .npz, NWB, Kilosort/phy folders and torch_brain HDF5, told apart by their content.
+"""Readers of recordings on disk: .npz, NWB, Kilosort/phy folders and torch_brain HDF5, recognised by their content.
 
 `open_recordings` gives one Recording per hardware probe, whatever the file. Nothing is unpickled or executed.
 """

@@ -83,14 +83,14 @@ def _table(file: h5py.File, where: str) -> _Table:
         columns = table_columns(folder["electrodes"], len(ids), where)
         group_of = _names(file, folder["electrodes"], "group", groups, len(ids))
     probe_of = _probes_of_groups(file, groups, group_of, columns)
-    told = next((columns[name].astype(np.str_) for name in PROBE_COLUMNS if name in columns), None)
+    stated = next((columns[name].astype(np.str_) for name in PROBE_COLUMNS if name in columns), None)
     return _Table(
         ids,
         columns,
         group_of,
-        np.array([probe_of.get(name, "") for name in group_of.tolist()], dtype=np.str_) if told is None else told,
+        np.array([probe_of.get(name, "") for name in group_of.tolist()], dtype=np.str_) if stated is None else stated,
         {name: text_of(group, "location") for name, group in groups.items()},
-        probe_of if told is None else {},
+        probe_of if stated is None else {},
     )
 
 
@@ -149,8 +149,8 @@ def _groups_of_units(units: h5py.Group, own: Sequence[Int64Array], table: _Table
     """Electrode group of each unit: of the electrodes that it lists, else of its own column; "" where neither says."""
     folder = units.file.get("general/extracellular_ephys", {})
     groups = {name: folder[name] for name in table.locations}
-    told = _names(units.file, units, "electrode_group", groups, len(own)).tolist()
-    return [str(table.groups[rows[0]]) if len(rows) else told[unit] for unit, rows in enumerate(own)]
+    stated = _names(units.file, units, "electrode_group", groups, len(own)).tolist()
+    return [str(table.groups[rows[0]]) if len(rows) else stated[unit] for unit, rows in enumerate(own)]
 
 
 def _probe(unit: int, rows: Int64Array, group: str, table: _Table, where: str) -> str:

@@ -1,4 +1,4 @@
-"""What a path holds, told by its content, and its recordings.
+"""What a path holds, recognised by its content, and its recordings.
 
 | kind | recognised by |
 |---|---|

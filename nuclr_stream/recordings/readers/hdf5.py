@@ -23,7 +23,7 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file for reading. Raises RecordingError when h5py is missing or the file is damaged, there or later."""
-    library = h5py_or_refusal(path)
+    library = h5py_or_error(path)
     try:
         with library.File(path, "r") as file:
             yield file
@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def h5py_or_refusal(path: Path) -> ModuleType:
+def h5py_or_error(path: Path) -> ModuleType:
     """The h5py library. Raises RecordingError naming the extra to install."""
     try:
         import h5py

@@ -117,9 +117,9 @@ def _add_electrodes(columns: Columns, electrodes: Electrodes) -> None:
 
 
 def _probes(columns: Columns, electrodes: Electrodes, ids: StrArray, where: str) -> StrArray:
-    told = probes_in(columns)
-    if told is not None:
-        return told
+    stated = probes_in(columns)
+    if stated is not None:
+        return stated
     lost = np.flatnonzero(electrodes.probes == "")
     if len(electrodes.all_probes) > 1 and lost.size:
         raise RecordingError(

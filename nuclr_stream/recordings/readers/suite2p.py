@@ -1,6 +1,6 @@
 """One plane of suite2p: F.npy, Fneu.npy and iscell.npy become dF/F of the ROIs that were judged to be cells.
 
-ops.npy and stat.npy are pickles, which can run any code, and are never read. What they would have told stands in a
+ops.npy and stat.npy are pickles, which can run any code, and are never read. What they would have stated stands in a
 file `recording.toml` beside F.npy or in the folder above: `frame_rate_hz`, a number or exact text such as "6250/1459",
 and any of `recording_id`, `subject_id` and `session_date`. Without an id a recording is named after its folders.
 """
@@ -23,7 +23,7 @@ from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import rational
 
 ABOUT = "recording.toml"
-_TOLD = ("frame_rate_hz", "recording_id", "subject_id", "session_date")
+_METADATA = ("frame_rate_hz", "recording_id", "subject_id", "session_date")
 
 
 def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRecording:
@@ -32,13 +32,13 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
     Units are called roi<row of F.npy>; `cell_probability` is suite2p's. Raises RecordingError naming file and remedy.
     """
     where = f"{plane.parent.name}/{plane.name}"
-    told = _told(plane)
-    if frame_rate is None and "frame_rate_hz" not in told:
+    stated = _metadata(plane)
+    if frame_rate is None and "frame_rate_hz" not in stated:
         raise RecordingError(
             f"{where}: the frame rate is not known, for ops.npy is a pickle and is never read; write {ABOUT} beside "
             "F.npy: frame_rate_hz = 30.0"
         )
-    rate = _rate(told["frame_rate_hz"], where) if frame_rate is None else frame_rate
+    rate = _rate(stated["frame_rate_hz"], where) if frame_rate is None else frame_rate
     fluorescence, neuropil = (_matrix(plane / name, where) for name in ("F.npy", "Fneu.npy"))
     judged = _matrix(plane / "iscell.npy", where)
     if judged.shape != (len(fluorescence), 2):
@@ -52,9 +52,9 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
             "equal shapes and at least one cell are needed"
         )
     return TraceRecording(
-        recording_id=told.get("recording_id") or _named_after(plane),
-        subject_id=told.get("subject_id") or UNKNOWN_SUBJECT,
-        session_date=told.get("session_date", ""),
+        recording_id=stated.get("recording_id") or _named_after(plane),
+        subject_id=stated.get("subject_id") or UNKNOWN_SUBJECT,
+        session_date=stated.get("session_date", ""),
         frame_rate=rate,
         traces=delta_f_over_f(fluorescence[cells], neuropil[cells], rate, where=where),
         unit_ids=np.array([f"roi{row}" for row in cells.tolist()]),
@@ -62,17 +62,17 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
     )
 
 
-def _told(plane: Path) -> dict[str, Any]:
+def _metadata(plane: Path) -> dict[str, Any]:
     """What recording.toml says: the one above, and over it the one of the plane. An id above gets the plane's name."""
-    told: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for folder in (plane.parent, plane):
         path = folder / ABOUT
         if path.is_file():
             found = _read(path)
             if folder != plane and "recording_id" in found:
                 found["recording_id"] = f"{found['recording_id']}_{plane.name}"
-            told |= found
-    return told
+            stated |= found
+    return stated
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise RecordingError(f"{where}: not readable as TOML ({error}); correct it") from error
     for key, value in found.items():
-        if key not in _TOLD or (key != "frame_rate_hz" and not (isinstance(value, str) and value)):
+        if key not in _METADATA or (key != "frame_rate_hz" and not (isinstance(value, str) and value)):
             raise RecordingError(
-                f"{where}: {key} = {value!r}; it may hold {_TOLD[0]} and the texts {', '.join(_TOLD[1:])}"
+                f"{where}: {key} = {value!r}; it may hold {_METADATA[0]} and the texts {', '.join(_METADATA[1:])}"
             )
     return found
 

@@ -55,9 +55,9 @@ class Pooled:
         return self.source.steps_per_window
 
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Features (U, 3 F) from steps [first, last), and the evidence n (U,) of the unit itself.
+        """Features (U, 3 F) from steps [first, last), and the exposure n (U,) of the unit itself.
 
-        Units without evidence in the stretch are nobody's neighbours and no part of the population mean.
+        Units without exposure in the stretch are nobody's neighbours and no part of the population mean.
         """
         values, n = self.source.between(first, last)
         seen = np.flatnonzero(n > 0)

@@ -20,7 +20,7 @@ DEPTH = "depth_um"
 
 
 def depth_steps(recording: Recording, spec: WindowSpec) -> CountedSteps:
-    """The depth (U, 1) of every unit in um, whatever was observed; evidence counts as for the other features.
+    """The depth (U, 1) of every unit in um, whatever was observed; exposure counts as for the other features.
 
     Raises RecordingError where the recording has no finite depth for every unit.
     """

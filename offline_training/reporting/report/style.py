@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MUTED = ("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
-"""Paul Tol's qualitative scheme "muted": nine colours, told apart in all three colour-vision deficiencies."""
+"""Paul Tol's qualitative scheme "muted": nine colours, stated apart in all three colour-vision deficiencies."""
 GREY, INK, PALE = "#BBBBBB", "#222222", "#E6E6E6"
 MARKS = ("o", "s", "^", "D")
 WIDTH_IN = 8.6

@@ -208,43 +208,49 @@ def test_shipped_bundles_stay_below_40_megabytes_together() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 40e6
 
 
-# -- experts -----------------------------------------------------------------------------------------------------------
+# -- predictors --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def with_experts(expert_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the bundle with experts that a test may spoil."""
-    return Path(shutil.copytree(expert_bundle, tmp_path / "spoiled"))
+def with_experts(pooled_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle with predictors that a test may spoil."""
+    return Path(shutil.copytree(pooled_bundle, tmp_path / "spoiled"))
 
 
-def test_a_bundle_with_experts_says_how_they_speak_together(expert_bundle: Path) -> None:
-    bundle = load_bundle(expert_bundle)
+def test_a_bundle_with_experts_says_how_they_speak_together(pooled_bundle: Path) -> None:
+    bundle = load_bundle(pooled_bundle)
     task = bundle.manifest.tasks[0]
     assert task.file_of("statistics") == "readout_cell_type_statistics.onnx"
-    assert {task.file_of(expert) for task in bundle.manifest.tasks for expert in task.experts} < set(bundle.files)
+    assert {task.file_of(predictor) for task in bundle.manifest.tasks for predictor in task.predictors} < set(
+        bundle.files
+    )
     together, alone, encoder = task.ways
-    assert (together.experts, alone.experts, encoder.experts) == (task.experts, ("statistics",), ("embedding",))
+    assert (together.predictors, alone.predictors, encoder.predictors) == (
+        task.predictors,
+        ("statistics",),
+        ("embedding",),
+    )
     assert encoder.weight == ((0.5, 1.0),) and encoder.abstain_below == (0.4, 0.4) and encoder.set_above == (0.0, 0.0)
-    assert bundle.manifest.typical_scatter == 0.5 and bundle.familiarity is not None
+    assert bundle.manifest.typical_scatter == 0.5 and bundle.out_of_distribution is not None
     assert set(check_bundle(bundle)) == {"embedding", "logits_cell_type", "logits_brain_region"}
 
 
 def test_a_bundle_without_experts_has_the_encoder_alone(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle)
-    assert [way.experts for way in bundle.manifest.tasks[0].ways] == [("embedding",)]
-    assert bundle.familiarity is None and bundle.manifest.typical_scatter is None
+    assert [way.predictors for way in bundle.manifest.tasks[0].ways] == [("embedding",)]
+    assert bundle.out_of_distribution is None and bundle.manifest.typical_scatter is None
 
 
 def _fusion(**values: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda manifest: manifest["tasks"][0]["fusions"][1].update(values)
+    return lambda manifest: manifest["tasks"][0]["pools"][1].update(values)
 
 
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (_fusion(experts=[]), "experts"),
-        (_fusion(experts=["moods"]), "experts"),
-        (_fusion(experts=["statistics", "statistics"], weight=[[1, 1], [1, 1]]), "experts differ"),
+        (_fusion(predictors=[]), "predictors"),
+        (_fusion(predictors=["moods"]), "predictors"),
+        (_fusion(predictors=["statistics", "statistics"], weight=[[1, 1], [1, 1]]), "predictors differ"),
         (_fusion(n=[]), "n"),
         (_fusion(n=[6.0, 1.0]), "n must ascend from at least 1"),
         (_fusion(n=[0.5, 1.0]), "n must ascend from at least 1"),
@@ -256,8 +262,8 @@ def _fusion(**values: Any) -> Callable[[dict[str, Any]], object]:
         (_fusion(abstain_below=[0.5, 1.5]), "weights below 0 or thresholds outside 0 to 1"),
         (_fusion(set_above=[-0.1, 0.5]), "weights below 0 or thresholds outside 0 to 1"),
         (_fusion(temperature=[1.0]), "Extra inputs"),
-        (_task(lambda task: task.update(experts=["embedding", "statistics"])), "must hold embedding and"),
-        (_task(lambda task: task.update(experts=["statistics"], fusions=[])), "must hold embedding"),
+        (_task(lambda task: task.update(predictors=["embedding", "statistics"])), "must hold embedding and"),
+        (_task(lambda task: task.update(predictors=["statistics"], pools=[])), "must hold embedding"),
         (lambda manifest: manifest.update(typical_scatter=0.0), "typical_scatter"),
     ],
 )
@@ -293,27 +299,27 @@ def test_an_expert_with_the_graph_of_another_is_refused(with_experts: Path) -> N
 def test_a_broken_familiarity_is_refused_before_anything_runs(
     with_experts: Path, name: str, value: np.ndarray, says: str
 ) -> None:
-    with np.load(with_experts / "familiarity.npz") as archive:
+    with np.load(with_experts / "out_of_distribution.npz") as archive:
         arrays = dict(archive)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays | {name: value})
-    replace_file(with_experts, "familiarity.npz", buffer.getvalue())
-    with pytest.raises(BundleError, match=rf"familiarity\.npz: .*{says}.*export the bundle again"):
+    replace_file(with_experts, "out_of_distribution.npz", buffer.getvalue())
+    with pytest.raises(BundleError, match=rf"out_of_distribution\.npz: .*{says}.*export the bundle again"):
         Model(load_bundle(with_experts), provider="cpu", threads=1)
 
 
 def test_a_familiarity_of_other_embeddings_is_refused(with_experts: Path) -> None:
-    with np.load(with_experts / "familiarity.npz") as archive:
+    with np.load(with_experts / "out_of_distribution.npz") as archive:
         arrays = dict(archive)
     arrays |= {"embedding.whiten": np.eye(15), "embedding.centres": np.zeros((1, 15))}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    replace_file(with_experts, "familiarity.npz", buffer.getvalue())
+    replace_file(with_experts, "out_of_distribution.npz", buffer.getvalue())
     with pytest.raises(BundleError, match="embedding has 15 features, the bundle's has 16; export"):
         Model(load_bundle(with_experts), provider="cpu", threads=1)
 
 
 def test_a_familiarity_that_is_no_archive_is_refused(with_experts: Path) -> None:
-    replace_file(with_experts, "familiarity.npz", b"PK but not really")
-    with pytest.raises(BundleError, match=r"familiarity\.npz: not a readable \.npz"):
+    replace_file(with_experts, "out_of_distribution.npz", b"PK but not really")
+    with pytest.raises(BundleError, match=r"out_of_distribution\.npz: not a readable \.npz"):
         Model(load_bundle(with_experts), provider="cpu", threads=1)

@@ -242,7 +242,7 @@ def test_a_daemon_that_says_bye_is_gone_at_once(run_daemon: RunDaemon) -> None:
 
 
 class Stub:
-    """A daemon of which only the sockets are real: it publishes what it is told and answers every snapshot alike."""
+    """A daemon of which only the sockets are real: it publishes what it is stated and answers every snapshot alike."""
 
     def __init__(self) -> None:
         self.context = zmq.Context()
@@ -304,9 +304,9 @@ def prediction(seq: int, *, instance: int = 1) -> wire.Predictions:
         unit_index=nothing.astype(np.uint32),
         unit_ids=(),
         windows=nothing.astype(np.uint32),
-        evidence=nothing,
-        effective_n=nothing,
-        familiarity=nothing,
+        exposure=nothing,
+        effective_sample_size=nothing,
+        ood_score=nothing,
         flags=nothing.astype(np.uint8),
         tasks=(),
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nuclr_stream.client import replay as replay_module
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay, window_ends
 from nuclr_stream.client.subscriber import Query, Subscription
@@ -16,9 +17,8 @@ from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.client import replay as replay_module
 from nuclr_stream.wire import Predictions
-from tests.nuclr_stream.conftest import assert_same, make_recording, said_in_process, where
+from tests.nuclr_stream.conftest import assert_same, make_recording, predicted_in_process, where
 
 RunDaemon = Callable[..., Daemon]
 
@@ -33,7 +33,7 @@ def test_streamed_predictions_are_bitwise_equal_at_any_speed_and_in_process(
     daemon = run_daemon()
     fast = played(recording, daemon, stream="fast")
     slow = played(recording, daemon, stream="slow", speed=40.0)
-    assert_same(fast, said_in_process(recording, tiny_model))
+    assert_same(fast, predicted_in_process(recording, tiny_model))
     assert_same(slow, fast)
     assert len(fast) == 11
     assert [one.skipped_steps for one in (fast[-1], slow[-1])] == [0, 0]
@@ -54,7 +54,7 @@ def test_two_probes_at_once_stay_apart(run_daemon: RunDaemon, tiny_model: Model)
     for thread in threads:
         thread.join()
     for recording in recordings:
-        assert_same(found[recording.recording_id], said_in_process(recording, tiny_model))
+        assert_same(found[recording.recording_id], predicted_in_process(recording, tiny_model))
         assert found[recording.recording_id][-1].skipped_steps == 0
 
 
@@ -71,7 +71,7 @@ def test_gaps_and_masks_are_sent_as_such(run_daemon: RunDaemon, tiny_model: Mode
         mask_samples=np.array([[50 * 30_000, 50 * 30_000 + 10]], dtype=np.int64),
     )
     found = played(recording, run_daemon())
-    assert_same(found, said_in_process(recording, tiny_model))
+    assert_same(found, predicted_in_process(recording, tiny_model))
     assert found[-1].skipped_steps == 0
     assert {"mask"} < {reason for one in found for reason in (*one.reasons, "more")}
     assert max(one.missing for one in found) > 0
@@ -89,7 +89,7 @@ def test_a_daemon_with_lateness_is_not_waited_for_in_vain(
     run_daemon: RunDaemon, recording: Recording, tiny_model: Model
 ) -> None:
     found = played(recording, run_daemon(lateness_s=3.0))
-    assert_same(found, said_in_process(recording, tiny_model))
+    assert_same(found, predicted_in_process(recording, tiny_model))
     assert found[-1].skipped_steps == 0
 
 

@@ -254,8 +254,8 @@ def test_label_takes_priors_and_a_half_life(
 ) -> None:
     out_file = tmp_path / "labels.csv"
     options = ["--bundle", str(tiny_bundle), "--out", str(out_file), "--threads", "1"]
-    told = ["--prior", "cell_type.PV=2", "--prior", "cell_type.SST=2", "--half-life-s", "1"]
-    assert run("label", str(file), *options, *told)[0] == 0
+    stated = ["--prior", "cell_type.PV=2", "--prior", "cell_type.SST=2", "--half-life-s", "1"]
+    assert run("label", str(file), *options, *stated)[0] == 0
     with out_file.open() as opened:
         rows = [row for row in csv.DictReader(opened) if row["task"] == "cell_type"]
     assert {(row["p_E"], row["p_VIP"]) for row in rows} == {("0.0", "0.0")}

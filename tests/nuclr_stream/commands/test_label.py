@@ -31,7 +31,7 @@ def test_rows_at_every_interval_and_at_the_end(model, tmp_path):
     assert list(table[0]) == [
         *("recording_id", "unit_id", "task", "time_s", "final"),
         *("prediction", "probability", "set", "abstained", "why", "stable_since_s"),
-        *("windows", "effective_n", "familiarity", "flags"),
+        *("windows", "effective_sample_size", "ood_score", "flags"),
         *("p_E", "p_PV", "p_SST", "p_VIP", "p_CTX", "p_HPF", "p_TH", "reason"),
     ]
     windows = defaultdict(set)
@@ -44,9 +44,9 @@ def test_rows_at_every_interval_and_at_the_end(model, tmp_path):
 
 def test_before_the_first_window_a_row_holds_the_prior_and_abstains(model):
     first = next(label_recording(random_recording(1, units=12, seconds=25), model, every_s=5.0))
-    assert (first["windows"], first["abstained"], first["why"]) == (0, 1, "no_evidence")
+    assert (first["windows"], first["abstained"], first["why"]) == (0, 1, "no_data")
     assert (first["reason"], first["set"], first["stable_since_s"]) == ("no window yet", "E|PV|SST|VIP", "")
-    assert (first["effective_n"], first["familiarity"], first["flags"]) == (0, 0, "")
+    assert (first["effective_sample_size"], first["ood_score"], first["flags"]) == (0, 0, "")
     assert [first[f"p_{c}"] for c in ("E", "PV", "SST", "VIP")] == [0.25] * 4
     assert "p_CTX" not in first, "classes of other tasks stay empty"
 
@@ -82,7 +82,7 @@ def test_priors_and_half_life_are_those_of_the_labeler(model):
     while (labelled := labeler.step()) is not None:
         last = labelled.predictions
     assert [r["windows"] for r in rows if r["final"]] == last.windows.tolist() == [3] * 14
-    assert last.evidence.max() < 1.3, "five windows, of which the first are forgotten"
+    assert last.exposure.max() < 1.3, "five windows, of which the first are forgotten"
 
 
 def test_a_recording_shorter_than_a_window_gives_final_rows_with_the_reason(model):
@@ -96,7 +96,7 @@ def test_a_small_population_says_so(model):
     assert {(r["abstained"], r["why"], r["reason"]) for r in rows} == {
         (1, "small_population", "population below minimum")
     }
-    assert {r["flags"] for r in rows} == {"out_of_distribution"}
+    assert {r["flags"] for r in rows} == {"ood_score"}
 
 
 def test_a_row_says_since_when_its_class_is_the_same(model):
@@ -129,18 +129,21 @@ def test_a_row_holds_what_the_predictions_say_of_the_unit(model, monkeypatch):
             replace(
                 task,
                 sets=np.arange(len(task.classes)) % 2 == np.zeros((count, 1)),
-                why=np.full(count, Abstained.UNFAMILIAR_UNIT, dtype=np.uint8),
+                why=np.full(count, Abstained.OUT_OF_DISTRIBUTION, dtype=np.uint8),
             )
             for task in said.tasks
         )
-        flags = np.full(count, UnitFlag.SILENT | UnitFlag.UNFAMILIAR_RATE, dtype=np.uint8)
-        numbers = {"effective_n": np.full(count, 1.25, np.float32), "familiarity": np.full(count, 2.5, np.float32)}
+        flags = np.full(count, UnitFlag.SILENT | UnitFlag.OOD_RATE, dtype=np.uint8)
+        numbers = {
+            "effective_sample_size": np.full(count, 1.25, np.float32),
+            "ood_score": np.full(count, 2.5, np.float32),
+        }
         return replace(labelled, predictions=replace(said, tasks=tasks, flags=flags, **numbers))
 
     monkeypatch.setattr(Labeler, "label", strange)
     row = next(label_recording(random_recording(1, units=12, seconds=11), model))
-    assert (row["set"], row["why"], row["flags"]) == ("E|SST", "unfamiliar_unit", "silent|unfamiliar_rate")
-    assert (row["effective_n"], row["familiarity"]) == (1.25, 2.5)
+    assert (row["set"], row["why"], row["flags"]) == ("E|SST", "ood_score", "silent|ood_rate")
+    assert (row["effective_sample_size"], row["ood_score"]) == (1.25, 2.5)
     assert row["reason"] == "unlike the units of training, see flags"
 
 

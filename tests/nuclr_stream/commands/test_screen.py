@@ -17,12 +17,12 @@ from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.wire import Abstained, Predictions, UnitFlag
-from tests.nuclr_stream.conftest import said_in_process
+from tests.nuclr_stream.conftest import predicted_in_process
 
 
 @pytest.fixture
 def said(recording: Recording, tiny_model: Model) -> list[Predictions]:
-    return said_in_process(recording, tiny_model)
+    return predicted_in_process(recording, tiny_model)
 
 
 def shown(console: Console) -> str:
@@ -59,19 +59,19 @@ def test_a_cell_says_how_long_a_class_stands_what_else_it_may_be_or_why_none_is_
         said[-1].tasks[0],
         probabilities=np.tile(np.array([0.1, 0.6, 0.2, 0.1], dtype=np.float32), (20, 1)),
         sets=np.array([[k == 1 or k == 3, True, True, k == 3] for k in range(20)]),
-        why=np.array([0, 0, Abstained.UNFAMILIAR_UNIT, *[0] * 17], dtype=np.uint8),
+        why=np.array([0, 0, Abstained.OUT_OF_DISTRIBUTION, *[0] * 17], dtype=np.uint8),
         stable_since=np.full(20, 12.5 * 30_000, dtype=np.int64),
     )
-    flags = np.full(20, UnitFlag.UNFAMILIAR_RATE | UnitFlag.SILENT, dtype=np.uint8)
+    flags = np.full(20, UnitFlag.OOD_RATE | UnitFlag.SILENT, dtype=np.uint8)
     console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40, color_system=None)
     with Screen(console) as table:
         table.show(replace(said[-1], tasks=(task,), flags=flags))
     rows = [line for line in shown(console).splitlines() if "PV" in line]
     assert [" ".join(row.split("│")[2].split()[1:]) for row in rows[:4]] == [
-        *("█████ 8 s or SST", "█████ 8 s or E, SST", "█████ unfamiliar unit", "█████ 8 s"),
+        *("█████ 8 s or SST", "█████ 8 s or E, SST", "█████ out_of_distribution unit", "█████ 8 s"),
     ], "a set of all classes says nothing"
-    assert all("silent, unfamiliar rate" in row for row in rows)
-    assert "20 unfamiliar" in shown(console)
+    assert all("silent, out_of_distribution rate" in row for row in rows)
+    assert "20 out_of_distribution" in shown(console)
 
 
 def test_a_terminal_is_not_refreshed_more_often_than_eyes_can_follow(said: list[Predictions]) -> None:

@@ -253,9 +253,9 @@ def test_a_window_that_never_was_in_a_stream_is_embedded(run_daemon: RunDaemon, 
         reply = query.embed_window(counts)
     assert np.array_equal(reply.embedding[active], tiny_model.embed(counts, active))
     assert not reply.embedding[4].any()
-    evidence = active.astype(np.float32)
+    exposure = active.astype(np.float32)
     for task in reply.tasks:
-        assert np.array_equal(task.probabilities, tiny_model.probabilities(task.name, reply.embedding, evidence))
+        assert np.array_equal(task.probabilities, tiny_model.probabilities(task.name, reply.embedding, exposure))
         assert task.abstained[4]
 
 
@@ -265,7 +265,7 @@ def test_priors_and_half_life_of_the_settings_reach_predictions_and_windows_of_c
     daemon = run_daemon(priors={"cell_type": {"PV": 3, "E": 1}}, half_life_s=1.0)
     last = [received.predictions for received in replay(recording, **where(daemon))][-1]
     assert not last.tasks[0].probabilities[:, 2:].any() and last.tasks[1].probabilities.all()
-    assert last.evidence.max() < 1.1, "with a half-life of one hop all windows together are worth two"
+    assert last.exposure.max() < 1.1, "with a half-life of one hop all windows together are worth two"
     counts = np.ones((12, 500), dtype=np.float32)
     with Query(daemon.endpoints["query"]) as query:
         task, other = query.embed_window(counts).tasks

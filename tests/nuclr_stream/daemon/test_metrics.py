@@ -63,8 +63,8 @@ def test_counts_and_times(metrics: Metrics) -> None:
                 progress=0.5,
                 missing=0.1,
                 skipped_steps=3,
-                unfamiliar_units=2,
-                abstained={("cell_type", "low_probability"): 3, ("cell_type", "no_evidence"): 1},
+                units_out_of_distribution=2,
+                abstained={("cell_type", "low_probability"): 3, ("cell_type", "no_data"): 1},
                 flips={"cell_type": 6, "brain_region": 0},
             )
         },
@@ -87,7 +87,7 @@ def test_counts_and_times(metrics: Metrics) -> None:
         ("nuclr_stream_stream_missing", ("a",)): 0.1,
         ("nuclr_stream_stream_unfamiliar_units", ("a",)): 2,
         ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "low_probability")): 3,
-        ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "no_evidence")): 1,
+        ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "no_data")): 1,
         ("nuclr_stream_stream_flips_total", ("a", "cell_type")): 6,
         ("nuclr_stream_stream_flips_total", ("a", "brain_region")): 0,
         ("nuclr_stream_step_latency_seconds_bucket", ("0.01",)): 0,
@@ -107,7 +107,7 @@ def test_names_are_prefixed_and_buckets_are_the_documented_ones(metrics: Metrics
 def test_series_stay_few_with_every_stream_and_every_reason(metrics: Metrics) -> None:
     reasons = {f"reason_{k}": 1 for k in range(40)}
     tasks = ("cell_type", "brain_region")
-    abstained = {(task, why): 1 for task in tasks for why in ("no_evidence", "low_probability")}
+    abstained = {(task, why): 1 for task in tasks for why in ("no_data", "low_probability")}
     streams = {f"probe{k}": StreamFigures(1, 1, 1.0, 0.0, 0, 1, abstained, dict.fromkeys(tasks, 1)) for k in range(12)}
     metrics.figures = Figures(inputs=reasons, dropped=reasons, streams=streams)
     for kind in ("SnapshotRequest", "EmbeddingsRequest", "EmbedWindowRequest", "StatusRequest"):
@@ -199,7 +199,7 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
         for why in Abstained:
             units = found.get(("nuclr_stream_stream_abstained_units", ("random_0", name, why.word)), 0)
             assert units == (0 if why == Abstained.NO else (last.why == why).sum())
-    assert found["nuclr_stream_stream_unfamiliar_units", ("random_0",)] == said[-1].unfamiliar.sum()
+    assert found["nuclr_stream_stream_unfamiliar_units", ("random_0",)] == said[-1].out_of_distribution.sum()
     inputs = {labels[0]: value for (name, labels), value in found.items() if name == "nuclr_stream_inputs_total"}
     assert inputs["received"] == inputs["accepted"] + inputs["rejected_stale_epoch"]
     assert inputs["spikes_received"] == inputs["spikes_accepted"] == len(recording.spike_samples)

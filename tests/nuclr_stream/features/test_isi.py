@@ -166,7 +166,7 @@ def window(end_bin: int, units: list[int], intervals: list[int], **other) -> Win
         active=everybody_is_there,
         intervals=counted,
         missing=0.0,
-        refusal="",
+        exclusion="",
         operations=(),
     )
     return replace(plain, **other)
@@ -178,7 +178,7 @@ def test_a_window_that_is_overtaken_gives_its_intervals_to_the_next():
     taken = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4]))
     assert taken.intervals[:, -1].tolist() == [13, 24, 30], "those of a merged unit go to its target"
     assert taken.operations == merged and taken.skipped_steps == 1
-    refused = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], refusal="mask"))
+    refused = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], exclusion="mask"))
     assert refused.intervals[:, -1].tolist() == [10, 20, 30]
     other_epoch = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], epoch=0))
     assert other_epoch.intervals[:, -1].tolist() == [10, 20, 30]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.features.neighbourhood import NEIGHBOURS, Coactivity, nearest_units, with_company
+from nuclr_stream.features.neighbourhood import NEIGHBOURS, Coactivity, nearest_units, with_neighbourhood
 
 
 def pearson(activity: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_company_is_what_a_plain_loop_finds(units: int, seed: int):
     features = rng.normal(size=(units, 3)).astype(np.float32)
     correlation = rng.uniform(-1, 1, (units, units))
     before = correlation.copy()
-    found = with_company(features, nearest_units(correlation))
+    found = with_neighbourhood(features, nearest_units(correlation))
     assert np.array_equal(correlation, before)
     assert found.shape == (units, 12) and found.dtype == np.float32
     for u in range(units):

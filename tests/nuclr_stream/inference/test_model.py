@@ -85,8 +85,8 @@ def test_a_window_gives_the_same_bits_whatever_ran_before(bundle: Bundle) -> Non
     for units in (3, 200, 40, 77):
         used.embed(*window(units, seed=units))
     assert np.array_equal(used.embed(counts, active), first)
-    evidence = np.ones(len(first), dtype=np.float32)
-    assert np.array_equal(used.readout("cell_type", first, evidence), fresh.readout("cell_type", first, evidence))
+    exposure = np.ones(len(first), dtype=np.float32)
+    assert np.array_equal(used.readout("cell_type", first, exposure), fresh.readout("cell_type", first, exposure))
 
 
 def test_no_active_unit_is_no_embedding(model: Model) -> None:
@@ -114,9 +114,9 @@ def test_nan_and_infinity_are_never_returned(model: Model) -> None:
 
 def test_probabilities_are_calibrated_and_fall_back_to_the_prior(model: Model) -> None:
     embedding = np.random.default_rng(1).normal(size=(4, 16)).astype(np.float32)
-    evidence = np.array([0, 1, 5, 100], dtype=np.float32)
-    logits = model.readout("cell_type", embedding, evidence)
-    probabilities = model.probabilities("cell_type", embedding, evidence)
+    exposure = np.array([0, 1, 5, 100], dtype=np.float32)
+    logits = model.readout("cell_type", embedding, exposure)
+    probabilities = model.probabilities("cell_type", embedding, exposure)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(probabilities[0], model.task("cell_type").prior)
     softmax = np.exp(logits[3] / 1.0) / np.exp(logits[3] / 1.0).sum()

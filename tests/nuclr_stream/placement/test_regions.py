@@ -39,7 +39,7 @@ def units_of(depths: list[float], tops: list[int], *, sure: float = 0.8, **chang
         probabilities=probabilities,
         depth_um=np.array(depths, dtype=float),
         shank=np.zeros(count, dtype=np.int64),
-        evidence=np.ones(count),
+        exposure=np.ones(count),
         abstained=np.zeros(count, dtype=bool),
     )
     return replace(known, **changed)
@@ -132,10 +132,10 @@ def test_a_matrix_that_cannot_be_one_is_refused(matrix: np.ndarray) -> None:
     ("changed", "reason"),
     [
         ({"depth_um": np.full(3, np.nan)}, "no_depth"),
-        ({"evidence": np.zeros(3)}, "no_evidence"),
-        ({"probabilities": np.full((3, 3), np.nan)}, "no_evidence"),
+        ({"exposure": np.zeros(3)}, "no_data"),
+        ({"probabilities": np.full((3, 3), np.nan)}, "no_data"),
         ({"abstained": np.ones(3, dtype=bool)}, "all_abstained"),
-        ({"evidence": np.array([1.0, 0, 0])}, "too_few_units"),
+        ({"exposure": np.array([1.0, 0, 0])}, "too_few_units"),
         ({}, "one_region"),
     ],
 )
@@ -198,7 +198,7 @@ def test_the_mean_leaves_out_silent_units_other_shanks_and_unknown_depths() -> N
         [0, 1, 1, 2],
         sure=1.0,
         shank=np.array([0, 0, 1, 0]),
-        evidence=np.array([1.0, 0, 1, 1]),
+        exposure=np.array([1.0, 0, 1, 1]),
     )
     np.testing.assert_allclose(pool_along_depth(units), [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
 
@@ -260,7 +260,7 @@ def test_whatever_units_there_are_the_answer_is_whole(data: st.DataObject) -> No
         [0] * count,
         probabilities=rng.dirichlet(np.full(3, 0.2), count),
         shank=rng.integers(-1, 3, count),
-        evidence=rng.integers(0, 2, count) * 1.0,
+        exposure=rng.integers(0, 2, count) * 1.0,
         abstained=rng.random(count) < 0.3,
     )
     placement = place(units)

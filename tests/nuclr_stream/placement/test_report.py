@@ -23,7 +23,7 @@ from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording
-from tests.nuclr_stream.conftest import make_recording, said_in_process, where
+from tests.nuclr_stream.conftest import make_recording, predicted_in_process, where
 
 RunDaemon = Callable[..., Daemon]
 PLAN = "region,from_um,to_um\nCTX,0,1500\nTH,1500,3000\n"
@@ -37,7 +37,7 @@ def bold(said: wire.Predictions) -> wire.Predictions:
 
 def report(model: Model, depth_um: np.ndarray, **options: object) -> Document:
     """The report of 20 units at these depths, all on one shank."""
-    said = bold(said_in_process(make_recording(), model)[-1])
+    said = bold(predicted_in_process(make_recording(), model)[-1])
     shank = np.full(20, -1, dtype=np.float32)
     part = model.task("brain_region")
     return placement_report(said, part, depth_um=depth_um.astype(np.float32), shank=shank, **options)  # type: ignore[arg-type]
@@ -70,7 +70,7 @@ def test_a_stream_without_depths_is_told_so(tiny_model: Model) -> None:
 
 
 def test_single_predictions_are_as_they_were(tiny_model: Model) -> None:
-    said = said_in_process(make_recording(), tiny_model)[-1]
+    said = predicted_in_process(make_recording(), tiny_model)[-1]
     before = [task.probabilities.tobytes() for task in said.tasks]
     part = tiny_model.task("brain_region")
     depth_um = np.linspace(0, 3000, 20, dtype=np.float32)
@@ -86,7 +86,7 @@ def test_label_writes_a_report_per_recording_also_for_one_too_short(tiny_model: 
     reports.write([recording.recording_id for recording in recordings])
     first, second = json.loads((tmp_path / "out.json").read_text())["recordings"]
     assert (first["stream"], len(first["units"]), len(first["plan"])) == ("random_1", 20, 1)
-    assert second == {"stream": "random_2", "reason": "no_evidence", "shanks": [], "units": [], "plan": []}
+    assert second == {"stream": "random_2", "reason": "no_data", "shanks": [], "units": [], "plan": []}
     rows = csv.DictReader((tmp_path / "out.csv").read_text().splitlines())
     assert {row["task"] for row in rows} == set(tiny_model.task_names)
 

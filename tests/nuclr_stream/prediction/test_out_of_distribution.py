@@ -1,4 +1,4 @@
-"""Familiarity: units like those of training pass, what is odd about others is named; counting noise is not odd."""
+"""Units like those of training pass, what is odd about others is named; counting noise is not odd."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.features.accumulator import Observed
+from nuclr_stream.features.accumulator import FeatureAccumulator
 from nuclr_stream.features.isi import Intervals
-from nuclr_stream.prediction.out_of_distribution import Familiar, Familiarity, Judged
+from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistribution, OutOfDistributionScore
 from nuclr_stream.windows.binning import WindowSpec
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)
@@ -36,7 +36,7 @@ class Probe:
     embeddings: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self.observed = Observed(SPEC, DIM)
+        self.observed = FeatureAccumulator(SPEC, DIM)
         self.index = np.arange(len(self.trains))
         intervals, everyone = Intervals(Fraction(RATE)), np.ones(len(self.trains), dtype=bool)
         for unit, samples in enumerate(self.trains):
@@ -51,12 +51,12 @@ class Probe:
                 self.observed.add_embeddings(self.index, self.embeddings.astype(np.float32))
         self.features = self.observed.statistics.features(self.index)
 
-    def judged(self, familiarity: Familiarity) -> Judged:
-        return familiarity.judge(self.observed.seen(self.index), self.observed.statistics, self.index)
+    def judged(self, out_of_distribution: OutOfDistribution) -> OutOfDistributionScore:
+        return out_of_distribution.judge(self.observed.snapshot(self.index), self.observed.statistics, self.index)
 
 
-def odd(judged: Judged, unit: int = 0) -> set[str]:
-    """What is unfamiliar about a unit."""
+def odd(judged: OutOfDistributionScore, unit: int = 0) -> set[str]:
+    """What is out_of_distribution about a unit."""
     return {name for name in ODDITIES if getattr(judged, name)[unit]}
 
 
@@ -67,54 +67,54 @@ def ordinary(seed: int, *, units: int, seconds: int) -> Probe:
 
 
 @pytest.fixture(scope="module")
-def known() -> Familiarity:
+def known() -> OutOfDistribution:
     """What 300 ordinary units of 60 s taught: 99 % of others like them are to lie within."""
     taught, others = ordinary(0, units=300, seconds=60), ordinary(1, units=300, seconds=60)
     values, vectors = np.linalg.eigh(np.cov(taught.features.T) + 1e-4 * np.eye(taught.features.shape[1]))
     whiten = vectors / np.sqrt(values)
-    statistics = Familiar(taught.features.mean(axis=0, keepdims=True).astype(float), whiten, np.ones(1), np.ones(1))
+    statistics = KnownUnits(taught.features.mean(axis=0, keepdims=True).astype(float), whiten, np.ones(1), np.ones(1))
     limit = np.quantile(statistics.distance(others.features), 0.99)
     knots = np.array([1.0, 6.0])
     statistics = replace(statistics, knots=knots, limits=np.array([3 * limit, limit]))
     centres = np.array([[0.0] * DIM, [10.0] * DIM])
-    embedding = Familiar(centres, np.eye(DIM), knots, np.array([8.0, 4.5]))
-    return Familiarity({"embedding": embedding, "statistics": statistics}, (0.5, 60.0), 0.01)
+    embedding = KnownUnits(centres, np.eye(DIM), knots, np.array([8.0, 4.5]))
+    return OutOfDistribution({"embedding": embedding, "statistics": statistics}, (0.5, 60.0), 0.01)
 
 
-def test_units_like_those_of_training_are_familiar(known: Familiarity):
+def test_units_like_those_of_training_are_familiar(known: OutOfDistribution):
     judged = ordinary(2, units=200, seconds=60).judged(known)
-    assert judged.unfamiliar.mean() <= 0.04
+    assert judged.out_of_distribution.mean() <= 0.04
     assert not (judged.rate | judged.unsorted).any()
     assert (judged.ratio > 0).all() and np.median(judged.ratio) < 1
-    assert np.array_equal(judged.unfamiliar, judged.embedding | judged.statistics)
+    assert np.array_equal(judged.out_of_distribution, judged.embedding | judged.statistics)
     assert np.array_equal(judged.ratio > 1, judged.embedding | judged.statistics)
 
 
-def test_a_poisson_process_has_intervals_that_no_neuron_has(known: Familiarity):
+def test_a_poisson_process_has_intervals_that_no_neuron_has(known: OutOfDistribution):
     rng = np.random.default_rng(3)
     assert "unsorted" in odd(Probe([train(rng, 40.0, 60, dead_s=0.0)], 60).judged(known))
 
 
-def test_a_unit_with_a_fifth_of_its_intervals_below_1_ms_is_unsorted(known: Familiarity):
+def test_a_unit_with_a_fifth_of_its_intervals_below_1_ms_is_unsorted(known: OutOfDistribution):
     single = train(np.random.default_rng(4), 8.0, 60)
     doubled = np.sort(np.concatenate([single, single[::4] + 15]))
     assert {"unsorted"} <= odd(Probe([doubled], 60).judged(known))
     assert "unsorted" not in odd(Probe([single], 60).judged(known))
 
 
-def test_an_absurd_rate_is_named_on_either_side(known: Familiarity):
+def test_an_absurd_rate_is_named_on_either_side(known: OutOfDistribution):
     rng = np.random.default_rng(5)
     busy, silent = train(rng, 300.0, 60, dead_s=0.0015), np.array([700_000])
     judged = Probe([busy, silent, train(rng, 8.0, 60)], 60).judged(known)
     assert judged.rate.tolist() == [True, True, False]
 
 
-def test_counting_noise_is_no_oddity(known: Familiarity):
+def test_counting_noise_is_no_oddity(known: OutOfDistribution):
     few = np.array([1_000, 1_020, 150_000])  # 0.3 Hz and half of the intervals below 1 ms, in 10 s
     assert not {"rate", "unsorted"} & odd(Probe([few], 10).judged(known))
 
 
-def test_an_embedding_far_from_every_class_is_named_by_how_far(known: Familiarity):
+def test_an_embedding_far_from_every_class_is_named_by_how_far(known: OutOfDistribution):
     trains = [train(np.random.default_rng(6), 8.0, 60)] * 3
     embeddings = np.zeros((3, DIM))
     embeddings[1] = 10.0
@@ -124,7 +124,7 @@ def test_an_embedding_far_from_every_class_is_named_by_how_far(known: Familiarit
     assert judged.ratio[2] == pytest.approx(2.0)
 
 
-def test_limits_follow_the_evidence(known: Familiarity):
+def test_limits_follow_the_evidence(known: OutOfDistribution):
     samples, embeddings = train(np.random.default_rng(7), 8.0, 60), np.array([[-6.0, 0, 0, 0]])
     early, late = Probe([samples[samples < 10 * RATE]], 10, embeddings), Probe([samples], 60, embeddings)
     assert not early.judged(known).embedding[0] and late.judged(known).embedding[0]
@@ -132,14 +132,14 @@ def test_limits_follow_the_evidence(known: Familiarity):
     assert 8.0 / limit == pytest.approx((8.0 + 4.5) / 2)
 
 
-def test_of_whom_nothing_is_known_nothing_is_unfamiliar(known: Familiarity):
-    observed, pair = Observed(SPEC, DIM), np.arange(2)
-    judged = known.judge(observed.seen(pair), observed.statistics, pair)
-    assert not judged.unfamiliar.any() and not judged.ratio.any()
+def test_of_whom_nothing_is_known_nothing_is_unfamiliar(known: OutOfDistribution):
+    observed, pair = FeatureAccumulator(SPEC, DIM), np.arange(2)
+    judged = known.judge(observed.snapshot(pair), observed.statistics, pair)
+    assert not judged.out_of_distribution.any() and not judged.ratio.any()
 
 
-def test_arrays_hold_everything(known: Familiarity):
-    again = Familiarity.of_arrays({name: np.asarray(values) for name, values in known.arrays().items()})
+def test_arrays_hold_everything(known: OutOfDistribution):
+    again = OutOfDistribution.of_arrays({name: np.asarray(values) for name, values in known.arrays().items()})
     one, other = (ordinary(8, units=20, seconds=20).judged(each) for each in (known, again))
     for name in (*ODDITIES, "ratio"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
@@ -168,16 +168,16 @@ def test_arrays_hold_everything(known: Familiarity):
         ("embedding.limits", np.array([[1.0, 1.0]])),
     ],
 )
-def test_broken_arrays_are_refused_by_file_and_remedy(known: Familiarity, name: str, value: np.ndarray | None):
+def test_broken_arrays_are_refused_by_file_and_remedy(known: OutOfDistribution, name: str, value: np.ndarray | None):
     arrays = known.arrays()
     arrays.pop(name)
     if value is not None:
         arrays[name] = value
-    with pytest.raises(BundleError, match=r"familiarity\.npz: .*; export the bundle again"):
-        Familiarity.of_arrays(arrays)
+    with pytest.raises(BundleError, match=r"out_of_distribution\.npz: .*; export the bundle again"):
+        OutOfDistribution.of_arrays(arrays)
 
 
-def test_no_knots_at_all_are_refused(known: Familiarity):
+def test_no_knots_at_all_are_refused(known: OutOfDistribution):
     empty = {f"embedding.{part}": np.zeros(0) for part in ("knots", "limits")}
     with pytest.raises(BundleError, match="export the bundle again"):
-        Familiarity.of_arrays(known.arrays() | empty)
+        OutOfDistribution.of_arrays(known.arrays() | empty)

@@ -1,4 +1,4 @@
-"""Fusion: several experts as one, sets that hold the top class, and priors that are what they say."""
+"""LogLinearPool: several predictors as one, sets that hold the top class, and priors that are what they say."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_stream.features.mean_embedding import Calibration
-from nuclr_stream.prediction.pool import Fusion, log_softmax, with_prior
+from nuclr_stream.prediction.pool import LogLinearPool, log_softmax, with_prior
 
 KNOTS = (1.0, 3.0, 6.0, 15.0)
 
 
-def fusion(**other) -> Fusion:
-    """Two experts whose weights grow and fall with the evidence."""
+def pool(**other) -> LogLinearPool:
+    """Two predictors whose weights grow and fall with the exposure."""
     made = {
-        "experts": ("embedding", "statistics"),
+        "predictors": ("embedding", "statistics"),
         "n": KNOTS,
         "weight": ((0.2, 0.5, 1.0, 1.5), (1.0, 0.8, 0.5, 0.0)),
         "abstain_below": (0.9, 0.8, 0.7, 0.6),
         "set_above": (0.0, 0.1, 0.2, 0.3),
     }
-    return Fusion(**made | other)
+    return LogLinearPool(**made | other)
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -35,9 +35,9 @@ def softmax(values: np.ndarray) -> np.ndarray:
 def test_probabilities_are_the_softmax_of_weighted_sums_at_the_evidence(seed: int, n: list[float]):
     rng = np.random.default_rng(seed)
     logits = {name: rng.normal(0, 5, (len(n), 4)).astype(np.float32) for name in ("embedding", "statistics")}
-    found = fusion().probabilities(logits, np.array(n, dtype=np.float32))
+    found = pool().probabilities(logits, np.array(n, dtype=np.float32))
     at = np.log(np.clip(np.array(n, dtype=np.float32).astype(float), 1, 15))
-    weights = [np.interp(at, np.log(KNOTS), row) for row in fusion().weight]
+    weights = [np.interp(at, np.log(KNOTS), row) for row in pool().weight]
     expected = softmax(sum(w[:, None] * logits[name] for w, name in zip(weights, logits, strict=True)))
     assert found == pytest.approx(expected, abs=1e-5)
     assert found.sum(axis=1) == pytest.approx(np.ones(len(n)), abs=1e-5)
@@ -48,12 +48,12 @@ def test_the_order_in_which_logits_come_does_not_matter():
     logits = {name: rng.normal(0, 5, (3, 4)).astype(np.float32) for name in ("embedding", "statistics")}
     n = np.array([1, 4, 15], dtype=np.float32)
     backwards = dict(reversed(logits.items()))
-    assert np.array_equal(fusion().probabilities(logits, n), fusion().probabilities(backwards, n))
+    assert np.array_equal(pool().probabilities(logits, n), pool().probabilities(backwards, n))
 
 
 def test_one_expert_with_weight_1_over_t_is_the_calibration_at_its_knots():
     temperature = (3.0, 2.0, 1.5, 0.7)
-    alone = fusion(experts=("embedding",), weight=(tuple(1 / t for t in temperature),))
+    alone = pool(predictors=("embedding",), weight=(tuple(1 / t for t in temperature),))
     logits = np.random.default_rng(1).normal(0, 4, (6, 5)).astype(np.float32)
     n = np.array([0.2, 1, 3, 6, 15, 400], dtype=np.float32)
     expected = Calibration(n=KNOTS, temperature=temperature).probabilities(logits, n)
@@ -61,17 +61,17 @@ def test_one_expert_with_weight_1_over_t_is_the_calibration_at_its_knots():
 
 
 def test_experts_of_weight_zero_are_not_heard_and_without_any_nothing_is_known():
-    silent = fusion(weight=((0.0,) * 4, (0.0,) * 4))
+    silent = pool(weight=((0.0,) * 4, (0.0,) * 4))
     logits = {name: np.array([[9.0, 0, 0, 0]], dtype=np.float32) for name in ("embedding", "statistics")}
     assert silent.probabilities(logits, np.ones(1, np.float32)).tolist() == [[0.25] * 4]
-    late = fusion().probabilities(logits | {"statistics": -logits["statistics"]}, np.array([20], dtype=np.float32))
+    late = pool().probabilities(logits | {"statistics": -logits["statistics"]}, np.array([20], dtype=np.float32))
     assert late[0].argmax() == 0, "statistics have no weight at n = 15 and beyond"
 
 
 def test_huge_logits_stay_numbers():
     logits = np.array([[3e38, -3e38, 0.0], [-3e38, -3e38, -3e38]], dtype=np.float32)
     assert np.isfinite(log_softmax(logits)).all()
-    found = fusion(experts=("embedding",), weight=((1.0,) * 4,)).probabilities({"embedding": logits}, np.ones(2))
+    found = pool(predictors=("embedding",), weight=((1.0,) * 4,)).probabilities({"embedding": logits}, np.ones(2))
     assert found.tolist() == [[1.0, 0.0, 0.0], pytest.approx([1 / 3] * 3)]
 
 
@@ -80,7 +80,7 @@ def test_huge_logits_stay_numbers():
 def test_sets_hold_every_class_at_or_above_the_threshold_and_always_the_top_one(seed: int, above: float):
     rng = np.random.default_rng(seed)
     p = softmax(rng.normal(0, 3, (8, 5))).astype(np.float32)
-    inside = fusion(set_above=(above,) * 4).sets(p, np.ones(8, np.float32))
+    inside = pool(set_above=(above,) * 4).sets(p, np.ones(8, np.float32))
     assert inside[np.arange(8), p.argmax(axis=1)].all()
     others = np.arange(5) != p.argmax(axis=1)[:, None]
     assert np.array_equal(inside[others], (p >= above)[others])
@@ -89,15 +89,15 @@ def test_sets_hold_every_class_at_or_above_the_threshold_and_always_the_top_one(
 def test_sets_and_doubt_follow_the_evidence():
     p = np.tile(np.array([[0.65, 0.2, 0.15]], dtype=np.float32), (4, 1))
     n = np.array([1, 3, 6, 15], dtype=np.float32)
-    assert fusion().sets(p, n).sum(axis=1).tolist() == [3, 3, 2, 1]
-    assert fusion().too_unsure(p, n).tolist() == [True, True, True, False]
+    assert pool().sets(p, n).sum(axis=1).tolist() == [3, 3, 2, 1]
+    assert pool().too_unsure(p, n).tolist() == [True, True, True, False]
     between = np.array([np.sqrt(6 * 15)], dtype=np.float32)
-    assert fusion().at((0, 0, 1, 2), between) == pytest.approx(1.5)
+    assert pool().at((0, 0, 1, 2), between) == pytest.approx(1.5)
 
 
 def test_a_threshold_of_one_calls_nothing_however_certain():
     certain = np.array([[1.0, 0.0]], dtype=np.float32)
-    assert fusion(abstain_below=(1.0,) * 4).too_unsure(certain, np.ones(1, np.float32)).all()
+    assert pool(abstain_below=(1.0,) * 4).too_unsure(certain, np.ones(1, np.float32)).all()
 
 
 @settings(max_examples=40)

@@ -16,10 +16,10 @@ UNITS = np.array([4, 9, 2])
 def say(
     clocks: Stability, end_sample: int, *top: int, units: np.ndarray = UNITS, task: str = "cell_type"
 ) -> tuple[list[int], int]:
-    """What becomes of top classes, -1 standing for a unit without evidence."""
+    """What becomes of top classes, -1 standing for a unit without exposure."""
     classes = np.array(top)
     since, flips = clocks.update(
-        task, units, top=np.maximum(classes, 0), has_evidence=classes >= 0, end_sample=end_sample
+        task, units, top=np.maximum(classes, 0), has_exposure=classes >= 0, end_sample=end_sample
     )
     assert since.dtype == np.int64
     return since.tolist(), flips

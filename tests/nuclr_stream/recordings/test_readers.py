@@ -1,4 +1,4 @@
-"""Reading recordings: told by content, one probe one recording, and clear words for what can not be read."""
+"""Reading recordings: stated by content, one probe one recording, and clear words for what can not be read."""
 
 from __future__ import annotations
 

@@ -124,14 +124,14 @@ def test_a_folder_without_recordings_says_so(tmp_path):
 def test_windows_of_a_recording_end_on_every_hop_and_hold_its_spikes():
     windows = list(recorded_windows(recording(), SPEC, WindowRules()))
     assert [w.end_bin for w in windows] == list(range(500, 1501, 50))
-    assert not any(w.refusal for w in windows)
+    assert not any(w.exclusion for w in windows)
     assert windows[0].counts.shape == (12, 500)
     assert windows[0].counts.sum() == (recording().spike_samples < 300_000).sum()
 
 
 def test_windows_that_touch_a_mask_or_miss_too_much_are_refused():
     masked = recorded_windows(recording(mask_samples=np.array([[450_000, 450_001]])), SPEC, WindowRules())
-    assert {w.end_bin for w in masked if w.refusal == "mask"} == set(range(800, 1251, 50))
+    assert {w.end_bin for w in masked if w.exclusion == "mask"} == set(range(800, 1251, 50))
     whole = recording()
     keep = (whole.spike_samples < 450_000) | (whole.spike_samples >= 510_000)
     broken = recording(
@@ -139,7 +139,7 @@ def test_windows_that_touch_a_mask_or_miss_too_much_are_refused():
         spike_samples=whole.spike_samples[keep],
         spike_units=whole.spike_units[keep],
     )
-    refused = {w.end_bin for w in recorded_windows(broken, SPEC, WindowRules()) if w.refusal == "gap"}
+    refused = {w.end_bin for w in recorded_windows(broken, SPEC, WindowRules()) if w.exclusion == "gap"}
     assert refused == set(range(850, 1251, 50)), "2 s of 10 are too much, 1 s is not"
 
 

@@ -70,14 +70,14 @@ def test_live_and_offline_cut_the_same_normalised_windows_bit_by_bit(block, hop,
     for window in cut:
         same = offline[window.end_bin]
         assert np.array_equal(window.counts, same.counts)
-        assert window.refusal == same.refusal
+        assert window.exclusion == same.exclusion
         assert window.active.all() and same.active.all()
     unseen = [w for end, w in offline.items() if end not in {w.end_bin for w in cut}]
     assert all(not w.counts.any() for w in unseen), "the daemon cuts no window without any data"
 
 
 def test_windows_wait_for_the_warm_up_of_the_normaliser():
-    refusals = [w.refusal for w in live(trace_recording(), block=5)]
+    refusals = [w.exclusion for w in live(trace_recording(), block=5)]
     assert refusals[:2] == ["normaliser", ""], "after 16 and 20 frames"
 
 
@@ -130,7 +130,7 @@ def test_a_heartbeat_says_nothing_about_traces():
         population.push(message)
     window = population.cut(0)
     assert window is not None
-    assert (window.missing, window.refusal) == (2 / 16, "gap")
+    assert (window.missing, window.exclusion) == (2 / 16, "gap")
     assert window.counts[0].tolist() == [1] * 12 + [0] * 2 + [1] * 2
 
 

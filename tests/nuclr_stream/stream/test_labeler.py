@@ -7,7 +7,7 @@ import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import NonFiniteError
-from nuclr_stream.features.mean_embedding import Evidence
+from nuclr_stream.features.mean_embedding import MeanEmbedding
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import recorded_windows
 from nuclr_stream.stream.labeler import Labeler
@@ -42,18 +42,18 @@ def test_after_t_seconds_the_running_mean_is_the_offline_embedding_of_those_seco
     recording = random_recording(3, seconds=40, gap=True, mask=True)
     labeler = Labeler(model, stream="r", hop_s=hop_s)
     done = play(labeler, *recording_messages(recording, stream="r", block_samples=1000))
-    offline, ends = Evidence(model.manifest.embedding_dim), iter(done)
+    offline, ends = MeanEmbedding(model.manifest.embedding_dim), iter(done)
     everyone = np.arange(len(recording.unit_ids))
     embedded = 0
     for window in recorded_windows(recording, labeler.spec, labeler.rules):
-        if not window.refusal:
+        if not window.exclusion:
             embeddings = model.embed(window.counts, window.active)
             offline.add(everyone[window.active], embeddings, weight=1 - window.missing)
             embedded += 1
         live = next(ends)
         assert np.array_equal(live.mean, offline.mean(everyone))
         assert np.array_equal(live.predictions.windows, offline.windows(everyone))
-        assert live.predictions.reasons == ((window.refusal,) if window.refusal else ())
+        assert live.predictions.reasons == ((window.exclusion,) if window.exclusion else ())
     assert embedded > 0
 
 
@@ -76,7 +76,7 @@ def test_predictions_say_what_stands_behind_them(model):
     last = done[-1].predictions
     assert (last.end_sample, last.state, last.missing, last.active_units) == (14_000, "ready", 0.0, 12)
     assert last.windows.tolist() == [5] * 12
-    assert last.evidence == pytest.approx([1.4] * 12)
+    assert last.exposure == pytest.approx([1.4] * 12)
     assert last.bundle == model.bundle_id
     assert {task.name: task.classes for task in last.tasks} == {
         task.name: task.classes for task in model.manifest.tasks
@@ -113,7 +113,7 @@ def test_below_eleven_active_units_predictions_are_out_of_distribution_and_absta
     (done,) = play(Labeler(model, stream="probeA"), *messages)
     assert done.predictions.state == "degraded"
     assert done.predictions.reasons == ("population_below_minimum",)
-    assert (done.predictions.flags & UnitFlag.OUT_OF_DISTRIBUTION).all()
+    assert (done.predictions.flags & UnitFlag.SMALL_POPULATION).all()
     assert all(task.abstained.all() for task in done.predictions.tasks)
 
 
@@ -123,7 +123,7 @@ def test_a_refused_window_does_not_make_a_small_population_a_large_one(model):
     play(labeler, *messages)
     (masked,) = play(labeler, source.mask(10_200, 10_300), source.busy(10_000, 11_000, units=10))
     assert masked.predictions.reasons == ("mask", "population_below_minimum")
-    assert (masked.predictions.flags & UnitFlag.OUT_OF_DISTRIBUTION).all()
+    assert (masked.predictions.flags & UnitFlag.SMALL_POPULATION).all()
     assert all(task.abstained.all() for task in masked.predictions.tasks)
 
 
@@ -195,10 +195,10 @@ def test_a_readout_that_is_not_finite_says_nothing_but_the_prior(model, monkeypa
     labeler = Labeler(model, stream="probeA")
     readout = labeler.model.readout
 
-    def broken(task, features, evidence, *, expert):
+    def broken(task, features, exposure, *, predictor):
         if task == "cell_type":
             raise NonFiniteError("readout_cell_type.onnx")
-        return readout(task, features, evidence, expert=expert)
+        return readout(task, features, exposure, predictor=predictor)
 
     monkeypatch.setattr(labeler.model, "readout", broken)
     (done,) = play(labeler, *messages)

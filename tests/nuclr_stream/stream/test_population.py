@@ -65,7 +65,7 @@ def test_live_windows_are_those_of_the_file_for_any_blocks(seed, rate, block, ga
     for one, other in zip(cut, offline, strict=True):
         assert np.array_equal(one.counts, other.counts)
         assert np.array_equal(one.active, other.active)
-        assert one.refusal == other.refusal
+        assert one.exclusion == other.exclusion
     assert [w.step for w in cut] == list(range(len(cut)))
     assert balanced(live.counters)
 
@@ -254,13 +254,13 @@ def test_losses_duplicates_and_reordering_are_counted_exactly(seed, lose, repeat
         first = window.end_sample - 10_000
         seen = sum(min(b, window.end_sample) - max(a, first) for a, b in arrived if b > first and a < window.end_sample)
         assert window.missing == pytest.approx(1 - seen / 10_000)
-        assert (window.refusal == "gap") == (window.missing > 0.1)
+        assert (window.exclusion == "gap") == (window.missing > 0.1)
 
 
 def test_a_long_gap_gives_refused_windows_at_its_edges_and_none_inside():
     target, source, _ = running()
     cut = windows(target, *(source.busy(s, s + 1000) for s in range(70_000, 82_000, 1000)))
-    assert [w.end_bin for w in cut if not w.refusal] == [550, 3950, 4000, 4050, 4100], "1 s of 10 may miss"
+    assert [w.end_bin for w in cut if not w.exclusion] == [550, 3950, 4000, 4050, 4100], "1 s of 10 may miss"
     assert max(w.missing for w in cut) < 1, "windows without any data are counted, not cut"
     assert target.counters["windows_without_data"] > 30
     assert [w.step for w in cut] == [(w.end_bin - 500) // 50 for w in cut]
@@ -271,13 +271,13 @@ def test_no_spikes_is_not_no_data():
     target, source, _ = running()
     (window,) = windows(target, source.heartbeat(10_000, 11_000))
     assert window.missing == 0
-    assert window.refusal == "silence"
+    assert window.exclusion == "silence"
 
 
 def test_a_window_that_touches_a_mask_is_refused():
     target, source, _ = running()
     cut = windows(target, source.mask(10_500, 10_501), *(source.busy(s, s + 1000) for s in range(10_000, 23_000, 1000)))
-    assert [w.end_bin for w in cut if w.refusal == "mask"] == list(range(550, 1001, 50))
+    assert [w.end_bin for w in cut if w.exclusion == "mask"] == list(range(550, 1001, 50))
 
 
 def test_spikes_outside_the_stretch_of_their_message_are_counted_and_dropped():

@@ -140,12 +140,12 @@ def test_traces_are_never_silent():
 
 
 @pytest.mark.parametrize(
-    ("missing", "masked", "silent", "refusal"),
+    ("missing", "masked", "silent", "exclusion"),
     [(0, 0, 0, ""), (0.1, 0, 0, ""), (0.11, 1, 1, "gap"), (0, 1, 1, "mask"), (0, 0, 1, "silence")],
 )
-def test_a_window_is_refused_for_missing_data_then_masks_then_silence(missing, masked, silent, refusal):
-    assert WindowRules().refusal(missing=missing, masked=bool(masked), silent=bool(silent)) == refusal
+def test_a_window_is_refused_for_missing_data_then_masks_then_silence(missing, masked, silent, exclusion):
+    assert WindowRules().exclusion(missing=missing, masked=bool(masked), silent=bool(silent)) == exclusion
 
 
 def test_the_silence_rule_can_be_switched_off():
-    assert WindowRules(cut_silence=False).refusal(missing=0, masked=False, silent=True) == ""
+    assert WindowRules(cut_silence=False).exclusion(missing=0, masked=False, silent=True) == ""

@@ -60,12 +60,12 @@ def assert_equal(cut, offline):
     assert len(live) == len(cut)
     for window in offline:
         if window.end_bin not in live:
-            assert window.refusal == "gap"
+            assert window.exclusion == "gap"
             assert not window.counts.any()
             continue
         other = live.pop(window.end_bin)
         assert np.array_equal(window.counts, other.counts)
-        assert window.refusal == other.refusal
+        assert window.exclusion == other.exclusion
     assert not live
 
 
@@ -122,12 +122,12 @@ def test_any_gaps_masks_hops_and_lateness_give_the_windows_of_the_file(
 def test_a_gap_at_the_end_counts_as_missing_live_as_offline():
     recording = with_gaps(random_recording(1, rate=1000, seconds=20), [(18_200, 20_000)])
     cut = windows(population(), *recording_messages(recording, stream="r", block_samples=1000))
-    assert [(w.end_bin, w.refusal) for w in cut[-2:]] == [(950, ""), (1000, "gap")]
+    assert [(w.end_bin, w.exclusion) for w in cut[-2:]] == [(950, ""), (1000, "gap")]
 
 
 def test_overlapping_gaps_are_missing_once():
     recording = with_gaps(random_recording(1, rate=1000, seconds=15), [(5_000, 5_600), (5_000, 5_600)])
-    assert [w.refusal for w in recorded_windows(recording, SPEC, WindowRules())] == [""] * 6
+    assert [w.exclusion for w in recorded_windows(recording, SPEC, WindowRules())] == [""] * 6
 
 
 def test_a_hop_longer_than_the_window_never_counts_a_spike_in_another_bin():
@@ -198,7 +198,7 @@ def test_too_many_masks_mask_more_never_less():
     windows(target, *(source.mask(s, s + 1) for s in range(20_000, 20_000 + 3 * MAX_MASKS, 2)))
     assert target.counters["masks_melted"] == MAX_MASKS // 2
     cut = windows(target, *seconds(0, 50, source))
-    assert {w.end_bin for w in cut if w.refusal == "mask"} == set(range(1050, 2150, 50))
+    assert {w.end_bin for w in cut if w.exclusion == "mask"} == set(range(1050, 2150, 50))
 
 
 def test_stretches_are_bounded_and_what_does_not_fit_is_missing(monkeypatch):

@@ -70,11 +70,11 @@ def in_windows(traces: np.ndarray, observed: np.ndarray, hop: int, warm_up: int 
 def test_a_window_is_divided_by_what_was_seen_up_to_its_end_and_no_more(hop):
     rng = np.random.default_rng(1)
     traces, observed = rng.gamma(1, 1, (5, 64)).astype(np.float32), rng.random(64) < 0.8
-    for k, (window, refusal) in enumerate(in_windows(traces, observed, hop)):
+    for k, (window, exclusion) in enumerate(in_windows(traces, observed, hop)):
         end = 8 + k * hop
         scale = quantile_of(traces[:, :end][:, observed[:end]], 0.9)
         assert np.array_equal(window, traces[:, end - 8 : end] / np.float32(scale))
-        assert not refusal
+        assert not exclusion
 
 
 def test_what_comes_later_changes_no_window():
@@ -90,14 +90,14 @@ def test_what_comes_later_changes_no_window():
 
 def test_windows_before_the_warm_up_are_refused():
     traces, observed = np.ones((3, 32), dtype=np.float32), np.arange(32) >= 4
-    refusals = [refusal for _, refusal in in_windows(traces, observed, 4, warm_up=12)]
+    refusals = [exclusion for _, exclusion in in_windows(traces, observed, 4, warm_up=12)]
     assert refusals == ["normaliser"] * 2 + [""] * 5, "12 observed frames: from frame 16 on"
 
 
 def test_traces_that_are_never_above_zero_are_refused_and_left_alone():
     traces = np.full((3, 16), -0.5, dtype=np.float32)
-    for window, refusal in in_windows(traces, np.ones(16, dtype=bool), 8):
-        assert refusal == "normaliser"
+    for window, exclusion in in_windows(traces, np.ones(16, dtype=bool), 8):
+        assert exclusion == "normaliser"
         assert np.array_equal(window, traces[:, :8])
 
 

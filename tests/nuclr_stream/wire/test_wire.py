@@ -60,8 +60,8 @@ def test_arrays_are_read_only_views_on_the_frames(wrap):
     task = message.tasks[0]
     for array, frame in [
         (message.unit_index, frames[2]),
-        (message.evidence, frames[6]),
-        (message.familiarity, frames[8]),
+        (message.exposure, frames[6]),
+        (message.out_of_distribution, frames[8]),
         (task.probabilities, frames[12]),
         (task.sets, frames[13]),
         (task.stable_since, frames[15]),
@@ -106,13 +106,13 @@ def test_whether_a_unit_is_abstained_from_follows_from_why():
 def test_whether_a_unit_is_unfamiliar_follows_from_its_flags():
     flags = np.array([0, 7, *(wire.UnitFlag.UNSORTED >> k for k in range(4)), 128], dtype=np.uint8)
     message = dataclasses.replace(MESSAGES["predictions"], flags=flags)
-    assert message.unfamiliar.tolist() == [False, False, True, True, True, True, False]
+    assert message.out_of_distribution.tolist() == [False, False, True, True, True, True, False]
 
 
 def test_flags_and_reasons_have_words_and_what_later_releases_say_has_none():
     assert wire.UnitFlag(0).words == ()
     assert wire.UnitFlag(2 | 64 | 128).words == ("silent", "unsorted")
-    assert [one.word for one in wire.Abstained][:2] == ["", "no_evidence"]
+    assert [one.word for one in wire.Abstained][:2] == ["", "no_data"]
 
 
 def test_arrays_that_are_not_contiguous_are_sent_in_order():
@@ -165,7 +165,7 @@ TOO_MANY_CLASSES = dataclasses.replace(
         ("predictions", {"tasks": (dataclasses.replace(TASK, flips=-1),)}, "range"),
         ("predictions", {"tasks": (dataclasses.replace(TASK, why=np.array([0, 6], np.uint8)),)}, "range"),
         ("predictions", {"tasks": (dataclasses.replace(TASK, sets=np.ones((2, 3), np.bool_)),)}, "size"),
-        ("predictions", {"familiarity": np.array([np.inf, 0], np.float32)}, "nonfinite"),
+        ("predictions", {"ood_score": np.array([np.inf, 0], np.float32)}, "nonfinite"),
         ("predictions", {"tasks": MESSAGES["predictions"].tasks * 17}, "size"),
         ("state", {"counters": {f"{n}": n for n in range(65)}}, "size"),
         ("daemon", {"streams": ("s" * 250,) * 64, "counters": {"c" * 60 + f"{n}": n for n in range(64)}}, "size"),

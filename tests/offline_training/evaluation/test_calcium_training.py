@@ -152,7 +152,7 @@ def test_fresh_imaged_animals_are_scored_with_both_normalisers(tmp_path: Path, i
     assert set(result["tasks"]["cell_type"]["features"]) == {
         "embedding",
         "embedding_offline",
-        "experts",
+        "predictors",
         "trace_statistics",
     }
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exporters.graphs import encoder_graph
-from nuclr_stream.features.mean_embedding import Evidence
+from nuclr_stream.features.mean_embedding import MeanEmbedding
 from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 from offline_training.model.encoder import Encoder, EncoderConfig
@@ -37,17 +37,17 @@ def encoder() -> Encoder:
 
 
 def test_unit_means_are_those_of_single_windows_of_active_units(recording: Recording, encoder: Encoder):
-    evidence = Evidence(8)
+    exposure = MeanEmbedding(8)
     encoder.eval()
     for window in recorded_windows(recording, SPEC, RULES):
         active = np.flatnonzero(window.active)
         with torch.no_grad():
             found = encoder(torch.from_numpy(window.counts[active]), torch.ones(len(active), dtype=torch.bool))
-        evidence.add(active, found.numpy())
+        exposure.add(active, found.numpy())
     everyone = np.arange(24)
     means, n = embed_recording(through_torch(encoder), recording, SPEC, RULES).unit_means()
-    np.testing.assert_allclose(means, evidence.mean(everyone), atol=1e-5)
-    np.testing.assert_allclose(n, np.where(evidence.windows(everyone) > 0, 1 + (evidence.windows(everyone) - 1) / 2, 0))
+    np.testing.assert_allclose(means, exposure.mean(everyone), atol=1e-5)
+    np.testing.assert_allclose(n, np.where(exposure.windows(everyone) > 0, 1 + (exposure.windows(everyone) - 1) / 2, 0))
 
 
 def test_the_size_of_a_batch_changes_nothing(recording: Recording, encoder: Encoder):
@@ -83,7 +83,7 @@ def test_a_masked_window_is_not_embedded(recording: Recording, encoder: Encoder)
     masked = replace(recording, mask_samples=np.array([[5 * 30000, 5 * 30000 + 1]]))
     found = embed_recording(through_torch(encoder), masked, SPEC, RULES)
     touched = (found.end_s > 5) & (found.end_s - 2 <= 5)
-    assert [refusal == "mask" for refusal in found.refusals] == touched.tolist()
+    assert [exclusion == "mask" for exclusion in found.refusals] == touched.tolist()
     assert not found.embedded[touched].any()
     assert not found.embeddings[touched].any()
     assert found.embedded[~touched].any(axis=1).all()

@@ -1,4 +1,4 @@
-"""Readouts: evidence-matched examples, folds that keep animals apart, calibration that keeps its promise."""
+"""Readouts: exposure-matched examples, folds that keep animals apart, calibration that keeps its promise."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_regularisation_is_chosen_by_what_animals_held_out_say():
 
 def test_features_are_standardised_for_the_evidence_they_rest_on():
     """Means over n windows scatter as 1 / sqrt(n), around another place at the start: the class is as plain early as it
-    is late, and an evidence between two knots is treated as between them."""
+    is late, and an exposure between two knots is treated as between them."""
     rng = np.random.default_rng(4)
     n = np.tile([1.0, 6.0, 60.0], 400).astype(np.float32)
     label = np.repeat([0, 1], 600)
@@ -179,8 +179,8 @@ def test_features_are_standardised_for_the_evidence_they_rest_on():
     linear = fit_linear(known, 2, c=1.0)
     assert linear.n.tolist() == [1, 6, 60]
     right = linear.logits(known.features, n).argmax(axis=1) == label
-    for evidence in (1, 6, 60):
-        assert right[n == evidence].mean() > 0.8
+    for exposure in (1, 6, 60):
+        assert right[n == exposure].mean() > 0.8
     between = linear.standardised(known.features[:1], np.array([np.sqrt(6.0)], np.float32))
     mean, scale = (values[:2, 0].mean() for values in (linear.mean, linear.scale))
     np.testing.assert_allclose(between, np.clip((known.features[:1] - mean) / scale, -2, 2), rtol=1e-6)

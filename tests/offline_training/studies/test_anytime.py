@@ -23,7 +23,7 @@ from offline_training.studies.anytime_scores import Moment, Told, reliability, r
 from tests.offline_training.tiny import CONFIG
 
 POINTS = Points(seconds=(2, 6, 12), sizes=(4, 12), sized_at=(6, 12), sized_recordings=1, drawn_at=(12,))
-ROWS = ["embedding", "embedding_company", "spike_statistics", "spike_statistics_company", "experts"]
+ROWS = ["embedding", "embedding_neighbourhood", "spike_statistics", "spike_statistics_company", "predictors"]
 
 
 def said(*top: list[int], label: list[int], p: float = 0.8, **other: object) -> Told:
@@ -31,16 +31,16 @@ def said(*top: list[int], label: list[int], p: float = 0.8, **other: object) -> 
     prediction = np.array(top)
     probabilities = np.full((*prediction.shape, 2), 1 - p, dtype=np.float32)
     np.put_along_axis(probabilities, np.maximum(prediction, 0)[..., None], p, axis=2)
-    told = {
+    stated = {
         "subject_id": "A",
         "end_s": 10.0 * np.arange(1, len(prediction) + 1),
         "label": np.array(label),
         "p": probabilities,
-        "spoke": prediction != NO_PREDICTION,
+        "has_prediction": prediction != NO_PREDICTION,
         "unsure": np.zeros(prediction.shape, dtype=bool),
         "sets": None,
     }
-    return Told(**(told | other))
+    return Told(**(stated | other))
 
 
 BOTH = np.array([0, 1])
@@ -54,15 +54,15 @@ def test_before_the_first_window_every_unit_is_an_error_and_no_probability_count
 
 
 def test_a_window_counts_from_its_last_moment_on():
-    told = [said([1, 1], [0, 1], label=[0, 1])]
-    assert Moment.at(told, 10.0, BOTH).prediction.tolist() == [1, 1]
-    assert Moment.at(told, 20.0, BOTH).prediction.tolist() == [0, 1]
+    stated = [said([1, 1], [0, 1], label=[0, 1])]
+    assert Moment.at(stated, 10.0, BOTH).prediction.tolist() == [1, 1]
+    assert Moment.at(stated, 20.0, BOTH).prediction.tolist() == [0, 1]
 
 
 def test_abstained_units_are_in_the_calibration_error_and_the_brier_score():
     """Two of three right at 0.8, one of them called: precision counts one, ECE and Brier all three."""
-    told = said([0, 0, 0], label=[0, 0, 1], unsure=np.array([[False, True, True]]))
-    found = scores(Moment.at([told], 10, BOTH), BOTH, calibrated=True)
+    stated = said([0, 0, 0], label=[0, 0, 1], unsure=np.array([[False, True, True]]))
+    found = scores(Moment.at([stated], 10, BOTH), BOTH, calibrated=True)
     assert (found["precision"], found["coverage"]) == (1.0, round(1 / 3, 4))
     assert found["ece"] == pytest.approx(0.4, abs=1e-3)
     assert found["brier"] == pytest.approx((0.08 + 0.08 + 1.28) / 3, abs=1e-3)
@@ -76,15 +76,15 @@ def test_sets_are_scored_by_what_they_hold_and_how_large_they_are():
 
 def test_a_label_is_stable_from_its_last_change_on():
     """One unit settles with its second window, one is right from the first, one says nothing until the third."""
-    told = said([0, 1, -1], [1, 1, -1], [1, 1, 0], label=[1, 1, 0])
-    assert settling([told], 30, BOTH) == {"stable_s": 20.0, "flips_per_minute": 1.0}
-    assert settling([told], 10, BOTH) == {"stable_s": 10.0, "flips_per_minute": None}
+    stated = said([0, 1, -1], [1, 1, -1], [1, 1, 0], label=[1, 1, 0])
+    assert settling([stated], 30, BOTH) == {"stable_s": 20.0, "flips_per_minute": 1.0}
+    assert settling([stated], 10, BOTH) == {"stable_s": 10.0, "flips_per_minute": None}
 
 
 def test_reliability_and_risk_take_every_unit():
-    told = said([0, 0, 0, -1], label=[0, 0, 1, 1])
-    told.p[0, :3, 0] = [0.9, 0.8, 0.7]
-    moment = Moment.at([told], 10, BOTH)
+    stated = said([0, 0, 0, -1], label=[0, 0, 1, 1])
+    stated.p[0, :3, 0] = [0.9, 0.8, 0.7]
+    moment = Moment.at([stated], 10, BOTH)
     assert [(one["right"], one["units"]) for one in reliability(moment)] == [(0.0, 1), (1.0, 1), (1.0, 1)]
     assert [(one["coverage"], one["risk"]) for one in risk_coverage(moment, points=4)] == [
         (0.25, 0.0),
@@ -147,7 +147,7 @@ def test_every_point_is_of_the_same_units_of_long_recordings(result: dict, recor
 
 def test_rows_say_on_whom_their_calibration_rests(result: dict):
     """Only the folds of the pair that is there have animals unseen by an encoder."""
-    words = " ".join(result["tasks"]["cell_type"]["rows"]["experts"]["calibrated_on"])
+    words = " ".join(result["tasks"]["cell_type"]["rows"]["predictors"]["calibrated_on"])
     assert "(sim_000001), each unseen" in words and "(sim_000002), each unseen" in words and "out of fold" in words
     assert "(sim_000003), each unseen" not in words  # that pair is still in training
 
@@ -156,7 +156,7 @@ def test_smaller_populations_ask_the_same_units_and_the_smallest_leave_the_word_
     assert len(result["population"]["recordings"]) == 1
     rows = result["tasks"]["cell_type"]["rows"]
     for seconds in ("6", "12"):
-        sizes = rows["experts"]["population"]["single"][seconds]
+        sizes = rows["predictors"]["population"]["single"][seconds]
         assert len({one["units"] for one in sizes.values()}) == 1
         alone = rows["spike_statistics"]["population"]["single"][seconds]
         assert sizes["4"] == alone["4"]
@@ -169,8 +169,10 @@ def test_fresh_animals_are_scored_by_the_readouts_of_a_run(recordings: list[Reco
     rows = found["tasks"]["cell_type"]["rows"]
     assert found["animals"] == ["sim_000003", "sim_000004"]
     assert list(rows) == ROWS
-    assert rows["experts"]["single"]["12"]["ece"] is not None and rows["experts"]["single"]["12"]["set_size"] >= 1
-    assert "ece" not in rows["embedding_company"]["single"]["12"] and rows["embedding_company"]["calibrated_on"] == [""]
+    assert rows["predictors"]["single"]["12"]["ece"] is not None and rows["predictors"]["single"]["12"]["set_size"] >= 1
+    assert "ece" not in rows["embedding_neighbourhood"]["single"]["12"] and rows["embedding_neighbourhood"][
+        "calibrated_on"
+    ] == [""]
     with pytest.raises(EvaluationError, match="sim_000001 belong to the training"):
         anytime_fresh(run, seeds=[1], units=24, out=runs / "no.json", points=POINTS)
 
@@ -184,8 +186,8 @@ def test_the_page_shows_both_ways_and_the_picture_is_the_same_twice(result: dict
     first = picture.read_bytes()
     assert "\n".join(anytime_section(folder, page)) == lines and picture.read_bytes() == first
     assert "![Scores against seconds observed, made](figures/anytime_made.svg)" in lines
-    point = result["tasks"]["cell_type"]["rows"]["experts"]["multi"]["6"]
-    assert f"| all experts together | 6 | {point['macro_f1']:.3f} | {point['balanced_accuracy']:.3f} |" in lines
+    point = result["tasks"]["cell_type"]["rows"]["predictors"]["multi"]["6"]
+    assert f"| all predictors together | 6 | {point['macro_f1']:.3f} | {point['balanced_accuracy']:.3f} |" in lines
     assert "| 4 units | 12 units | all units |" in lines
 
 

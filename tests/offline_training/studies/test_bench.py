@@ -34,7 +34,7 @@ steps = 3
 batch_windows = 2
 max_units_per_view = 24
 """
-Seen = list[tuple[bool, int, np.ndarray, float]]
+FeatureSnapshot = list[tuple[bool, int, np.ndarray, float]]
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +55,9 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def seen(monkeypatch: pytest.MonkeyPatch) -> FeatureSnapshot:
     """Instead of training: bf16 or not, threads, counts and weights of every step."""
-    steps: Seen = []
+    steps: FeatureSnapshot = []
 
     def step(training: Any, views: Any, config: TrainConfig, *, rate: float, autocast: torch.autocast) -> None:
         weight = next(iter(training.encoder.parameters())).sum().item()
@@ -68,7 +68,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return steps
 
 
-def test_all_ways_take_turns_on_the_same_batches_with_the_same_first_weights(file: Path, seen: Seen) -> None:
+def test_all_ways_take_turns_on_the_same_batches_with_the_same_first_weights(file: Path, seen: FeatureSnapshot) -> None:
     before = torch.get_num_threads()
     figures = run_bench(TrainConfig.load(file).with_training(precision="fp32"), steps=2)
     assert torch.get_num_threads() == before
@@ -83,7 +83,9 @@ def test_all_ways_take_turns_on_the_same_batches_with_the_same_first_weights(fil
     assert len({weight for _, _, _, weight in seen}) == 1
 
 
-def test_a_device_without_bf16_is_not_timed_in_it(file: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_bf16_is_not_timed_in_it(
+    file: Path, seen: FeatureSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench, "uses_bf16", lambda config, device: False)
     assert {run["precision"] for run in run_bench(TrainConfig.load(file), steps=1)["runs"]} == {"fp32"}
     assert not any(bf16 for bf16, _, _, _ in seen)
@@ -111,7 +113,7 @@ def test_the_arithmetic_of_the_encoder_is_what_torch_counts() -> None:
 
 
 def test_a_compiled_encoder_is_timed_beside_the_plain_one(
-    file: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    file: Path, seen: FeatureSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Encoder, "compile", lambda encoder, *, dynamic: None)
     config = TrainConfig.load(file).with_training(compile="encoder", precision="fp32")

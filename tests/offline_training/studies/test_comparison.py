@@ -154,10 +154,10 @@ def test_a_waveform_is_no_input_where_it_is_the_label(results: dict[Peer, dict])
 def test_labels_of_the_tested_animal_change_no_prediction(
     peer: Peer, recordings: list[Recording], results: dict[Peer, dict], tmp_path: Path
 ):
-    told = recordings[0].units
+    stated = recordings[0].units
     shuffled = np.random.default_rng(0).permutation(UNITS)
-    lies = {name: told[name][shuffled] for name in ("kind", "peak_to_trough_ms")}
-    liar = replace(recordings[0], units=told | lies)
+    lies = {name: stated[name][shuffled] for name in ("kind", "peak_to_trough_ms")}
+    liar = replace(recordings[0], units=stated | lies)
     again = run(peer, [liar, *recordings[1:]], tmp_path)
     for task in again["tasks"]:
         for row, found in again["tasks"][task]["features"].items():

@@ -96,7 +96,7 @@ def test_a_probe_whose_units_say_the_wrong_regions_has_false_borders_and_none_of
 
 def test_a_probe_that_is_not_placed_counts_as_that() -> None:
     probe = draw_probe(5)
-    silent = replace(probe, evidence=np.zeros_like(probe.evidence))
+    silent = replace(probe, exposure=np.zeros_like(probe.exposure))
     found = summary([score_probe(silent, 0)])
     assert (found["placed"], found["borders_found"], found["coverage"], found["offset_coverage"]) == (0, 0, None, None)
     assert found["borders"] == len(probe.borders_um)

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nuclr_stream.features.accumulator import FeatureSet
-from nuclr_stream.prediction.pool import Fusion
+from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.readouts.regression import Linear
 
 Said = Mapping[FeatureSet, Float32Array]
-"""Logits (R, C) by expert."""
+"""Logits (R, C) by predictor."""
 
 
 @dataclass(frozen=True)
-class Experts:
-    """Linear readouts (F_set,) -> (C,) by feature set, each with its C, and the fusions, the preferred first."""
+class Predictors:
+    """Linear readouts (F_set,) -> (C,) by feature set, each with its C, and the pools, the preferred first."""
 
     dim: int
     linears: Mapping[FeatureSet, Linear]
     c: Mapping[FeatureSet, float]
     out_of_fold_f1: Mapping[FeatureSet, float]
-    fusions: tuple[Fusion, ...]
+    pools: tuple[LogLinearPool, ...]
     typical_scatter: float
     sets_promise: str
 

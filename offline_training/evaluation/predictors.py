@@ -1,6 +1,6 @@
-"""Scores of the experts beside the encoder, each by itself and all together, on animals that training never saw.
+"""Scores of the predictors beside the encoder, each by itself and all together, on animals that training never saw.
 
-The encoder of a fold is there already (`evaluate` trained it). How the experts speak together rests on what they said
+The encoder of a fold is there already (`evaluate` trained it). How the predictors speak together rests on what they said
 of each of the other animals, by an encoder that had seen neither that animal nor the tested ones, where `pairs` holds
 such encoders; otherwise on a cross-validation by an encoder that knew the activity of all, and the result says so.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.features.accumulator import FeatureSet
-from nuclr_stream.features.mean_embedding import Calibration, effective_n
+from nuclr_stream.features.mean_embedding import Calibration, effective_sample_size
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
@@ -40,7 +40,8 @@ from offline_training.evaluation.predictions import SECONDS, places, predictions
 from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embedded_runs import embed_by_run, trained_on
 from offline_training.readouts.examples import examples
-from offline_training.readouts.expert_readouts import (
+from offline_training.readouts.feature_source import FeatureSource
+from offline_training.readouts.predictor_readouts import (
     Classifier,
     Unseen,
     fit_experts,
@@ -48,36 +49,35 @@ from offline_training.readouts.expert_readouts import (
     say_unseen,
     typical_scatter,
 )
-from offline_training.readouts.experts import Experts
-from offline_training.readouts.feature_source import Gathered
+from offline_training.readouts.predictors import Predictors
 from offline_training.readouts.readout import Readout
 
-FUSED = "experts"
-"""Name of the row of all experts together."""
+FUSED = "predictors"
+"""Name of the row of all predictors together."""
 ROWS: dict[FeatureSet, str] = {
-    "embedding_company": "embedding_company",
+    "embedding_neighbourhood": "embedding_neighbourhood",
     "statistics": "spike_statistics",
-    "statistics_company": "spike_statistics_company",
+    "statistics_neighbourhood": "spike_statistics_company",
 }
-"""Names of the rows of single experts; the encoder's own is `evaluate`'s."""
+"""Names of the rows of single predictors; the encoder's own is `evaluate`'s."""
 
 
 @dataclass(frozen=True)
 class Together:
-    """All experts of a task as one readout of joined rows, for `predictions`."""
+    """All predictors of a task as one readout of joined rows, for `predictions`."""
 
     classifier: Classifier
 
     @classmethod
     def of(cls, readout: Readout, sets: tuple[FeatureSet, ...]) -> Together:
-        """The experts of a readout that has some, for joined rows of `sets`."""
-        assert readout.experts is not None
-        return cls(Classifier(readout, readout.experts, sets))
+        """The predictors of a readout that has some, for joined rows of `sets`."""
+        assert readout.predictors is not None
+        return cls(Classifier(readout, readout.predictors, sets))
 
     @property
     def calibration(self) -> Calibration:
-        """When it abstains: its threshold is the same at every evidence."""
-        return Calibration(abstain_below=self.classifier.experts.fusions[0].abstain_below[0])
+        """When it abstains: its threshold is the same at every exposure."""
+        return Calibration(abstain_below=self.classifier.predictors.pools[0].abstain_below[0])
 
     def probabilities(self, features: Float32Array, n: Float32Array) -> Float32Array:
         """Probabilities (U, C) of joined rows (U, FACTS + F)."""
@@ -88,7 +88,7 @@ class Together:
 class OneSet:
     """One feature set of what was gathered, as a source of features for a readout of its own."""
 
-    gathered: Gathered
+    gathered: FeatureSource
     name: FeatureSet
     typical_scatter: float
 
@@ -113,10 +113,10 @@ class OneSet:
         return self.gathered.steps_per_window
 
     def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Features (U, F) and the evidence (U,) that counts, 0 where the set has nothing of a unit."""
+        """Features (U, F) and the exposure (U,) that counts, 0 where the set has nothing of a unit."""
         seen = self.gathered.seen(first, last)
-        counting = effective_n(seen.n, seen.scatter, self.typical_scatter)
-        n = replace(seen, effective_n=counting).n_for(self.name)
+        counting = effective_sample_size(seen.n, seen.scatter, self.typical_scatter)
+        n = replace(seen, effective_sample_size=counting).exposure_for(self.name)
         return seen.features[self.name], np.where(seen.has[self.name], n, 0).astype(np.float32)
 
 
@@ -132,9 +132,9 @@ def run_experts(
     split: Split,
     selected: bool = False,
 ) -> Path:
-    """Fit and test the experts of one fold; returns its result file, at once when it is there already.
+    """Fit and test the predictors of one fold; returns its result file, at once when it is there already.
 
-    `selected` says that the design of the experts was chosen by scores on these very folds, and marks every row.
+    `selected` says that the design of the predictors was chosen by scores on these very folds, and marks every row.
     Raises EvaluationError when the encoder of `run_dir` saw a tested animal.
     """
     config = config.with_training(seed=seed)
@@ -162,15 +162,15 @@ def run_experts(
 
 def gather(
     fold: Fold, recordings: Sequence[AnyRecording], run_dir: Path, pairs: Sequence[Path]
-) -> tuple[list[Gathered], dict[Path, list[Gathered]]]:
+) -> tuple[list[FeatureSource], dict[Path, list[FeatureSource]]]:
     """All recordings through the encoder of a fold, and through those of `pairs` that serve its calibration.
 
     Raises EvaluationError when the encoder of `run_dir` saw a tested animal.
     """
     if known := set(trained_on(run_dir)) & set(fold.held_out):
         raise EvaluationError(f"{run_dir.name}: its encoder saw {', '.join(sorted(known))}, which the fold tests")
-    apart = {pair: [Gathered.of(e) for e in embed_by_run(pair, recordings)] for pair in pairs_of(fold, pairs)}
-    return [Gathered.of(embedded) for embedded in embed_by_run(run_dir, recordings)], apart
+    apart = {pair: [FeatureSource.of(e) for e in embed_by_run(pair, recordings)] for pair in pairs_of(fold, pairs)}
+    return [FeatureSource.of(embedded) for embedded in embed_by_run(run_dir, recordings)], apart
 
 
 def pretrain_pairs(
@@ -198,7 +198,7 @@ def pairs_of(fold: Fold, pairs: Sequence[Path]) -> list[Path]:
 
 
 def unseen_by(
-    apart: Mapping[Path, Sequence[Gathered]],
+    apart: Mapping[Path, Sequence[FeatureSource]],
     labels: Sequence[Int64Array],
     classes: int,
     *,
@@ -206,16 +206,16 @@ def unseen_by(
     c: Mapping[FeatureSet, float],
     without: Sequence[str] = (),
 ) -> list[Unseen]:
-    """What experts say of the animals that the encoder of each run in `apart` never saw, fitted on those it saw."""
-    told = []
+    """What predictors say of the animals that the encoder of each run in `apart` never saw, fitted on those it saw."""
+    stated = []
     for run_dir, gathered in apart.items():
         own = [i for i, source in enumerate(gathered) if source.subject_id not in without]
         known = examples([gathered[i] for i in own], [labels[i] for i in own])
         held_out = ~np.isin(known.subject, trained_on(run_dir))
         dim = gathered[0].embedded.embeddings.shape[2]
         if (said := say_unseen(known, held_out, classes, dim=dim, scatter=scatter, c=c)) is not None:
-            told.append(said)
-    return told
+            stated.append(said)
+    return stated
 
 
 def fit_fold(
@@ -223,19 +223,19 @@ def fit_fold(
     labels: Sequence[Int64Array],
     tested: BoolArray,
     *,
-    gathered: Sequence[Gathered],
-    apart: Mapping[Path, Sequence[Gathered]],
-) -> tuple[dict[FeatureSet, Readout], Experts]:
-    """Fit the experts of a task on the recordings that are not `tested` (R,), each by itself and all together; the
+    gathered: Sequence[FeatureSource],
+    apart: Mapping[Path, Sequence[FeatureSource]],
+) -> tuple[dict[FeatureSet, Readout], Predictors]:
+    """Fit the predictors of a task on the recordings that are not `tested` (R,), each by itself and all together; the
     latter on what was said of animals by the encoders of `apart`, where any of those animals has labels."""
     test, train = np.flatnonzero(tested), np.flatnonzero(~tested)
     known = examples([gathered[i] for i in train], [labels[i] for i in train])
     sets, dim = gathered[0].sets, gathered[0].embedded.embeddings.shape[2]
     scatter = typical_scatter([gathered[i] for i in train])
-    readouts, experts = fit_experts(known, classes, sets, dim=dim, scatter=scatter)
+    readouts, predictors = fit_experts(known, classes, sets, dim=dim, scatter=scatter)
     held_out = [gathered[i].subject_id for i in test]
-    told = unseen_by(apart, labels, len(classes), scatter=scatter, c=experts.c, without=held_out)
-    return resting_on(told, readouts, experts) if told else (readouts, experts)
+    stated = unseen_by(apart, labels, len(classes), scatter=scatter, c=predictors.c, without=held_out)
+    return resting_on(stated, readouts, predictors) if stated else (readouts, predictors)
 
 
 def _score(
@@ -244,26 +244,26 @@ def _score(
     recordings: Sequence[AnyRecording],
     fold: Fold,
     *,
-    gathered: Sequence[Gathered],
-    apart: Mapping[Path, Sequence[Gathered]],
+    gathered: Sequence[FeatureSource],
+    apart: Mapping[Path, Sequence[FeatureSource]],
 ) -> dict[str, Any]:
     labels = task_labels(task, settings, recordings)
     tested = np.array([fold.tests_on(recording).any() for recording in recordings])
     test = np.flatnonzero(tested)
     asked = [np.where(fold.tests_on(r), label, UNLABELLED) for r, label in zip(recordings, labels, strict=True)]
-    readouts, experts = fit_fold(settings.names, labels, tested, gathered=gathered, apart=apart)
+    readouts, predictors = fit_fold(settings.names, labels, tested, gathered=gathered, apart=apart)
     sets = gathered[0].sets
     where = [places(recordings[i], fold.tests_on(recordings[i])) for i in test]
     answers = [asked[i] for i in test]
     result = task_facts(settings, recordings, asked, tested)
     result["class_subjects"] = class_subjects(labels, [r.subject_id for r in recordings], settings.names)
     for name in sets[1:]:  # the first is the encoder's own
-        source = [OneSet(gathered[i], name, experts.typical_scatter) for i in test]
+        source = [OneSet(gathered[i], name, predictors.typical_scatter) for i in test]
         result["features"][ROWS[name]] = feature_result(readouts[name], source, answers, where=where)
-    together = Together(Classifier(readouts["embedding"], experts, sets))
+    together = Together(Classifier(readouts["embedding"], predictors, sets))
     at = {time_name(s): predictions(together, [gathered[i] for i in test], answers, s, where=where) for s in SECONDS}
     result["features"][FUSED] = {
-        "fusions": [asdict(fusion) for fusion in experts.fusions],
+        "pools": [asdict(pool) for pool in predictors.pools],
         "calibrated_on": readouts["embedding"].calibrated_on,
         "seconds": at,
     }

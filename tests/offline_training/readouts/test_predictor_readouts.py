@@ -1,4 +1,4 @@
-"""Experts offline: fitted without those they are judged on, and answering exactly as the daemon does."""
+"""Predictors offline: fitted without those they are judged on, and answering exactly as the daemon does."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nuclr_stream.bundle.manifest import load_bundle
-from nuclr_stream.features.accumulator import Observed
-from nuclr_stream.inference.model import Model
-from nuclr_stream.prediction.out_of_distribution import Judged
-from nuclr_stream.recordings.recording import Recording
-from offline_training.config import UNLABELLED
-from offline_training.pretraining.pretrain import pretrain
-from offline_training.readouts import embedded_runs
-from offline_training.readouts.embed import Embedded, embed_recording, one_by_one
-from offline_training.readouts.embedded_runs import embed_by_run, trained_on
-from offline_training.readouts.examples import Examples, examples
-from offline_training.readouts.expert_readouts import (
+from offline_training.readouts.predictor_readouts import (
     Classifier,
     Unseen,
     fit_experts,
@@ -27,23 +15,37 @@ from offline_training.readouts.expert_readouts import (
     say_unseen,
     typical_scatter,
 )
-from offline_training.readouts.feature_source import FACTS, Gathered, slices
+
+from nuclr_stream.bundle.manifest import load_bundle
+from nuclr_stream.features.accumulator import FeatureAccumulator
+from nuclr_stream.inference.model import Model
+from nuclr_stream.prediction.out_of_distribution import OutOfDistributionScore
+from nuclr_stream.recordings.recording import Recording
+from offline_training.config import UNLABELLED
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.readouts import embedded_runs
+from offline_training.readouts.embed import Embedded, embed_recording, one_by_one
+from offline_training.readouts.embedded_runs import embed_by_run, trained_on
+from offline_training.readouts.examples import Examples, examples
+from offline_training.readouts.feature_source import FACTS, FeatureSource, slices
 from offline_training.readouts.out_of_distribution import fit_familiarity
 from offline_training.readouts.readout import ReadoutError, load_readouts, save_readouts
 from offline_training.readouts.run_readouts import fit_readouts, recalibrate
 from offline_training.simulation.animals import simulate
-from tests.conftest import tiny_experts, tiny_readout
+from tests.conftest import tiny_predictors, tiny_readout
 from tests.nuclr_stream.streams import random_recording
 from tests.offline_training.tiny import CONFIG
 
 DIM = 3
-SETS = ("embedding", "embedding_company", "statistics", "statistics_company")
-TOGETHER = ("embedding_company", "statistics_company")
+SETS = ("embedding", "embedding_neighbourhood", "statistics", "statistics_neighbourhood")
+TOGETHER = ("embedding_neighbourhood", "statistics_neighbourhood")
 CLASSES = ("A", "B", "C")
 C = dict.fromkeys(SETS, 0.1)
 
 
-def joined(seed: int = 0, *, animals: int = 6, units: int = 30, informative: str = "embedding_company") -> Examples:
+def joined(
+    seed: int = 0, *, animals: int = 6, units: int = 30, informative: str = "embedding_neighbourhood"
+) -> Examples:
     """One example per unit, of which one feature set tells the class."""
     rng = np.random.default_rng(seed)
     total = animals * units
@@ -51,8 +53,8 @@ def joined(seed: int = 0, *, animals: int = 6, units: int = 30, informative: str
     rows = rng.normal(size=(total, slices(SETS, DIM)[SETS[-1]].stop)).astype(np.float32)
     rows[:, 0] = rows[:, 1] = rng.choice([1.0, 3.0, 6.0], total)
     rows[:, 2] = 1.0
-    told = slices(SETS, DIM)[informative].start
-    rows[np.arange(total), told + label] += 3
+    stated = slices(SETS, DIM)[informative].start
+    rows[np.arange(total), stated + label] += 3
     subject = np.repeat([f"a{k}" for k in range(animals)], units)
     return Examples(rows, label, rows[:, 0].copy(), subject, subject, np.arange(total))
 
@@ -90,10 +92,10 @@ def test_a_class_of_held_out_animals_only_is_left_out_and_its_animal_is_not_trai
     label = np.where(known.label == 2, 0, known.label)
     label[known.subject == "a5"] = 2
     held_out = np.isin(known.subject, ["a4", "a5"])
-    told = say_unseen(replace(known, label=label), held_out, 3, dim=DIM, scatter=1.0, c=C)
-    assert told is not None
-    assert set(told.examples.subject) == {"a4"}
-    assert (told.said["embedding"][:, 2] == -100).all(), "the experts never met class 2"
+    stated = say_unseen(replace(known, label=label), held_out, 3, dim=DIM, scatter=1.0, c=C)
+    assert stated is not None
+    assert set(stated.examples.subject) == {"a4"}
+    assert (stated.said["embedding"][:, 2] == -100).all(), "the predictors never met class 2"
 
 
 def test_where_the_rest_holds_one_class_only_nothing_is_said():
@@ -105,14 +107,14 @@ def test_where_the_rest_holds_one_class_only_nothing_is_said():
 
 @pytest.mark.parametrize("informative", TOGETHER)
 def test_the_expert_that_knows_is_heard(informative: str):
-    readouts, experts = fitted(joined(animals=60, units=10, informative=informative))
-    together, alone = experts.fusions
-    weight = dict(zip(together.experts, np.mean(together.weight, axis=1), strict=True))
+    readouts, predictors = fitted(joined(animals=60, units=10, informative=informative))
+    together, alone = predictors.pools
+    weight = dict(zip(together.predictors, np.mean(together.weight, axis=1), strict=True))
     (other,) = set(TOGETHER) - {informative}
     assert weight[informative] > 1.5 * weight[other]
-    assert (together.experts, alone.experts) == (TOGETHER, ("statistics",))
+    assert (together.predictors, alone.predictors) == (TOGETHER, ("statistics",))
     assert readouts[informative].out_of_fold_f1 > 0.8 > readouts[other].out_of_fold_f1
-    assert experts.sets_promise.startswith("the true class")
+    assert predictors.sets_promise.startswith("the true class")
 
 
 def test_how_experts_speak_together_rests_on_unseen_animals_where_there_are_any():
@@ -120,50 +122,54 @@ def test_how_experts_speak_together_rests_on_unseen_animals_where_there_are_any(
     said = {name: np.zeros((4, 3), np.float32) for name in SETS}
     few = known.where(np.isin(np.arange(len(known.label)), [0, 1, 40, 41]))
     before = fitted(known)
-    readouts, experts = resting_on([Unseen(said, few)], *before)
-    assert set(experts.fusions[0].abstain_below) == {1.0}, "those said nothing: nothing is promised"
+    readouts, predictors = resting_on([Unseen(said, few)], *before)
+    assert set(predictors.pools[0].abstain_below) == {1.0}, "those said nothing: nothing is promised"
     assert readouts["embedding"].calibrated_on == (
         "units of 2 animals (a0, a1), each unseen by its fold's encoder and readouts"
     )
     assert "a0, a1" not in before[0]["embedding"].calibrated_on
     for name in SETS:
-        assert np.array_equal(experts.linears[name].weight, before[1].linears[name].weight)
+        assert np.array_equal(predictors.linears[name].weight, before[1].linears[name].weight)
         assert np.array_equal(readouts[name].linear.weight, before[0][name].linear.weight)
 
 
 def test_experts_survive_being_stored(tmp_path: Path):
-    readouts, experts = fitted(joined())
-    save_readouts(tmp_path, {"t": replace(readouts["embedding"], experts=experts)}, {})
+    readouts, predictors = fitted(joined())
+    save_readouts(tmp_path, {"t": replace(readouts["embedding"], predictors=predictors)}, {})
     again = load_readouts(tmp_path)["t"]
-    assert again.experts is not None
-    assert (again.experts.fusions, again.experts.sets) == (experts.fusions, SETS)
+    assert again.predictors is not None
+    assert (again.predictors.pools, again.predictors.sets) == (predictors.pools, SETS)
     rows = joined(1).features
-    one, other = (Classifier(readouts["embedding"], each, SETS).answer(rows) for each in (experts, again.experts))
+    one, other = (Classifier(readouts["embedding"], each, SETS).answer(rows) for each in (predictors, again.predictors))
     assert np.array_equal(one.probabilities, other.probabilities) and np.array_equal(one.sets, other.sets)
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_classifier_answers_as_the_daemon_does_from_the_exported_bundle(expert_bundle: Path, alone: bool):
-    model = Model(load_bundle(expert_bundle), provider="cpu", threads=1)
+def test_a_classifier_answers_as_the_daemon_does_from_the_exported_bundle(pooled_bundle: Path, alone: bool):
+    model = Model(load_bundle(pooled_bundle), provider="cpu", threads=1)
     recording = random_recording(2, seconds=25)
     late = recording.spike_samples > 24 * 30_000  # unit 3 never fires, unit 4 too late for a whole patch
     kept = (recording.spike_units != 3) & ((recording.spike_units != 4) | late)
     recording = replace(recording, spike_samples=recording.spike_samples[kept], spike_units=recording.spike_units[kept])
     manifest = model.manifest
-    gathered = Gathered.of(embed_recording(one_by_one(model.embed), recording, manifest.spec, manifest.window_rules))
+    gathered = FeatureSource.of(
+        embed_recording(one_by_one(model.embed), recording, manifest.spec, manifest.window_rules)
+    )
     for task in manifest.tasks:
-        experts = tiny_experts(task.classes, manifest.embedding_dim)
-        classifier = Classifier(tiny_readout(task.classes, manifest.embedding_dim), experts, gathered.sets)
+        predictors = tiny_predictors(task.classes, manifest.embedding_dim)
+        classifier = Classifier(tiny_readout(task.classes, manifest.embedding_dim), predictors, gathered.sets)
         for last in (1, 5, len(gathered.end_s)):
             seen = gathered.seen(0, last)
             rows, _ = gathered.between(0, last)
             from_rows = classifier.answer(rows, alone=alone)
             effective = np.where(seen.n > 1, 1 + (seen.n - 1) * np.minimum(seen.scatter / 0.5, 1), seen.n)
-            live = model.answer(task.name, replace(seen, effective_n=effective.astype(np.float32)), alone=alone)
+            live = model.answer(
+                task.name, replace(seen, effective_sample_size=effective.astype(np.float32)), alone=alone
+            )
             assert from_rows.probabilities == pytest.approx(live.probabilities, abs=1e-5)
-            for name in ("sets", "unsure", "spoke"):
+            for name in ("sets", "unsure", "has_prediction"):
                 assert np.array_equal(getattr(from_rows, name), getattr(live, name))
-            assert not live.spoke[3] and live.spoke[[0, 1, 2]].all()
+            assert not live.has_prediction[3] and live.has_prediction[[0, 1, 2]].all()
 
 
 # -- what a run keeps --------------------------------------------------------------------------------------------------
@@ -212,13 +218,13 @@ def test_recalibration_changes_what_is_believed_and_never_what_is_predicted(run_
     stored = load_readouts(run_dir)
     for task, one in before.items():
         for other in (after[task], stored[task]):
-            assert one.experts is not None and other.experts is not None
+            assert one.predictors is not None and other.predictors is not None
             assert np.array_equal(other.linear.weight, one.linear.weight) and other.c == one.c
-            for name in one.experts.sets:
-                assert np.array_equal(other.experts.linears[name].weight, one.experts.linears[name].weight)
-            assert other.experts.fusions == after[task].experts.fusions != one.experts.fusions
+            for name in one.predictors.sets:
+                assert np.array_equal(other.predictors.linears[name].weight, one.predictors.linears[name].weight)
+            assert other.predictors.pools == after[task].predictors.pools != one.predictors.pools
             assert other.calibrated_on.startswith(f"units of 1 animals ({recordings[2].subject_id}), each unseen")
-            assert other.experts.sets_promise.startswith("no promise: ")
+            assert other.predictors.sets_promise.startswith("no promise: ")
     with pytest.raises(ReadoutError, match="none of 1 folds holds out an animal"):
         recalibrate(run_dir, [run_dir], recordings)
 
@@ -237,12 +243,15 @@ def embedded(recording: Recording) -> Embedded:
     )
 
 
-def judged(recording: Recording, familiarity) -> Judged:
+def judged(recording: Recording, out_of_distribution) -> OutOfDistributionScore:
     windows = embedded(recording)
-    observed, everyone = Observed(windows.spec, windows.embeddings.shape[2]), np.arange(len(recording.unit_ids))
+    observed, everyone = (
+        FeatureAccumulator(windows.spec, windows.embeddings.shape[2]),
+        np.arange(len(recording.unit_ids)),
+    )
     for k in range(len(windows.end_bin)):
         windows._add(k, observed, everyone)
-    return familiarity.judge(observed.seen(everyone), observed.statistics, everyone)
+    return out_of_distribution.judge(observed.snapshot(everyone), observed.statistics, everyone)
 
 
 def with_spikes(recording: Recording, unit: int, samples: np.ndarray) -> Recording:
@@ -258,34 +267,34 @@ def test_what_training_knows_of_its_units_finds_those_that_are_unlike_them():
     taught = [simulate(seed, units=48, duration_s=40.0) for seed in range(11, 19)]
     labels = [np.arange(len(r.unit_ids)) % 2 for r in taught]
     labels[0][:5] = UNLABELLED
-    known = fit_familiarity([Gathered.of(embedded(r)) for r in taught], {"task": labels})
+    known = fit_familiarity([FeatureSource.of(embedded(r)) for r in taught], {"task": labels})
     fresh = simulate(99, units=48, duration_s=40.0)
-    assert judged(fresh, known).unfamiliar.mean() <= 0.1
+    assert judged(fresh, known).out_of_distribution.mean() <= 0.1
     rng, seconds, rate = np.random.default_rng(0), 40, int(fresh.sample_rate)
     single = np.cumsum((0.02 + rng.exponential(0.1, 300)) * rate).astype(np.int64)
     doublets = np.sort(np.concatenate([single, single[::4] + rate // 2000]))
     noise = np.unique(rng.integers(0, seconds * rate, 400 * seconds))
     odd = with_spikes(with_spikes(fresh, 0, doublets[doublets < seconds * rate]), 1, noise)
     found = judged(odd, known)
-    assert found.unsorted[0] and found.rate[1] and found.unfamiliar[1]
+    assert found.unsorted[0] and found.rate[1] and found.out_of_distribution[1]
     assert set(known.sets) == {"embedding", "statistics"}
     assert known.sets["statistics"].knots[0] == 1.0 and (np.diff(known.sets["statistics"].knots) > 0).all()
 
 
 def test_typical_scatter_is_the_median_over_units_of_whole_recordings():
-    windows = [Gathered.of(embedded(simulate(seed, units=32, duration_s=20.0))) for seed in (1, 2)]
+    windows = [FeatureSource.of(embedded(simulate(seed, units=32, duration_s=20.0))) for seed in (1, 2)]
     scatter = []
     for source in windows:
         values, members = source.embedded.embeddings, source.embedded.embedded
         for unit in np.flatnonzero(members.sum(axis=0) >= 6):
             scatter.append(values[members[:, unit], unit].var(axis=0, ddof=1).sum())
     assert typical_scatter(windows) == pytest.approx(float(np.median(scatter)), rel=1e-4)
-    refused = Gathered.of(replace(windows[0].embedded, refusals=("gap",) * len(windows[0].end_s)))
+    refused = FeatureSource.of(replace(windows[0].embedded, refusals=("gap",) * len(windows[0].end_s)))
     assert typical_scatter([refused]) == 1.0, "where nothing is known"
 
 
 def test_examples_of_what_was_gathered_are_joined_rows_with_what_is_missing_marked():
-    source = Gathered.of(embedded(simulate(1, units=32, duration_s=20.0)))
+    source = FeatureSource.of(embedded(simulate(1, units=32, duration_s=20.0)))
     known = examples([source], [np.zeros(32, dtype=np.int64)])
     assert known.features.shape[1] == FACTS + sum(p.stop - p.start for p in slices(source.sets, 4).values())
     assert np.array_equal(known.features[:, 0], known.n)

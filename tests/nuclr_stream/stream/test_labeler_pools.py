@@ -1,4 +1,4 @@
-"""The labeler with experts, priors and forgetting, from messages to predictions."""
+"""The labeler with predictors, priors and forgetting, from messages to predictions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.nuclr_stream.streams import Source, random_recording
 
 
 @pytest.fixture(scope="module")
-def model(expert_bundle):
-    return Model(load_bundle(expert_bundle), provider="cpu", threads=1)
+def model(pooled_bundle):
+    return Model(load_bundle(pooled_bundle), provider="cpu", threads=1)
 
 
 def labelled(model: Model, recording: Recording, **options) -> list[Labelled]:
@@ -56,13 +56,13 @@ def test_predictions_are_what_the_experts_say_of_what_an_offline_pass_has_seen(m
     done = labelled(model, recording)
     embedded = embed_recording(one_by_one(model.embed), recording, model.manifest.spec, model.manifest.window_rules)
     for k, step in enumerate(done):
-        seen = replace(embedded.seen(0, k + 1), effective_n=step.predictions.effective_n)
+        seen = replace(embedded.snapshot(0, k + 1), effective_sample_size=step.predictions.effective_sample_size)
         for task in step.predictions.tasks:
             answer = model.answer(task.name, seen)
             assert task.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
             assert np.array_equal(task.sets, answer.sets)
             assert ((task.why == Abstained.LOW_PROBABILITY) == answer.unsure).all()
-            encoder_alone = model.probabilities(task.name, step.mean, step.predictions.evidence)
+            encoder_alone = model.probabilities(task.name, step.mean, step.predictions.exposure)
             assert np.abs(task.probabilities - encoder_alone).max() > 0.05
     sets = done[-1].predictions.tasks[0].sets
     assert sets.any(axis=1).all() and not sets.all()
@@ -70,11 +70,13 @@ def test_predictions_are_what_the_experts_say_of_what_an_offline_pass_has_seen(m
 
 def test_confidence_rests_on_how_much_the_windows_of_a_unit_vary(model: Model):
     last = labelled(model, random_recording(3, seconds=30))[-1].predictions
-    assert (last.effective_n[last.windows > 0] >= 1).all() and (last.effective_n <= last.evidence + 1e-6).all()
+    assert (last.effective_sample_size[last.windows > 0] >= 1).all() and (
+        last.effective_sample_size <= last.exposure + 1e-6
+    ).all()
     _, same = messages_of(12, 30)
     repeated = said(Labeler(model, stream="probeA"), same).predictions
-    assert repeated.effective_n == pytest.approx(np.ones(12), abs=0.01), "every window was the same"
-    assert repeated.evidence == pytest.approx(np.full(12, 3.0))
+    assert repeated.effective_sample_size == pytest.approx(np.ones(12), abs=0.01), "every window was the same"
+    assert repeated.exposure == pytest.approx(np.full(12, 3.0))
 
 
 def test_in_a_small_population_spike_statistics_alone_speak(model: Model):
@@ -91,22 +93,22 @@ def test_a_unit_of_an_absurd_rate_is_flagged_and_abstained_from(model: Model):
     spikes = [(s, u) for s in range(12_000) for u in range(13) if u == 12 or s % 100 == 0]
     every_ms = [source.units(13), source.spikes(0, 12_000, spikes)]
     last = said(Labeler(model, stream="probeA"), every_ms).predictions
-    assert last.flags[12] == UnitFlag.UNFAMILIAR_RATE and not last.flags[:12].any()
-    assert last.unfamiliar.tolist() == [False] * 12 + [True]
+    assert last.flags[12] == UnitFlag.OOD_RATE and not last.flags[:12].any()
+    assert last.out_of_distribution.tolist() == [False] * 12 + [True]
     for task in last.tasks:
-        assert task.why[12] == Abstained.UNFAMILIAR_UNIT and (task.why[:12] != Abstained.UNFAMILIAR_UNIT).all()
+        assert task.why[12] == Abstained.OUT_OF_DISTRIBUTION and (task.why[:12] != Abstained.OUT_OF_DISTRIBUTION).all()
         assert task.probabilities[12].sum() == pytest.approx(1), "what it would be is said all the same"
 
 
 def test_a_prior_changes_probabilities_of_its_task_and_nothing_else(model: Model):
     recording = random_recording(4, seconds=12)
     plain = labelled(model, recording)[-1].predictions
-    told = labelled(model, recording, priors={"cell_type": {"PV": 3, "E": 1}})[-1].predictions
+    stated = labelled(model, recording, priors={"cell_type": {"PV": 3, "E": 1}})[-1].predictions
     expected = with_prior(plain.tasks[0].probabilities, (0.25,) * 4, (0.25, 0.75, 0, 0))
-    assert told.tasks[0].probabilities == pytest.approx(expected, abs=1e-6)
-    assert not told.tasks[0].probabilities[:, 2:].any()
-    assert np.array_equal(told.tasks[1].probabilities, plain.tasks[1].probabilities)
-    assert np.array_equal(told.effective_n, plain.effective_n)
+    assert stated.tasks[0].probabilities == pytest.approx(expected, abs=1e-6)
+    assert not stated.tasks[0].probabilities[:, 2:].any()
+    assert np.array_equal(stated.tasks[1].probabilities, plain.tasks[1].probabilities)
+    assert np.array_equal(stated.effective_sample_size, plain.effective_sample_size)
 
 
 def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model: Model):
@@ -116,14 +118,14 @@ def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model
     labeler = Labeler(model, stream="probeA", priors={"cell_type": {"VIP": 1}})
     task = said(labeler, messages).predictions.tasks[0]
     assert task.probabilities[12].tolist() == [0, 0, 0, 1]
-    assert task.why[12] == Abstained.NO_EVIDENCE and task.sets[12].all()
+    assert task.why[12] == Abstained.NO_DATA and task.sets[12].all()
     assert labeler.priors == {"cell_type": (0, 0, 0, 1), "brain_region": pytest.approx((1 / 3,) * 3)}
 
 
 @pytest.mark.parametrize(
     ("priors", "says"),
     [
-        ({"mood": {"E": 1}}, r"priors\.mood: bundle tiny-experts-\w+ has cell_type, brain_region"),
+        ({"mood": {"E": 1}}, r"priors\.mood: bundle tiny-predictors-\w+ has cell_type, brain_region"),
         ({"cell_type": {"PVX": 2}}, r"priors\.cell_type\.PVX = 2: choose one of E, PV, SST, VIP"),
         ({"cell_type": {"E": 1, "PV": -0.5}}, r"priors\.cell_type\.PV = -0\.5: give a weight of 0 or more"),
         ({"cell_type": {"PV": float("nan")}}, r"priors\.cell_type\.PV = nan: give a weight of 0 or more"),
@@ -145,8 +147,8 @@ def test_a_half_life_is_a_positive_time(model: Model, half_life_s: float):
 
 def test_with_a_half_life_windows_count_half_after_it(model: Model):
     recording = random_recording(5, seconds=22)
-    weights = [step.predictions.evidence for step in labelled(model, recording, hop_s=2.0, half_life_s=2.0)]
+    weights = [step.predictions.exposure for step in labelled(model, recording, hop_s=2.0, half_life_s=2.0)]
     expected = [sum(0.5**k for k in range(windows)) for windows in range(1, len(weights) + 1)]
     steady = [float(np.median(weight)) for weight in weights]
     assert steady == pytest.approx([1 + (weight - 1) * 0.2 for weight in expected])
-    assert labelled(model, recording, hop_s=2.0)[-1].predictions.evidence.max() == pytest.approx(1 + 6 * 0.2)
+    assert labelled(model, recording, hop_s=2.0)[-1].predictions.exposure.max() == pytest.approx(1 + 6 * 0.2)
