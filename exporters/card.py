@@ -18,7 +18,7 @@ def model_card(manifest: Manifest) -> str:
         f"A NuCLR encoder ({manifest.parameters:,} parameters, {manifest.embedding_dim} embedding channels) "
         + ("with linear readouts, " if manifest.tasks else "without readouts, ")
         + "for nuclr-stream. It gives one embedding per recorded unit and window"
-        + (", and class probabilities from the mean embedding of the unit." if manifest.tasks else "."),
+        + (", and class probabilities from what is known of the unit and its neighbours." if manifest.tasks else "."),
         _trained_on(manifest),
         _tasks(manifest),
         _input(manifest),
@@ -45,14 +45,17 @@ def _tasks(manifest: Manifest) -> str:
 
 
 def _task(task: TaskPart) -> str:
-    note, least = _TASK_NOTES.get(task.name, ""), task.ways[0].abstain_below
-    called = f"A top probability below {min(least):g} is reported as abstained."
-    if min(least) >= 1:
-        called = "No class is ever called: training found no probability that keeps its promise, so all is abstained."
+    note, pool = _TASK_NOTES.get(task.name, ""), task.pools[0]
+    thresholds = ", ".join(f"{least:g} at {n:g} windows" for n, least in zip(pool.n, pool.abstain_below, strict=True))
+    called = (
+        f"A top probability below a threshold is reported as abstained ({thresholds}; from 1 on nothing is called): "
+        f"{task.threshold_promise}. Sets of classes: {task.sets_promise}."
+    )
     return (
         f"### {task.name}\n\n" + (f"{note}\n\n" if note else "") + f"Classes, in the order of the outputs: "
         f"{', '.join(task.classes)}. The probabilities assume the prior "
-        f"{', '.join(f'{p:.3g}' for p in task.prior)}. Calibrated on: {task.calibrated_on}. {called}"
+        f"{', '.join(f'{p:.3g}' for p in task.prior)}. Predictors, weighing alike: {', '.join(pool.predictors)}. "
+        f"Calibrated on: {task.calibrated_on}. {called}"
     )
 
 
@@ -64,7 +67,7 @@ def _input(manifest: Manifest) -> str:
         f"## Input\n\nWindows of {spec.window_s:g} s of {content} ({spec.bins} bins at "
         f"{manifest.window.bins_per_second} per second), one every {spec.hop_s:g} s. "
         f"{members} of one probe are one population, of at most {manifest.max_units}. "
-        f"Below {rules.min_population} of them a prediction is flagged as out of distribution. "
+        f"Below {rules.min_population} of them a prediction is flagged SMALL_POPULATION and abstained from. "
         f"A window that misses more than {rules.max_missing:.0%} of its data, "
         f"or touches masked{' or silent' if rules.cut_silence else ''} stretches, is not embedded."
         + _normaliser(spec.normaliser)

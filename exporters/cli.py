@@ -14,7 +14,7 @@ from nuclr_stream.errors import NuclrStreamError
 if TYPE_CHECKING:
     from exporters.export import Contents
     from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
-    from offline_training.readouts.readout import Readout
+    from offline_training.readouts.task_model import TaskModel
 
 _PUBLISHED_SPIKES: dict[str, Any] = {"name": "imported", "kind": "published weights", "training": {"steps": 1}}
 """The defaults of a config are the published window and rules; steps are asked for and say nothing here."""
@@ -42,12 +42,14 @@ def bundle(
     """Export encoder and readouts, with parity checked; nothing is written when a graph differs from its model."""
     from exporters.export import write_bundle
     from exporters.figures import read_evaluation
-    from offline_training.readouts.readout import load_readouts
+    from offline_training.readouts.task_model import load_task_models
 
     figures = read_evaluation(evaluation) if evaluation else {}
-    readouts = load_readouts(run)
+    tasks = load_task_models(run)
     fitted = json.loads((run / "readouts.json").read_text(encoding="utf-8"))
-    contents = _contents(run, name=name, evaluation=figures, readouts=readouts, fitted=fitted)
+    for found in fitted["tasks"].values():
+        del found["single"], found["pools"]  # those of the product stand in the tasks of the manifest
+    contents = _contents(run, name=name, evaluation=figures, tasks=tasks, fitted=fitted)
     parity = write_bundle(contents, out)
     typer.echo(f"{out}: written")
     _last_line({"bundle": _checked(out)[0], "parity": parity})
@@ -81,7 +83,7 @@ def import_checkpoint(
     weights = read_checkpoint(checkpoint, trust_pickle=trust_pickle)
     encoder, settings, proof = import_weights(weights, layout=layout, config=settings, reference=reference)
     write_imported(out, encoder, settings, source=checkpoint, layout=layout, proof=proof)
-    contents = _contents(out, name="", evaluation={}, readouts={}, fitted={"subjects": [], "recordings": []})
+    contents = _contents(out, name="", evaluation={}, tasks={}, fitted={"subjects": [], "recordings": []})
     parity = write_bundle(contents, out / "bundle")
     spec = settings.window.spec
     typer.echo(f"{out}: {spec.window_s:g} s windows, {settings.encoder.spatiotemporal_blocks} spatio-temporal blocks")
@@ -112,7 +114,7 @@ def main() -> None:
 
 
 def _contents(
-    run: Path, *, name: str, evaluation: dict[str, Any], readouts: dict[str, Readout], fitted: dict[str, Any]
+    run: Path, *, name: str, evaluation: dict[str, Any], tasks: dict[str, TaskModel], fitted: dict[str, Any]
 ) -> Contents:
     """Gather what a run says of itself; "seen" are the animals and recordings of the encoder and of the readouts."""
     from exporters.export import Contents
@@ -134,7 +136,7 @@ def _contents(
         encoder=encoder,
         spec=config.window.spec,
         rules=config.rules.rules,
-        readouts=readouts,
+        tasks=tasks,
         membership=membership,
         trained_on=TrainedOn(description=description, **seen),
         training={
@@ -143,11 +145,11 @@ def _contents(
             "config": settings,
         },
         evaluation=evaluation,
-        out_of_distribution=_familiarity(run) if readouts else None,
+        out_of_distribution=_out_of_distribution(run) if tasks else None,
     )
 
 
-def _familiarity(run: Path) -> OutOfDistribution | None:
+def _out_of_distribution(run: Path) -> OutOfDistribution | None:
     import numpy as np
 
     from nuclr_stream.prediction.out_of_distribution import OutOfDistribution

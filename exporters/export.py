@@ -22,7 +22,6 @@ import onnx
 import onnxruntime
 import onnxscript
 import torch
-from offline_training.readouts.predictor_readouts import task_part
 from pydantic import ValidationError
 
 from exporters.card import model_card
@@ -39,11 +38,11 @@ from nuclr_stream.bundle.manifest import (
     WindowPart,
     load_bundle,
 )
-from nuclr_stream.features.mean_embedding import between_knots
 from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
 from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
 from offline_training.model.encoder import Encoder
-from offline_training.readouts.readout import Linear, Readout
+from offline_training.readouts.predictor import Predictor
+from offline_training.readouts.task_model import TaskModel
 
 MAX_UNITS = 1024
 """Active units that an exported encoder is checked for, and that the daemon may therefore give it."""
@@ -60,7 +59,7 @@ class Contents:
     encoder: Encoder
     spec: WindowSpec
     rules: WindowRules
-    readouts: dict[str, Readout]
+    tasks: dict[str, TaskModel]
     trained_on: TrainedOn
     training: dict[str, Any]
     evaluation: dict[str, Any]
@@ -103,36 +102,36 @@ def _graphs(contents: Contents) -> tuple[dict[str, bytes], dict[str, float]]:
     encoder = encoder_graph(contents.encoder).SerializeToString(deterministic=True)
     parity = check_encoder(contents.encoder, encoder, max_units=contents.max_units).as_dict()
     files = {"encoder.onnx": encoder}
-    for task, readout in contents.readouts.items():
-        part = task_part(task, readout, readout.predictors)
-        linears = readout.predictors.linears if readout.predictors else {"embedding": readout.linear}
-        for predictor, linear in linears.items():
-            name = part.file_of(predictor)
-            files[name] = readout_graph(**vars(linear)).SerializeToString(deterministic=True)
-            parity[f"logits_{name.removeprefix('readout_').removesuffix('.onnx')}_max"] = _check_readout(
-                task, linear, files[name]
-            )
+    for task, model in contents.tasks.items():
+        part = model.part(task)
+        for name in part.predictors:
+            file, predictor = part.file_of(name), model.predictors[name]
+            files[file] = readout_graph(**vars(predictor)).SerializeToString(deterministic=True)
+            parity[f"logits_{task}_{name}_max"] = _check_readout(file, predictor, files[file])
     return files, parity
 
 
-def _check_readout(task: str, linear: Linear, graph: bytes) -> float:
+def _check_readout(file: str, predictor: Predictor, graph: bytes) -> float:
     """Return the largest difference of logits over random features of all exposures, in units of the largest winning
     logit."""
     rng = np.random.default_rng(0)
-    exposure = np.exp(rng.uniform(-0.5, np.log(2 * linear.n[-1]), 1024)).astype(np.float32)
-    at = between_knots(exposure, linear.n)
-    noise = rng.standard_normal((len(exposure), linear.mean.shape[1]))
-    features = (at @ linear.mean + noise * (at @ linear.scale)).astype(np.float32)
-    found = optimised_session(graph).run(["logits"], {"embedding": features, "exposure": exposure})[0]
-    expected = linear.logits(features, exposure)
+    exposure = np.exp(rng.uniform(-0.5, np.log(2 * predictor.n[-1]), 1024)).astype(np.float32)
+    features = _typical_features(predictor, len(exposure), rng)
+    found = optimised_session(graph).run(["logits"], {"features": features, "exposure": exposure})[0]
+    expected = predictor.logits(features, exposure)
     scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
-    worst = float(np.abs(found - expected).max() / scale)
+    worst = float(np.abs(np.exp(found) - np.exp(expected)).max())
     ordered = np.sort(expected, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > _NEAR_TIE * scale
     agree = found.argmax(axis=1) == expected.argmax(axis=1)
     if not worst <= MAX_ABS or not agree[clear].all():
-        raise ExportError(f"readout {task}: logits differ by {worst:g} of the largest; the bar is {MAX_ABS:g}")
+        raise ExportError(f"{file}: probabilities differ by {worst:g}; the bar is {MAX_ABS:g}")
     return worst
+
+
+def _typical_features(predictor: Predictor, rows: int, rng: np.random.Generator) -> Float32Array:
+    noise = rng.standard_normal((rows, len(predictor.mean)))
+    return (predictor.mean + noise * predictor.scale).astype(np.float32)
 
 
 def sample_counts(spec: WindowSpec, seed: int = 0) -> Float32Array:
@@ -151,9 +150,17 @@ def _sample(contents: Contents) -> bytes:
     counts = sample_counts(contents.spec)
     mask = active_units(counts, contents.spec.input_kind)
     embedding = _embed(contents.encoder, counts[mask])
-    once = np.ones(len(embedding), dtype=np.float32)
-    logits = {f"logits_{task}": readout.linear.logits(embedding, once) for task, readout in contents.readouts.items()}
-    return _archive({"counts": counts, "mask": mask, "embedding": embedding, **logits})
+    arrays = {"counts": counts, "mask": mask, "embedding": embedding}
+    once = np.ones(SAMPLE_UNITS, dtype=np.float32)
+    for task, model in contents.tasks.items():
+        part = model.part(task)
+        for name in part.predictors:
+            rng = np.random.default_rng(0)
+            features = arrays.setdefault(
+                f"features_{name}", _typical_features(model.predictors[name], SAMPLE_UNITS, rng)
+            )
+            arrays[part.file_of(name)] = model.predictors[name].logits(features, once)
+    return _archive(arrays)
 
 
 def _archive(arrays: dict[str, np.ndarray[Any, Any]]) -> bytes:
@@ -195,10 +202,9 @@ def _manifest(contents: Contents) -> Manifest:
             ),
             membership=contents.membership,
             embedding_dim=contents.encoder.config.dim,
-            typical_scatter=_typical_scatter(contents),
             max_units=contents.max_units,
             parameters=sum(parameter.numel() for parameter in contents.encoder.parameters()),
-            tasks=tuple(task_part(name, each, each.predictors) for name, each in contents.readouts.items()),
+            tasks=tuple(model.part(name) for name, model in contents.tasks.items()),
             trained_on=contents.trained_on,
             training={**contents.training, "parity_bar": _PARITY_BAR},
             evaluation=contents.evaluation,
@@ -208,12 +214,6 @@ def _manifest(contents: Contents) -> Manifest:
     except ValidationError as error:
         fault = error.errors()[0]
         raise ExportError(f"manifest: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
-
-
-def _typical_scatter(contents: Contents) -> float | None:
-    """What is typical of the windows of a unit: the same for all tasks of a run."""
-    known = [readout.predictors.typical_scatter for readout in contents.readouts.values() if readout.predictors]
-    return known[0] if known else None
 
 
 # The figures themselves may move in the last bits from run to run; the bar that they passed does not.

@@ -8,7 +8,6 @@ folds when it loads the graph.
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.model.encoder import Encoder
+from offline_training.readouts.predictor import LEAST_PROBABILITY
 
 OPSET = 18
 IR_VERSION = 10
@@ -69,34 +69,31 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
 
 
 def readout_graph(
+    n: NDArray[np.float64],
     weight: NDArray[np.float64],
     bias: NDArray[np.float64],
-    *,
     mean: NDArray[np.float64],
     scale: NDArray[np.float64],
-    n: NDArray[np.float64],
-    limit: float = math.inf,
 ) -> onnx.ModelProto:
-    """A linear readout as a graph: embedding (U, F) f32, exposure (U,) f32 -> logits (U, C) f32.
+    """A predictor as a graph: features (U, F) f32, exposure (U,) f32 -> logits (U, C) f32, see `predictor.Predictor`.
 
-    weight (C, F) and bias (C,) act on (x - mean) / scale, clipped to +-limit. mean and scale (K, F) hold at the
-    exposures `n` (K,), ascending, and are interpolated linearly in log n between them. Raises ExportError for shapes
-    that do not fit and for values that are not finite.
+    weight (K, M, C, F) and bias (K, M, C) act on (x - mean) / scale, mean and scale (F,). At each of the exposures `n`
+    (K,), ascending, the probabilities of the M members are averaged; their logarithms are interpolated linearly in
+    log n between them. Raises ExportError for shapes that do not fit and for values that are not finite.
     """
-    parts = {"weight": weight, "bias": bias, "mean": mean, "scale": scale, "n": n}
-    classes, dim = _readout_shape({name: np.asarray(value, np.float64) for name, value in parts.items()})
-    most = min(limit, float(np.finfo(np.float32).max))
+    knots, members, classes, dim = _readout_shape(n, weight, bias, mean, scale)
     rise, fall = _hats(np.log(n))
     constants: dict[str, NDArray[np.generic]] = {
-        "weight": weight.T.astype(np.float32),
-        "bias": bias.astype(np.float32),
+        "weight": weight.reshape(-1, dim).T.astype(np.float32),
+        "bias": bias.reshape(-1).astype(np.float32),
         "mean": mean.astype(np.float32),
         "scale": scale.astype(np.float32),
+        "by_knot_and_member": np.array([-1, knots, members, classes], np.int64),
+        "least": np.array(LEAST_PROBABILITY, np.float32),
         "one": np.array(1, np.float32),
         "zero": np.array(0, np.float32),
-        "least": np.array(-most, np.float32),
-        "most": np.array(most, np.float32),
-        "last_axis": np.array([1], np.int64),
+        "axis_1": np.array([1], np.int64),
+        "axis_2": np.array([2], np.int64),
         "rise": rise[0],
         "rise_from": rise[1],
         "fall": fall[0],
@@ -104,30 +101,36 @@ def readout_graph(
     }
     steps = [
         ("Max", ["exposure", "one"], "at_least_one"),
-        ("Log", ["at_least_one"], "log_evidence"),
-        ("Unsqueeze", ["log_evidence", "last_axis"], "at"),
+        ("Log", ["at_least_one"], "log_exposure"),
+        ("Unsqueeze", ["log_exposure", "axis_1"], "at"),
         ("Mul", ["at", "rise"], "risen"),
         ("Add", ["risen", "rise_from"], "left"),
         ("Mul", ["at", "fall"], "fallen"),
         ("Add", ["fallen", "fall_from"], "right"),
         ("Min", ["left", "right"], "lower"),
-        ("Clip", ["lower", "zero", "one"], "share"),
-        ("MatMul", ["share", "mean"], "mean_there"),
-        ("MatMul", ["share", "scale"], "scale_there"),
-        ("Sub", ["embedding", "mean_there"], "centred"),
-        ("Div", ["centred", "scale_there"], "standardised"),
-        ("Clip", ["standardised", "least", "most"], "bounded"),
-        ("MatMul", ["bounded", "weight"], "scores"),
-        ("Add", ["scores", "bias"], "logits"),
+        ("Clip", ["lower", "zero", "one"], "shares"),
+        ("Unsqueeze", ["shares", "axis_2"], "share_of_knot"),
+        ("Sub", ["features", "mean"], "centred"),
+        ("Div", ["centred", "scale"], "standardised"),
+        ("MatMul", ["standardised", "weight"], "scores"),
+        ("Add", ["scores", "bias"], "all_logits"),
+        ("Reshape", ["all_logits", "by_knot_and_member"], "member_logits"),
+        ("Softmax", ["member_logits"], "member_probabilities"),
+        ("ReduceMean", ["member_probabilities", "axis_2"], "probabilities"),
+        ("Max", ["probabilities", "least"], "possible"),
+        ("Log", ["possible"], "log_probabilities"),
+        ("Mul", ["log_probabilities", "share_of_knot"], "shared"),
+        ("ReduceSum", ["shared", "axis_1"], "logits"),
     ]
+    attributes = {"Softmax": {"axis": 3}, "ReduceMean": {"keepdims": 0}, "ReduceSum": {"keepdims": 0}}
     graph = helper.make_graph(
-        [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps],
+        [helper.make_node(kind, inputs, [output], **attributes.get(kind, {})) for kind, inputs, output in steps],
         "readout",
-        [_tensor("embedding", ["units", dim]), _tensor("exposure", ["units"])],
+        [_tensor("features", ["units", dim]), _tensor("exposure", ["units"])],
         [_tensor("logits", ["units", classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return _finish(graph, "Linear readout: embedding (U, D), exposure (U,) -> logits (U, C)")
+    return _finish(graph, "Linear readouts: features (U, F), exposure (U,) -> logits (U, C)")
 
 
 def _hats(at: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -147,26 +150,28 @@ def require_symbolic_units(model: onnx.ModelProto) -> None:
         raise ExportError(f"graph: the unit dimension must be one symbol on every input and output, found {names}")
 
 
-def _readout_shape(parts: dict[str, NDArray[np.float64]]) -> tuple[int, int]:
-    weight, bias, mean, scale, n = parts.values()
-    if (
-        weight.ndim != 2
-        or bias.shape != weight.shape[:1]
-        or mean.shape != scale.shape
-        or mean.shape != (len(n), weight.shape[1])
-    ):
+def _readout_shape(
+    n: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> tuple[int, int, int, int]:
+    shapes = (weight.shape[:1], weight.shape[:3], weight.shape[3:], weight.shape[3:])
+    if weight.ndim != 4 or shapes != (n.shape, bias.shape, mean.shape, scale.shape):
         raise ExportError(
-            f"readout: weight {weight.shape}, bias {bias.shape}, mean {mean.shape}, scale {scale.shape}, n {n.shape} "
-            "do not fit: expected (C, F), (C,), (K, F), (K, F), (K,)"
+            f"readout: n {n.shape}, weight {weight.shape}, bias {bias.shape}, mean {mean.shape}, scale {scale.shape} "
+            "do not fit: expected (K,), (K, M, C, F), (K, M, C), (F,), (F,)"
         )
-    for name, value in parts.items():
+    for name, value in {"n": n, "weight": weight, "bias": bias, "mean": mean, "scale": scale}.items():
         if not np.isfinite(value).all():
             raise ExportError(f"readout.{name}: holds NaN or infinity; fit the readout again on finite features")
     if not (scale > 0).all():
         raise ExportError("readout.scale: must be positive for every feature; a constant one has scale 1")
     if n[0] < 1 or not (np.diff(n) > 0).all():
         raise ExportError(f"readout.n: {n.tolist()} must ascend from at least 1")
-    return weight.shape[0], weight.shape[1]
+    knots, members, classes, dim = weight.shape
+    return knots, members, classes, dim
 
 
 def _tensor(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:

@@ -2,7 +2,7 @@
 
 manifest.json   the contract below, with the SHA-256 of every other file
 encoder.onnx    counts (U, T) float32, mask (U,) bool -> embedding (U, D) float32, for any U
-readout_<task>.onnx   embedding (U, D) float32, exposure (U,) float32 -> logits (U, C) float32
+readout_<task>_<set>.onnx   features (U, F) float32, exposure (U,) float32 -> logits (U, C) float32
 sample.npz      a sample window with the output that is expected from it
 MODEL_CARD.md   what it was trained on, what it may be used for, and its figures
 
@@ -26,7 +26,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
-from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
 from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
@@ -103,13 +102,14 @@ class PoolPart(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> PoolPart:
+        named = f"pool of {', '.join(self.predictors)}"
         rows = (*self.weight, self.abstain_below, self.set_above)
         if len(self.weight) != len(self.predictors) or any(len(row) != len(self.n) for row in rows):
-            raise ValueError(f"pool of {', '.join(self.predictors)}: one row of {len(self.n)} values each is needed")
+            raise ValueError(f"{named}: one row of {len(self.n)} values each is needed")
         if list(self.n) != sorted(set(self.n)) or self.n[0] < 1 or len(set(self.predictors)) != len(self.predictors):
-            raise ValueError(f"pool of {', '.join(self.predictors)}: n must ascend from at least 1, predictors differ")
+            raise ValueError(f"{named}: n must ascend from at least 1, predictors differ")
         if min(map(min, self.weight)) < 0 or not all(0 <= v <= 1 for v in (*self.abstain_below, *self.set_above)):
-            raise ValueError(f"pool of {', '.join(self.predictors)}: weights below 0 or thresholds outside 0 to 1")
+            raise ValueError(f"{named}: weights below 0 or thresholds outside 0 to 1")
         return self
 
     @property
@@ -121,21 +121,19 @@ class PoolPart(_Part):
 class TaskPart(_Part):
     """One question that predictors answer, its classes in the order of the logits, and how far to believe them.
 
-    `prior` is the class prior that the probabilities assume. `n` and `temperature` are the calibration curve T(n) of
-    the encoder's readout alone, `pools` the ways in which `predictors` speak together, the preferred first.
-    `calibrated_on` says which scores all of it was fitted on, `sets_promise` what the sets of classes promise.
+    `prior` is the class prior that the probabilities assume, `pools` are the ways to answer, the preferred first, each
+    of `predictors` has a graph. `calibrated_on` says which scores temperatures and thresholds were fitted on,
+    `threshold_promise` and `sets_promise` what the thresholds and the sets of classes promise.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
     classes: tuple[str, ...] = Field(min_length=2, max_length=64)
     prior: tuple[float, ...]
-    n: tuple[float, ...] = (1.0,)
-    temperature: tuple[float, ...] = (1.0,)
-    abstain_below: float = Field(default=0.0, ge=0, le=1)
-    calibrated_on: str = "nothing: temperature is 1"
-    predictors: tuple[FeatureSet, ...] = ("embedding",)
-    pools: tuple[PoolPart, ...] = ()
-    sets_promise: str = "nothing: every set holds all classes"
+    predictors: tuple[FeatureSet, ...] = Field(min_length=1)
+    pools: tuple[PoolPart, ...] = Field(min_length=1)
+    calibrated_on: str
+    threshold_promise: str
+    sets_promise: str
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskPart:
@@ -145,42 +143,21 @@ class TaskPart(_Part):
             raise ValueError(f"classes of {self.name} must be printable and 1 to 64 bytes long")
         if len(self.prior) != len(self.classes) or abs(sum(self.prior) - 1) > 1e-6 or min(self.prior) < 0:
             raise ValueError(f"prior of {self.name} must be {len(self.classes)} probabilities that add up to 1")
-        if len(self.n) != len(self.temperature) or not self.n or list(self.n) != sorted(set(self.n)) or self.n[0] < 1:
-            raise ValueError(f"n and temperature of {self.name} must be equally long, n ascending from at least 1")
-        if min(self.temperature) <= 0:
-            raise ValueError(f"temperature of {self.name} must be positive")
         unknown = {name for pool in self.pools for name in pool.predictors} - set(self.predictors)
-        if unknown or "embedding" not in self.predictors:
+        if unknown or len(set(self.predictors)) != len(self.predictors):
             raise ValueError(
-                f"predictors of {self.name} must hold embedding and {', '.join(sorted(unknown)) or 'no other'}"
+                f"predictors of {self.name} must differ and hold {', '.join(sorted(unknown)) or 'no more'}"
             )
         return self
 
-    @property
-    def file(self) -> str:
-        """Name of the encoder's readout graph in the bundle."""
-        return self.file_of("embedding")
-
     def file_of(self, predictor: FeatureSet) -> str:
-        """Name of an predictor's graph in the bundle."""
-        return f"readout_{self.name}.onnx" if predictor == "embedding" else f"readout_{self.name}_{predictor}.onnx"
+        """Name of a predictor's graph in the bundle."""
+        return f"readout_{self.name}_{predictor}.onnx"
 
     @property
-    def ways(self) -> tuple[LogLinearPool, ...]:
-        """All ways in which this task can be answered, the preferred first; the last is the encoder alone."""
-        alone = LogLinearPool(
-            predictors=("embedding",),
-            n=self.n,
-            weight=(tuple(1 / t for t in self.temperature),),
-            abstain_below=(self.abstain_below,) * len(self.n),
-            set_above=(0.0,) * len(self.n),
-        )
-        return (*(part.pool for part in self.pools), alone)
-
-    @property
-    def calibration(self) -> Calibration:
-        """The calibration curve as exposure.py applies it."""
-        return Calibration(n=self.n, temperature=self.temperature, abstain_below=self.abstain_below)
+    def log_linear_pools(self) -> tuple[LogLinearPool, ...]:
+        """All ways in which this task can be answered, the preferred first."""
+        return tuple(part.pool for part in self.pools)
 
 
 class TrainedOn(_Part):
@@ -201,7 +178,6 @@ class Manifest(_Part):
     rules: RulesPart
     membership: MembershipPart | None = None
     embedding_dim: int = Field(gt=0, le=4096)
-    typical_scatter: float | None = Field(default=None, gt=0)
     max_units: int = Field(gt=0, le=65536)
     parameters: int = Field(gt=0)
     tasks: tuple[TaskPart, ...] = Field(max_length=16)
@@ -236,11 +212,16 @@ class Manifest(_Part):
 
 @dataclass(frozen=True)
 class Sample:
-    """A window that travels with the bundle: counts (U, T), mask (U,), and what must come out of it."""
+    """What travels with a bundle to check a machine by.
+
+    A window, counts (U, T) and mask (U,), and the embedding (U, D) that must come out of it; features (U, F) by feature
+    set, and logits (U, C) by graph that must come out of those at exposure 1.
+    """
 
     counts: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
     embedding: npt.NDArray[np.float32]
+    features: dict[str, npt.NDArray[np.float32]]
     logits: dict[str, npt.NDArray[np.float32]]
 
 
@@ -259,11 +240,14 @@ class Bundle:
     def sample(self) -> Sample:
         """The sample window. Raises BundleError when it is no such file, or its arrays do not fit the manifest."""
         arrays = _arrays(self.files["sample.npz"], "sample.npz")
-        logits = {k[len("logits_") :]: v for k, v in arrays.items() if k.startswith("logits_")}
-        missing = {"counts", "mask", "embedding"} - set(arrays) | {t.name for t in self.manifest.tasks} - set(logits)
-        if missing:
+        wanted = {"counts", "mask", "embedding"}
+        for task in self.manifest.tasks:
+            wanted |= {f"features_{name}" for name in task.predictors} | {task.file_of(n) for n in task.predictors}
+        if missing := wanted - set(arrays):
             raise BundleError(f"sample.npz: {', '.join(sorted(missing))} missing; export the bundle again")
-        return Sample(arrays["counts"], arrays["mask"], arrays["embedding"], logits)
+        features = {k.removeprefix("features_"): v for k, v in arrays.items() if k.startswith("features_")}
+        logits = {k: v for k, v in arrays.items() if k.endswith(".onnx")}
+        return Sample(arrays["counts"], arrays["mask"], arrays["embedding"], features, logits)
 
     @property
     def out_of_distribution(self) -> OutOfDistribution | None:

@@ -8,7 +8,7 @@ Shapes: U units, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -61,13 +61,9 @@ class Coactivity:
         correlation: Float64Array = (products - own * own.T * per_patch) / np.sqrt(variance * variance.T)
         return correlation
 
-    def merge(self, source: int, target: int) -> None:
-        """Forget unit `source`; what unit `target` did stays as it was seen."""
-        self.forget(source)
-
-    def forget(self, index: int) -> None:
-        """Drop a unit; an index that is not there is no error."""
-        self._keep(self._index != index)
+    def forget(self, indices: Collection[int]) -> None:
+        """Drop units, all in one pass over the (4, U, U) sums; an index that is not there is no error."""
+        self._keep(~np.isin(self._index, list(indices)))
 
     def reindex(self, index_of: Mapping[int, int]) -> None:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""

@@ -6,7 +6,7 @@ The inter-spike-interval (ISI) histogram is the training-free baseline of the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -126,9 +126,9 @@ class SpikeStatistics:
         """Add what unit `source` has gathered to unit `target` and forget `source`."""
         self._sums.merge(source, target)
 
-    def forget(self, index: int) -> None:
-        """Drop what a unit has gathered."""
-        self._sums.forget(index)
+    def forget(self, indices: Collection[int]) -> None:
+        """Drop what units have gathered."""
+        self._sums.forget(indices)
 
     def reindex(self, index_of: Mapping[int, int]) -> None:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -46,24 +46,18 @@ class UnitRows:
         if source in self._row:
             one = np.array([target])
             self.add(one, self.read(np.array([source])))
-            self.forget(source)
+            self.forget({source})
 
-    def forget(self, index: int) -> None:
-        """Drop the row of a unit; an index without one is no error."""
-        row = self._row.pop(index, None)
-        if row is None:
-            return
-        last = len(self._sums) - 1
-        if row != last:  # the last row moves into the hole
-            moved = next(i for i, r in self._row.items() if r == last)
-            self._row[moved] = row
-            self._sums[row] = self._sums[last]
-        self._sums = self._sums[:last]
+    def forget(self, indices: Collection[int]) -> None:
+        """Drop the rows of units, all in one pass; an index without a row is no error."""
+        kept = {index: row for index, row in self._row.items() if index not in indices}
+        if len(kept) < len(self._row):
+            self._sums = self._sums[list(kept.values())]
+            self._row = {index: row for row, index in enumerate(kept)}
 
     def reindex(self, index_of: Mapping[int, int]) -> None:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
-        for index in [i for i in self._row if i not in index_of]:
-            self.forget(index)
+        self.forget(self._row.keys() - index_of.keys())
         self._row = {index_of[i]: row for i, row in self._row.items()}
 
     def _rows(self, indices: Int64Array) -> Int64Array:

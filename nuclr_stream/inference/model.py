@@ -15,7 +15,6 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +24,6 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from nuclr_stream.bundle.manifest import Bundle, TaskPart
 from nuclr_stream.errors import BundleError, NonFiniteError, ProviderError
 from nuclr_stream.features.accumulator import FeatureSet, FeatureSnapshot, feature_count
-from nuclr_stream.prediction.answer import Answer, answer
 from nuclr_stream.windows.binning import BoolArray, Float32Array, active_units
 
 Provider = Literal["auto", "cpu", "cuda"]
@@ -102,36 +100,22 @@ class Model:
         feed = {"counts": _padded(rows, size), "mask": np.arange(size) < units}
         return _finite(self._encoder.run(["embedding"], feed)[0][:units], "encoder.onnx")
 
-    def readout(
-        self, task: str, features: Float32Array, exposure: Float32Array, *, predictor: FeatureSet = "embedding"
-    ) -> Float32Array:
-        """Return the logits (U, C) of a task's predictor for its features (U, F) and exposure n (U,).
-
-        The features of the encoder's readout are embeddings (U, D). Raises NonFiniteError.
-        """
+    def readout(self, task: str, predictor: FeatureSet, features: Float32Array, exposure: Float32Array) -> Float32Array:
+        """Return the logits (U, C) of a predictor for its features (U, F) at exposure (U,). Raises NonFiniteError."""
         units = len(features)
         if not units:
             return np.zeros((0, len(self._tasks[task].classes)), dtype=np.float32)
         size = self._bucket(units)
-        feed = {"embedding": _padded(features, size), "exposure": _padded(exposure, size)}
+        feed = {"features": _padded(features, size), "exposure": _padded(exposure, size)}
         logits = self._readouts[task, predictor].run(["logits"], feed)[0][:units]
         return _finite(logits, self._tasks[task].file_of(predictor))
 
-    def answer(
-        self, task: str, seen: FeatureSnapshot, *, prior: Sequence[float] | None = None, alone: bool = False
-    ) -> Answer:
-        """Return what all predictors of a task say together, see `predictors.answer`. Raises NonFiniteError."""
-
-        def logits(predictor: FeatureSet, features: Float32Array, n: Float32Array) -> Float32Array:
-            return self.readout(task, features, n, predictor=predictor)
-
-        return answer(self._tasks[task], seen, logits, prior=prior, alone=alone)
-
-    def probabilities(self, task: str, embedding: Float32Array, exposure: Float32Array) -> Float32Array:
-        """Return calibrated probabilities (U, C) float32; a unit without exposure has the prior of the task."""
-        part = self._tasks[task]
-        calibrated = part.calibration.probabilities(self.readout(task, embedding, exposure), exposure)
-        return np.where((exposure > 0)[:, None], calibrated, np.asarray(part.prior, dtype=np.float32))
+    def logits(self, task: str, snapshot: FeatureSnapshot) -> dict[FeatureSet, Float32Array]:
+        """Return the logits (U, C) of every predictor of a task for the units of `snapshot`. Raises NonFiniteError."""
+        return {
+            name: self.readout(task, name, snapshot.features[name], snapshot.exposure_of({name}))
+            for name in self._tasks[task].predictors
+        }
 
     def warm_up(self, units: int) -> None:
         """Run everything twice with `units` units, so that the first real window finds memory and kernels ready."""
@@ -141,7 +125,7 @@ class Model:
             self.embed(counts, np.ones(units, dtype=bool))
             for task, predictor in self._readouts:
                 features = np.zeros((units, feature_count(predictor, manifest.embedding_dim)), dtype=np.float32)
-                self.readout(task, features, np.ones(units, dtype=np.float32), predictor=predictor)
+                self.readout(task, predictor, features, np.ones(units, dtype=np.float32))
 
     def _bucket(self, units: int) -> int:
         return max(units, min(bucket(units), self.manifest.max_units))
@@ -167,16 +151,17 @@ def check_bundle(bundle: Bundle) -> dict[str, float]:
         )
     if not np.array_equal(sample.mask, active_units(sample.counts, manifest.window.input_kind)):
         raise BundleError("sample.npz: mask does not name the active units; export the bundle again")
-    unknown = set(sample.logits) - {task.name for task in manifest.tasks}
-    if unknown or not sample.mask.any():
-        raise BundleError(f"sample.npz: {f'logits of unknown {unknown}' if unknown else 'no unit is active'}")
+    if not sample.mask.any():
+        raise BundleError("sample.npz: no unit is active")
     model = Model(bundle, provider="cpu")
     found = {"embedding": _difference(model.embed(sample.counts, sample.mask), sample.embedding, "embedding", 1.0)}
-    exposure = np.ones(len(sample.embedding), dtype=np.float32)
-    for task, expected in sample.logits.items():
-        scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
-        logits = model.readout(task, sample.embedding, exposure)
-        found[f"logits_{task}"] = _difference(logits, expected, f"logits_{task}", scale)
+    for task in manifest.tasks:
+        for predictor in task.predictors:
+            features, expected = sample.features[predictor], sample.logits[task.file_of(predictor)]
+            scale = max(1.0, float(np.abs(expected.max(axis=1)).max()))
+            logits = model.readout(task.name, predictor, features, np.ones(len(features), dtype=np.float32))
+            name = task.file_of(predictor).removeprefix("readout_").removesuffix(".onnx")
+            found[f"logits_{name}"] = _difference(logits, expected, name, scale)
     return found
 
 
@@ -288,7 +273,7 @@ def _check_encoder(session: ort.InferenceSession, bundle: Bundle) -> None:
 
 
 def _check_readout(session: ort.InferenceSession, task: TaskPart, name: str, dim: int) -> None:
-    inputs = {"embedding": ("tensor(float)", (dim,)), "exposure": ("tensor(float)", ())}
+    inputs = {"features": ("tensor(float)", (dim,)), "exposure": ("tensor(float)", ())}
     _check_ends(session.get_inputs(), inputs, f"{name}: input")
     _check_ends(session.get_outputs(), {"logits": ("tensor(float)", (len(task.classes),))}, f"{name}: output")
 

@@ -1,28 +1,27 @@
-"""What the predictors of a task say together of each unit: the first pool of the manifest that has all it needs.
+"""The answer to a task: the first pool of the manifest that has all it needs of a unit.
 
 Shapes: U units, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nuclr_stream.bundle.manifest import TaskPart
-from nuclr_stream.features.accumulator import FeatureSet, FeatureSnapshot
+from nuclr_stream.features.accumulator import ALONE, FeatureSet, FeatureSnapshot
 from nuclr_stream.prediction.pool import LogLinearPool, with_prior
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 
-Logits = Callable[[FeatureSet, Float32Array, Float32Array], Float32Array]
-"""Feature set by name, its features (U, F) and the exposure n (U,) that they rest on -> logits (U, C)."""
+Logits = Mapping[FeatureSet, Float32Array]
+"""Logits (U, C) by feature set, of the predictor that reads it."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """Of each unit: calibrated probabilities (U, C), the classes of its set (U, C), whether the top class is too unsure
-    to be called (U,), and whether any predictor could say anything (U,); the prior and all classes where none could."""
+    to be called (U,), and whether any pool had all it needs (U,); the prior and all classes where none had."""
 
     probabilities: Float32Array
     sets: BoolArray
@@ -38,36 +37,40 @@ class Answer:
 
 
 def answer(
-    task: TaskPart, seen: FeatureSnapshot, logits: Logits, *, prior: Sequence[float] | None, alone: bool
+    pools: Sequence[LogLinearPool],
+    snapshot: FeatureSnapshot,
+    logits: Logits,
+    *,
+    prior: Sequence[float],
+    wanted: Sequence[float] | None = None,
+    alone: bool = False,
+    abstain_below: float | None = None,
 ) -> Answer:
-    """Let the predictors speak about the units of `seen`, under the class prior `prior` (C,) or that of the bundle.
+    """Return what a task predicts of the units of `snapshot` (U,).
 
-    `alone` says that the population is too small to be believed: only predictors that look at one unit's spikes speak.
+    Args:
+        pools: ways to answer, the preferred first; a unit gets the first for which it has every feature set.
+        logits: of every predictor that a pool names.
+        prior: class prior (C,) that the pools' probabilities assume.
+        wanted: class prior (C,) to predict under instead.
+        alone: the population is too small to be believed: only pools of the unit's own spike statistics count.
+        abstain_below: threshold in the place of the pools' own.
     """
-    units = len(seen.n)
-    found = Answer.nothing(units, prior or task.prior)
-    predictions: dict[FeatureSet, Float32Array] = {}
-    for pool in task.ways:
-        if alone and set(pool.predictors) != {"statistics"}:
+    units = len(snapshot.exposure)
+    found = Answer.nothing(units, wanted or prior)
+    for pool in pools:
+        if alone and set(pool.predictors) != {ALONE}:
             continue
-        chosen = _able(pool, seen.has, units) & ~found.has_prediction
-        if chosen.any():
-            for name in pool.predictors:
-                if name not in predictions:
-                    predictions[name] = logits(name, seen.features[name], seen.exposure_for(name))
-            n = seen.exposure_for(*pool.predictors)[chosen]
-            probabilities = pool.probabilities({name: predictions[name][chosen] for name in pool.predictors}, n)
-            if prior is not None:
-                probabilities = with_prior(probabilities, task.prior, prior)
-            found.probabilities[chosen] = probabilities
-            found.sets[chosen] = pool.sets(probabilities, n)
-            found.unsure[chosen] = pool.too_unsure(probabilities, n)
-            found.has_prediction[chosen] = True
+        able = np.logical_and.reduce([snapshot.has[name] for name in pool.predictors])
+        chosen = able & ~found.has_prediction
+        if not chosen.any():
+            continue
+        exposure = snapshot.exposure_of(pool.predictors)[chosen]
+        probabilities = pool.probabilities({name: logits[name][chosen] for name in pool.predictors}, exposure)
+        if wanted is not None:
+            probabilities = with_prior(probabilities, prior, wanted)
+        found.probabilities[chosen] = probabilities
+        found.sets[chosen] = pool.sets(probabilities, exposure)
+        found.unsure[chosen] = pool.too_unsure(probabilities, exposure, abstain_below)
+        found.has_prediction[chosen] = True
     return found
-
-
-def _able(pool: LogLinearPool, has: Mapping[FeatureSet, BoolArray], units: int) -> BoolArray:
-    able = np.ones(units, dtype=bool)
-    for name in pool.predictors:
-        able &= has.get(name, np.zeros(units, dtype=bool))
-    return able

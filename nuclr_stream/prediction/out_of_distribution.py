@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.accumulator import FeatureSet, FeatureSnapshot
+from nuclr_stream.features.exposure import knot_shares
 from nuclr_stream.features.spike_statistics import SpikeStatistics
 from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
@@ -34,7 +35,7 @@ class KnownUnits:
 
     def ratio(self, features: Float32Array, n: Float32Array) -> Float32Array:
         """Return the distance (U,) of features (U, F) to the nearest centre over the limit for exposure n (U,)."""
-        limit = np.interp(np.log(np.maximum(n, 1.0)), np.log(self.knots), self.limits)
+        limit = knot_shares(n, self.knots) @ self.limits
         ratio: Float32Array = (self.distance(features) / limit).astype(np.float32)
         return ratio
 
@@ -72,16 +73,18 @@ class OutOfDistribution:
     rate_hz: tuple[float, float]
     short_intervals: float
 
-    def judge(self, seen: FeatureSnapshot, statistics: SpikeStatistics, index: Int64Array) -> OutOfDistributionScore:
-        """Compare the units `index` (U,), of whom `seen` is known, with the training.
+    def judge(
+        self, snapshot: FeatureSnapshot, statistics: SpikeStatistics, index: Int64Array
+    ) -> OutOfDistributionScore:
+        """Compare the units `index` (U,), of whom `snapshot` is known, with the training.
 
         Rates and short intervals count only where counting noise of two deviations does not explain it.
         """
         ratios = np.zeros((len(KINDS), len(index)), dtype=np.float32)
         for row, name in enumerate(KINDS):
-            if name in self.sets and name in seen.has:
-                ratio = self.sets[name].ratio(seen.features[name], seen.exposure_for(name))
-                ratios[row] = np.where(seen.has[name], ratio, 0)
+            if name in self.sets and name in snapshot.has:
+                ratio = self.sets[name].ratio(snapshot.features[name], snapshot.exposure_of({name}))
+                ratios[row] = np.where(snapshot.has[name], ratio, 0)
         seconds, spikes = np.maximum(statistics.seconds(index), 1e-9), statistics.spikes(index)
         intervals = statistics.intervals(index)
         noise = 2 * np.sqrt(spikes) + 3

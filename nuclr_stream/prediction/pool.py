@@ -1,8 +1,8 @@
-"""Predictors speaking together: weighted sums of their logits, calibrated probabilities, sets, and when to say nothing.
+"""Log-linear pools (products of experts, Hinton 2002): how several predictors become one calibrated probability.
 
-A pool is fitted on scores of animals that nothing had seen (see offline_training). Weights, thresholds of sets and
-the rest hang on the exposure n and are interpolated linearly in log n between knots.
-Shapes: U units, C classes, E predictors, K knots.
+log p is the weighted sum of the predictors' log-probabilities, normalised. Weights and thresholds depend on the
+exposure and are interpolated linearly in log n between knots.
+Shapes: U units, C classes, K knots.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from nuclr_stream.features.accumulator import FeatureSet
+from nuclr_stream.features.exposure import knot_shares
 from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogLinearPool:
-    """How the logits of `predictors` become probabilities: softmax(sum over predictors of weight(n) * logits).
+    """How the log-probabilities of `predictors` become probabilities: softmax(sum of weight(n) * log p).
 
-    `n` (K,) are the knots, `weight` one row of K per predictor; the weights hold the temperature. `abstain_below` (K,)
-    is the top-1 probability below which no class is called (at 1 none ever is), `set_above` (K,) the probability from
-    which a class belongs to the conformal set (at 0 all classes do).
+    Args:
+        predictors: feature sets, each with a predictor of its own.
+        n: knots of exposure (K,), ascending.
+        weight: a row of K per predictor; the weights hold the temperature.
+        abstain_below: (K,) top-1 probability below which no class is called; from 1 on none ever is.
+        set_above: (K,) probability from which a class belongs to the conformal set; at 0 all classes do.
     """
 
     predictors: tuple[FeatureSet, ...]
@@ -32,30 +36,52 @@ class LogLinearPool:
     abstain_below: tuple[float, ...]
     set_above: tuple[float, ...]
 
-    def probabilities(self, logits: Mapping[FeatureSet, Float32Array], n: Float32Array) -> Float32Array:
-        """Return probabilities (U, C) for the logits (U, C) of every predictor and exposure n (U,)."""
+    @classmethod
+    def equal(
+        cls,
+        predictors: tuple[FeatureSet, ...],
+        *,
+        n: tuple[float, ...] = (1.0,),
+        temperature: tuple[float, ...] = (1.0,),
+        abstain_below: tuple[float, ...] | None = None,
+        set_above: tuple[float, ...] | None = None,
+    ) -> LogLinearPool:
+        """Return the pool in which all predictors weigh alike, with a temperature (K,) at the knots `n` (K,)."""
+        row = tuple(1 / (len(predictors) * t) for t in temperature)
+        nothing = (0.0,) * len(n)
+        return cls(
+            predictors=predictors,
+            n=n,
+            weight=(row,) * len(predictors),
+            abstain_below=abstain_below or nothing,
+            set_above=set_above or nothing,
+        )
+
+    def probabilities(self, logits: Mapping[FeatureSet, Float32Array], exposure: Float32Array) -> Float32Array:
+        """Return probabilities (U, C) for the logits (U, C) of every predictor at exposure (U,)."""
         total = sum(
-            self.at(row, n)[:, None] * log_softmax(logits[name])
+            self._at(row, exposure)[:, None] * log_softmax(logits[name])
             for name, row in zip(self.predictors, self.weight, strict=True)
         )
         probabilities: Float32Array = np.exp(log_softmax(np.asarray(total))).astype(np.float32)
         return probabilities
 
-    def at(self, values: Sequence[float], n: Float32Array) -> Float64Array:
-        """Interpolate values at the knots (K,) to exposure n (U,)."""
-        return np.interp(np.log(np.maximum(n, 1.0)), np.log(self.n), values)
-
-    def too_unsure(self, probabilities: Float32Array, n: Float32Array) -> BoolArray:
-        """Return which units (U,) have too low a top probability to be called a class."""
-        least = self.at(self.abstain_below, n)
+    def too_unsure(
+        self, probabilities: Float32Array, exposure: Float32Array, abstain_below: float | None = None
+    ) -> BoolArray:
+        """Return which units (U,) have too low a top probability to be called, by the pool's threshold or another."""
+        least = self._at(self.abstain_below if abstain_below is None else [abstain_below] * len(self.n), exposure)
         unsure: BoolArray = (probabilities.max(axis=1) < least) | (least >= 1)
         return unsure
 
-    def sets(self, probabilities: Float32Array, n: Float32Array) -> BoolArray:
+    def sets(self, probabilities: Float32Array, exposure: Float32Array) -> BoolArray:
         """Return the classes (U, C) that belong to each unit's set; the top class always does."""
-        inside = probabilities >= self.at(self.set_above, n)[:, None]
+        inside = probabilities >= self._at(self.set_above, exposure)[:, None]
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
         return inside
+
+    def _at(self, values: Sequence[float], exposure: Float32Array) -> Float64Array:
+        return knot_shares(exposure, self.n) @ np.asarray(values, dtype=np.float64)
 
 
 def log_softmax(logits: Float32Array | Float64Array) -> Float64Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from nuclr_stream.windows.binning import BoolArray, Int64Array
@@ -21,17 +23,17 @@ class Stability:
         self._held: dict[str, dict[int, tuple[int, int]]] = {}
 
     def update(
-        self, task: str, unit_index: Int64Array, *, top: Int64Array, has_exposure: BoolArray, end_sample: int
+        self, task: str, unit_index: Int64Array, *, top: Int64Array, has_prediction: BoolArray, end_sample: int
     ) -> tuple[Int64Array, int]:
         """Take the top classes (U,) of a window that ended at `end_sample`.
 
         Returns the samples (U,) int64 since which they are the same, and how many units had another one before. Units
-        without exposure give no answer: NEVER, and their clocks stay as they are. A first answer is no change.
+        without a prediction give none: NEVER, and their clocks stay as they are. A first answer is no change.
         """
         held = self._held.setdefault(task, {})
         since, flips = np.full(len(unit_index), NEVER, dtype=np.int64), 0
         indices, tops = unit_index.tolist(), top.tolist()
-        for row in np.flatnonzero(has_exposure).tolist():
+        for row in np.flatnonzero(has_prediction).tolist():
             before = held.get(indices[row])
             if before is None or before[0] != tops[row]:
                 flips += before is not None
@@ -39,10 +41,11 @@ class Stability:
             since[row] = before[1]
         return since, flips
 
-    def forget(self, index: int) -> None:
-        """Drop the clocks of a unit that was retired, reset or merged into another; one without clocks is no error."""
+    def forget(self, indices: Collection[int]) -> None:
+        """Drop the clocks of units that were retired, reset or merged into another; one without clocks is no error."""
         for held in self._held.values():
-            held.pop(index, None)
+            for index in indices:
+                held.pop(index, None)
 
     def restart(self) -> None:
         """Drop all clocks: of a new epoch every first answer counts anew, and none of them is a change."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
+from nuclr_stream.features.coupling import CouplingCounts
 from nuclr_stream.features.isi import Int32Array, Intervals
 from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
@@ -194,7 +195,8 @@ class Recording:
 @dataclass(frozen=True)
 class RecordedWindow:
     """One window of a recording: bins [end_bin - T, end_bin), counts (U, T), active units (U,), the intervals (U, 17)
-    that ended since the window before, and the share of the window that is missing.
+    that ended since the window before, the couplings (U, 54) counted since then, and the share of the window that is
+    missing.
 
     `exclusion` says why it must not be embedded (see WindowRules.exclusion); empty when it may.
     """
@@ -203,6 +205,7 @@ class RecordedWindow:
     counts: Float32Array
     active: BoolArray
     intervals: Int32Array
+    coupling: Int64Array
     missing: float
     exclusion: str
 
@@ -224,12 +227,15 @@ def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) 
     masked = _bins_inside(recording.mask_samples, grid, total)
     totals = np.concatenate([np.full(history, -1.0), np.where(in_gap, -1.0, counts.sum(axis=0))])
     normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
-    intervals, everyone, taken_to = Intervals(recording.sample_rate), np.arange(len(counts)), 0
+    intervals, coupling = Intervals(recording.sample_rate), CouplingCounts(grid)
+    everyone, taken_to = np.arange(len(counts)), 0
     for end in range(first_window_end(0, spec), total + 1, spec.hop_bins):
         start = end - spec.bins
         window = counts[:, start:end]
         missing, end_sample = _missing(gaps, grid, start, end), grid.first_sample(end)
-        intervals.add(*recording.spikes(taken_to, end_sample))
+        spikes = recording.spikes(taken_to, end_sample)
+        intervals.add(*spikes)
+        coupling.add(*spikes)
         taken_to = end_sample
         exclusion: str = rules.exclusion(
             missing=missing,
@@ -240,7 +246,9 @@ def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) 
             window, unready = normaliser.normalise(window, ~(in_gap | masked)[start:end], end_bin=end)
             exclusion = exclusion or unready
         counted = intervals.take(end_sample, everyone, lambda rows: rows)
-        yield RecordedWindow(end, window, active_units(window, spec.input_kind), counted, missing, exclusion)
+        coupled = coupling.take(grid.first_sample(start), end_sample, everyone, lambda rows: rows)
+        active = active_units(window, spec.input_kind)
+        yield RecordedWindow(end, window, active, counted, coupled, missing, exclusion)
 
 
 def require_fit(recording: Recorded, spec: WindowSpec) -> None:

@@ -7,7 +7,7 @@ crosses. Time comes in as an argument, so ten hours replay in a test, determinis
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
 from nuclr_stream.inference.model import Model
-from nuclr_stream.prediction.answer import Answer
+from nuclr_stream.prediction.answer import Answer, answer
 from nuclr_stream.prediction.out_of_distribution import OutOfDistributionScore
 from nuclr_stream.prediction.stability import Stability
 from nuclr_stream.stream.population import Population
@@ -41,7 +41,8 @@ class Labeler:
 
     `hop_s` overrides the hop of the bundle (a whole number of bins), `lateness_s` is how long data may come late.
     `half_life_s` lets exposure fade, for units that drift; `priors` (task -> class -> weight) replace the class priors
-    that the bundle assumes, see `checked_priors`. Raises ConfigError for what these can not be.
+    that the bundle assumes, see `checked_priors`. `abstain_below` is the top probability below which no class is
+    called, in the place of the bundle's own thresholds. Raises ConfigError for what these can not be.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Labeler:
         max_units: int = MAX_UNITS,
         half_life_s: float | None = None,
         priors: Mapping[str, Mapping[str, float]] | None = None,
+        abstain_below: float | None = None,
     ) -> None:
         self.model = model
         self.stream = stream
@@ -67,12 +69,13 @@ class Labeler:
             lateness_s=lateness_s,
             max_units=min(max_units, manifest.max_units),
         )
+        if abstain_below is not None and not 0 <= abstain_below <= 1:
+            raise ConfigError(f"abstain_below = {abstain_below}: give a probability between 0 and 1")
         if half_life_s is not None and not 0 < half_life_s < np.inf:
             raise ConfigError(f"half_life_s = {half_life_s}: give seconds above 0, or leave it out to forget nothing")
-        self._observed = FeatureAccumulator(
-            self.spec, manifest.embedding_dim, typical_scatter=manifest.typical_scatter, half_life_s=half_life_s
-        )
+        self._features = FeatureAccumulator(self.spec, manifest.embedding_dim, half_life_s=half_life_s)
         self._priors = checked_priors(model, priors or {})
+        self._abstain_below = abstain_below
         self._stability = Stability()
         self._epoch: int | None = None
         self._outside = False  # whether the population was too small in the last window that was embedded
@@ -101,18 +104,17 @@ class Labeler:
 
     def label(self, window: Window) -> Labelled:
         """Embed a window, add it to the exposure of its units, and say what all of that adds up to."""
-        for operation in window.operations:
-            self._apply(operation)
+        self._apply(window.operations)
         if window.epoch != self._epoch:
-            self._observed.begin_epoch()
+            self._features.begin_epoch()
             self._epoch = window.epoch
         index = window.unit_index
         exclusion = window.exclusion or self._observe(window)
         if not window.exclusion:
             self._outside = int(window.active.sum()) < self.rules.min_population
-        seen = self._observed.snapshot(index)
-        judged = self._judge(seen, index)
-        answers = [self._task(name, seen, judged, window) for name in self.model.task_names]
+        snapshot = self._features.snapshot(index)
+        judged = self._judge(snapshot, index)
+        answers = [self._task(name, snapshot, judged, window) for name in self.model.task_names]
         causes = [exclusion, "population_below_minimum" if self._outside else "", *(cause for _, cause in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
         state: StreamStatus = "degraded" if reasons else "ready"
@@ -134,14 +136,14 @@ class Labeler:
             window_s=self.spec.window_s,
             unit_index=index.astype(np.uint32),
             unit_ids=window.unit_ids,
-            windows=self._observed.exposure.windows(index).astype(np.uint32),
-            exposure=seen.n,
-            effective_sample_size=seen.effective_sample_size,
+            windows=self._features.embedding.windows(index).astype(np.uint32),
+            exposure=snapshot.exposure,
+            effective_sample_size=snapshot.exposure,
             ood_score=judged.ratio,
             flags=self._flags(window, judged),
             tasks=tuple(task for task, _ in answers),
         )
-        return Labelled(predictions, seen.features["embedding"], self._observed.exposure.last(index))
+        return Labelled(predictions, snapshot.features["embedding"], self._features.embedding.last(index))
 
     def step(self, now_ns: int = 0) -> Labelled | None:
         """Cut and label the next window, in one thread; None when more data are needed."""
@@ -151,49 +153,62 @@ class Labeler:
     def _observe(self, window: Window) -> str:
         """Add the window to what was observed; returns why its embeddings could not be, or an empty string."""
         index = window.unit_index
-        self._observed.add_activity(
-            index, window.counts, end_bin=window.end_bin, eligible=window.eligible, intervals=window.intervals
+        self._features.add_activity(
+            index,
+            window.counts,
+            end_bin=window.end_bin,
+            eligible=window.eligible,
+            intervals=window.intervals,
+            coupling=window.coupling,
         )
         try:
             embeddings = self.model.embed(window.counts, window.active)
         except NonFiniteError:
             return "nonfinite"
-        self._observed.add_embeddings(index[window.active], embeddings, missing=window.missing)
+        self._features.add_embeddings(index[window.active], embeddings, missing=window.missing)
         return ""
 
-    def _judge(self, seen: FeatureSnapshot, index: Int64Array) -> OutOfDistributionScore:
+    def _judge(self, snapshot: FeatureSnapshot, index: Int64Array) -> OutOfDistributionScore:
         if self.model.out_of_distribution is None:
             nothing = np.zeros(len(index), dtype=np.bool_)
             return OutOfDistributionScore(np.zeros(len(index), dtype=np.float32), nothing, nothing, nothing, nothing)
-        return self.model.out_of_distribution.judge(seen, self._observed.statistics, index)
+        return self.model.out_of_distribution.judge(snapshot, self._features.statistics, index)
 
     def _task(
-        self, name: str, seen: FeatureSnapshot, judged: OutOfDistributionScore, window: Window
+        self, name: str, snapshot: FeatureSnapshot, judged: OutOfDistributionScore, window: Window
     ) -> tuple[TaskPredictions, str]:
         """Return a task's answer, and why it is none that may be believed, or an empty string."""
         part, cause = self.model.task(name), ""
         try:
-            answer = self.model.answer(name, seen, prior=self._priors.get(name), alone=self._outside)
+            found = answer(
+                part.log_linear_pools,
+                snapshot,
+                self.model.logits(name, snapshot),
+                prior=part.prior,
+                wanted=self._priors.get(name),
+                alone=self._outside,
+                abstain_below=self._abstain_below,
+            )
         except NonFiniteError:
-            answer, cause = Answer.nothing(len(seen.n), self.priors[name]), "nonfinite"
-        why = np.where(answer.unsure, Abstained.LOW_PROBABILITY, Abstained.NO)
+            found, cause = Answer.nothing(len(snapshot.exposure), self.priors[name]), "nonfinite"
+        why = np.where(found.unsure, Abstained.LOW_PROBABILITY, Abstained.NO)
         why[judged.out_of_distribution] = Abstained.OUT_OF_DISTRIBUTION
-        why[~answer.has_prediction] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_DATA
+        why[~found.has_prediction] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_DATA
         if cause:
             why[:] = Abstained.NONFINITE
-        why[seen.observed_exposure + seen.n <= 0] = Abstained.NO_DATA
+        why[snapshot.observed + snapshot.exposure <= 0] = Abstained.NO_DATA
         stable_since, flips = self._stability.update(
             name,
             window.unit_index,
-            top=answer.probabilities.argmax(axis=1),
-            has_exposure=answer.has_prediction,
+            top=found.probabilities.argmax(axis=1),
+            has_prediction=found.has_prediction,
             end_sample=window.end_sample,
         )
         task = TaskPredictions(
             name=name,
             classes=part.classes,
-            probabilities=answer.probabilities,
-            sets=answer.sets,
+            probabilities=found.probabilities,
+            sets=found.sets,
             why=why.astype(np.uint8),
             stable_since=stable_since,
             flips=flips,
@@ -212,17 +227,26 @@ class Labeler:
             flags |= np.where(raised, flag, 0).astype(np.uint8)
         return flags | np.uint8(UnitFlag.SMALL_POPULATION if self._outside else 0)
 
-    def _apply(self, operation: Operation) -> None:
-        if operation.kind == "merge":
-            self._observed.merge(operation.source, operation.target)
-            self._stability.forget(operation.source)
-        elif operation.kind == "forget":
-            self._observed.forget(operation.source)
-            self._stability.forget(operation.source)
-        else:
-            self._observed.reindex(dict(operation.index_of))
-            self._stability.restart()
-            self._outside = self._outside and bool(operation.index_of)
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        """Follow the unit table. What is forgotten goes in one pass, or renumbering 1,000 units would take seconds."""
+        gone: set[int] = set()
+        for operation in operations:
+            if operation.kind == "forget":
+                gone.add(operation.source)
+                continue
+            if operation.kind == "keep" or gone & {operation.source, operation.target}:
+                self._features.forget(gone)  # what was forgotten before a merge must not be merged
+                self._stability.forget(gone)
+                gone = set()
+            if operation.kind == "merge":
+                self._features.merge(operation.source, operation.target)
+                gone.add(operation.source)
+            else:
+                self._features.reindex(dict(operation.index_of))
+                self._stability.restart()
+                self._outside = self._outside and bool(operation.index_of)
+        self._features.forget(gone)
+        self._stability.forget(gone)
 
 
 def checked_priors(model: Model, priors: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, ...]]:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from nuclr_stream.features.coupling import CouplingCounts, fine_grid
 from nuclr_stream.features.isi import Intervals
 from nuclr_stream.stream.sequence import SequenceCheck
 from nuclr_stream.stream.units import Operation, Units
@@ -98,7 +99,8 @@ class Population:
         if isinstance(message, SpikeBatch if traces else TraceBatch):
             return "rejected_input_kind"
         rate = message.sample_rate
-        if not rate_fits(rate, self.spec) or (message.epoch != self.epoch and not grid_of(rate, self.spec).exact):
+        grid = grid_of(rate, self.spec)
+        if not rate_fits(rate, self.spec) or not (grid.exact and fine_grid(grid).exact):
             return "rejected_rate"
         if message.epoch == self.epoch and self.ended:
             return "rejected_after_end"
@@ -134,6 +136,7 @@ class Population:
         self._step = 0
         self._counts = RollingCounts(4 * spec.bins)
         self._intervals = Intervals(message.sample_rate)
+        self._coupling = CouplingCounts(self.grid)
         self._normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
 
     # -- windows -----------------------------------------------------------------------------------------------------
@@ -218,6 +221,7 @@ class Population:
             eligible=eligible,
             active=eligible & active_units(counts, spec.input_kind),
             intervals=self._intervals.take(stop, self.units.index, self.units.rows),
+            coupling=self._coupling.take(first, stop, self.units.index, self.units.rows),
             missing=missing,
             exclusion=exclusion,
             operations=tuple(self._operations),
@@ -321,6 +325,7 @@ class Population:
             rows, bins = rows[good], bins[good]
         self.counters["spikes_accepted"] += len(rows)
         self._intervals.add(batch.samples[good], batch.units[good].astype(np.int64))
+        self._coupling.add(batch.samples[good], batch.units[good].astype(np.int64))
         needed = bins >= self._oldest  # with a hop longer than a window no window takes some of them up
         if needed.any():
             self._reserve(int(bins.max()) + 1)

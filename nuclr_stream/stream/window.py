@@ -18,7 +18,8 @@ class Window:
 
     counts (U, T) float32 of all units of the probe, by ascending `unit_index` (U,); `eligible` (U,) units exist for the
     whole window; `active` (U,) are the eligible ones that enter the encoder; `intervals` (U, 17) are those that ended
-    since the window before, see `intervals`. `exclusion` says why it is not embedded
+    since the window before, see `isi`, and `coupling` (U, 54) what was counted of millisecond
+    lags since then, see `coupling`. `exclusion` says why it is not embedded
     (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
     the host's monotonic time when it was cut, as the caller gave it.
     """
@@ -37,6 +38,7 @@ class Window:
     eligible: BoolArray
     active: BoolArray
     intervals: Int32Array
+    coupling: Int64Array
     missing: float
     exclusion: str
     operations: tuple[Operation, ...]
@@ -47,13 +49,15 @@ class Window:
         operations = older.operations + self.operations
         if older.epoch != self.epoch:
             return replace(self, operations=operations)
-        intervals = self.intervals.copy()
+        intervals, coupling = self.intervals.copy(), self.coupling.copy()
         if not older.exclusion:
             now = older.unit_index
             for operation in self.operations:
                 if operation.kind == "merge":
                     now = np.where(now == operation.source, operation.target, now)
             here = np.isin(now, self.unit_index)
-            np.add.at(intervals, np.searchsorted(self.unit_index, now[here]), older.intervals[here])
+            rows = np.searchsorted(self.unit_index, now[here])
+            np.add.at(intervals, rows, older.intervals[here])
+            np.add.at(coupling, rows, older.coupling[here])
         skipped = self.skipped_steps + older.skipped_steps + 1
-        return replace(self, operations=operations, intervals=intervals, skipped_steps=skipped)
+        return replace(self, operations=operations, intervals=intervals, coupling=coupling, skipped_steps=skipped)

@@ -10,16 +10,9 @@ import typer
 
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
-from offline_training.commands import (
-    anytime_cli,
-    calcium_cli,
-    evaluation_cli,
-    experts_cli,
-    placement_cli,
-    recordings_cli,
-    report_cli,
-    study_cli,
-)
+from offline_training.commands import calcium_cli, placement_cli, recordings_cli, report_cli
+from offline_training.commands import evaluate as evaluate_command
+from offline_training.commands import readout as readout_command
 
 app = typer.Typer(
     name="nuclr-train",
@@ -83,50 +76,10 @@ def pretrain(
     typer.echo(f"{out}: {info['step']}/{info['steps']} steps, {info['windows_per_s']} windows/s, {state}")
 
 
-@app.command()
-def readout(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory that pretrain wrote.")],
-    recordings: Recordings,
-    hop_s: Annotated[float | None, typer.Option(help="Seconds between windows; one window if not given.")] = None,
-) -> None:
-    """Fit one readout per task of the run on labelled recordings and store them with the run."""
-    from offline_training.pretraining.pretrain import load_run
-    from offline_training.readouts.run_readouts import fit_readouts
-
-    loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
-    for task, fitted in fit_readouts(run, loaded, hop_s=hop_s).items():
-        typer.echo(f"{task}: macro-F1 {fitted.out_of_fold_f1:.3f} out of fold by {fitted.grouped_by}, C = {fitted.c:g}")
-
-
-@app.command()
-def recalibrate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run with readouts.")],
-    folds: Annotated[Path, typer.Option("--folds", help="Folder of the encoders that `evaluate` trained per fold.")],
-    recordings: Recordings,
-    seed: Annotated[int, typer.Option(help="Take the folds of this seed.")] = 0,
-) -> None:
-    """Calibrate the readouts of a run on animals that neither the fold's encoder nor its readouts had seen."""
-    from offline_training.pretraining.pretrain import load_run
-    from offline_training.readouts.run_readouts import recalibrate as calibrate_on_folds
-
-    found = sorted(folds.glob(f"fold_*_seed{seed}"))
-    loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
-    for task, fitted in calibrate_on_folds(run, found, loaded).items():
-        typer.echo(
-            f"{task}: T(n) {fitted.calibration.temperature}, abstain below {fitted.calibration.abstain_below:.3f}"
-        )
-
-
+app.command()(readout_command.readout)
 app.command()(recordings_cli.inspect)
-app.command()(evaluation_cli.evaluate)
-app.command()(evaluation_cli.peer)
-app.command()(experts_cli.predictors)
-app.command()(anytime_cli.anytime)
-app.command()(evaluation_cli.evaluate_simulated)
-app.command()(study_cli.ablate)
-app.command()(study_cli.scale)
-app.command()(study_cli.label_efficiency)
-app.command()(evaluation_cli.report_results)
+app.command()(evaluate_command.evaluate)
+app.command()(report_cli.report_results)
 app.command()(calcium_cli.simulate_calcium)
 app.command()(calcium_cli.normaliser_distance)
 app.command()(placement_cli.placement)

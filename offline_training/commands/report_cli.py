@@ -1,4 +1,4 @@
-"""The commands of `nuclr-train` that show results to others: report, submission, reproduce."""
+"""The commands of `nuclr-train` that show results to others: report, report-results, submission, reproduce."""
 
 from __future__ import annotations
 
@@ -68,3 +68,15 @@ def reproduce(
     folder = archive or download(chosen, out / "archive")
     names = tuple(one.strip() for one in held_out.split(",") if one.strip())
     typer.echo(as_table(repeat(chosen, folder, out, config=settings, held_out=names)))
+
+
+def report_results(
+    results: Annotated[Path, typer.Option(help="Folder of result folders.")] = Path("results"),
+    page: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/results.md"),
+    readme: Annotated[Path, typer.Option(help="File with a table between markers.")] = Path("README.md"),
+) -> None:
+    """Write docs/results.md and the table of the README from the result files; nothing there is typed by hand."""
+    from offline_training.reporting.results import write_pages
+
+    for path in write_pages(results, page=page, readme=readme):
+        typer.echo(str(path))

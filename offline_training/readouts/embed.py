@@ -1,7 +1,7 @@
 """Recordings through an encoder: embeddings of every window, and what they add up to per unit, as the daemon does it.
 
-Windows, membership and refusals come from `recorded_windows`, means and exposure from `MeanEmbedding`: the very definitions
-of the daemon. Only active units enter the encoder, as a population of their own.
+Windows, membership and exclusions come from `recorded_windows`, sums from `FeatureAccumulator`: the very definitions of
+the daemon. Only active units enter the encoder, as a population of their own.
 Shapes: K windows of a recording, N windows of a batch, U units, T bins, D embedding.
 """
 
@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
+from nuclr_stream.features.coupling import COUPLING_SUMS
 from nuclr_stream.features.isi import INTERVAL_BINS, Int32Array
-from nuclr_stream.features.mean_embedding import MeanEmbedding, exposure_windows
 from nuclr_stream.recordings.recording import RecordedWindow, Recording, recorded_windows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder
@@ -30,20 +30,22 @@ BATCH_WINDOWS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """The windows of one recording: their end bins (K,), why each was refused or "", which had enough active units
+    """The windows of one recording: their end bins (K,), why each was excluded or "", which had enough active units
     to be in distribution (K,), which units were embedded (K, U), and the embeddings (K, U, D), zeros elsewhere; what
-    else is observed in them: counts K times (U, T), intervals (K, U, 17), and the share that is missing (K,)."""
+    else is observed in them: counts K times (U, T), intervals (K, U, 17), couplings (K, U, 54), and the
+    share that is missing (K,)."""
 
     recording_id: str
     subject_id: str
     spec: WindowSpec
     end_bin: Int64Array
-    refusals: tuple[str, ...]
+    exclusions: tuple[str, ...]
     in_distribution: BoolArray
     embedded: BoolArray
     embeddings: Float32Array
     counts: tuple[npt.NDArray[np.number], ...]
     intervals: Int32Array
+    coupling: Int64Array
     missing: npt.NDArray[np.float64]
 
     @property
@@ -56,44 +58,32 @@ class Embedded:
         """How many windows further one starts that shares nothing with this one."""
         return -(-self.spec.bins // self.spec.hop_bins)
 
-    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Mean embedding (U, D) over windows [first, last) in which the unit was active, and the exposure n (U,)."""
-        exposure, everyone = MeanEmbedding(self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
-        for index in range(first, last):
-            units = np.flatnonzero(self.embedded[index])
-            exposure.add(units, self.embeddings[index, units], weight=1 - self.missing[index])
-        n = exposure_windows(exposure.weight(everyone), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
-        return exposure.mean(everyone), n
-
     def snapshot(self, first: int, last: int) -> FeatureSnapshot:
-        """Everything that windows [first, last) add up to for every unit, as the daemon gathers it."""
-        return next(self.seen_until(first, [last]))
+        """Everything that windows [first, last) add up to for every unit, as the daemon accumulates it."""
+        return next(self.snapshots(first, [last]))
 
-    def seen_until(self, first: int, lasts: Iterable[int]) -> Iterator[FeatureSnapshot]:
+    def snapshots(self, first: int, lasts: Iterable[int]) -> Iterator[FeatureSnapshot]:
         """The same for windows [first, last) with every one of `lasts`, ascending, in one go."""
-        observed, everyone = FeatureAccumulator(self.spec, self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
+        features, everyone = FeatureAccumulator(self.spec, self.embeddings.shape[2]), np.arange(self.embedded.shape[1])
         for last in lasts:
             for k in range(first, last):
-                self._add(k, observed, everyone)
+                self._add(k, features, everyone)
             first = last
-            yield observed.snapshot(everyone)
+            yield features.snapshot(everyone)
 
-    def _add(self, k: int, observed: FeatureAccumulator, everyone: Int64Array) -> None:
-        if self.refusals[k]:
+    def _add(self, k: int, features: FeatureAccumulator, everyone: Int64Array) -> None:
+        if self.exclusions[k]:
             return
-        observed.add_activity(
+        features.add_activity(
             everyone,
             self.counts[k].astype(np.float32),
             end_bin=int(self.end_bin[k]),
             eligible=np.ones(len(everyone), dtype=bool),
             intervals=self.intervals[k],
+            coupling=self.coupling[k],
         )
         units = np.flatnonzero(self.embedded[k])
-        observed.add_embeddings(units, self.embeddings[k, units], missing=float(self.missing[k]))
-
-    def unit_means(self) -> tuple[Float32Array, Float32Array]:
-        """Mean embedding (U, D) over the whole recording, and the exposure n (U,)."""
-        return self.between(0, len(self.end_bin))
+        features.add_embeddings(units, self.embeddings[k, units], missing=float(self.missing[k]))
 
 
 def embed_recording(
@@ -108,14 +98,15 @@ def embed_recording(
 
     Windows with fewer than `rules.min_population` active units are embedded and flagged, those without any are not.
     """
-    ends, refusals, populations, members, values = [], [], [], [], []
-    counts, intervals, missing = [], [], []
+    ends, exclusions, populations, members, values = [], [], [], [], []
+    counts, intervals, coupling, missing = [], [], [], []
     for batch in _batches(recorded_windows(recording, spec, rules), batch_windows):
         for window in batch:
             ends.append(window.end_bin)
-            refusals.append(window.exclusion)
+            exclusions.append(window.exclusion)
             counts.append(_compact(window.counts))
             intervals.append(window.intervals)
+            coupling.append(window.coupling)
             missing.append(window.missing)
             populations.append(int(window.active.sum()))
             members.append(window.active & (not window.exclusion))
@@ -127,7 +118,7 @@ def embed_recording(
         subject_id=recording.subject_id,
         spec=spec,
         end_bin=np.array(ends, dtype=np.int64),
-        refusals=tuple(refusals),
+        exclusions=tuple(exclusions),
         in_distribution=np.array(populations, dtype=np.int64) >= rules.min_population,
         embedded=np.array(members, dtype=bool).reshape(-1, units),
         embeddings=np.concatenate(
@@ -136,6 +127,7 @@ def embed_recording(
         ),
         counts=tuple(counts),
         intervals=np.array(intervals, dtype=np.int32).reshape(-1, units, INTERVAL_BINS),
+        coupling=np.array(coupling, dtype=np.int64).reshape(-1, units, COUPLING_SUMS),
         missing=np.array(missing, dtype=np.float64),
     )
 
