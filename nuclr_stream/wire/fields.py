@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from nuclr_stream.errors import WireError
 from nuclr_stream.windows.binning import MAX_SAMPLE
 
-PROTOCOL_VERSION = 2
-"""The newest version of any kind of message; each kind has the version in which it last changed, see layout.py."""
+PROTOCOL_VERSION = 1
+"""What key `v` of every header says; a message that says something else is rejected."""
 REASONS = ("frames", "kind", "version", "header", "size", "range", "text", "nonfinite")
 """Every `reason` that a WireError of this package can have; safe as a metric label."""
 

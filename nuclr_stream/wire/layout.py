@@ -79,11 +79,7 @@ Frame = Array | Names | Text | Tasks | Parts
 
 
 class Layout(NamedTuple):
-    """One kind of message. `stream` says whether the topic must, may or must not name one.
-
-    `version` is that of the protocol in which the kind last changed: what a header says of itself, and nothing else is
-    read.
-    """
+    """One kind of message. `stream` says whether the topic must, may or must not name one."""
 
     kind: str
     build: type[Any]
@@ -92,7 +88,6 @@ class Layout(NamedTuple):
     sizes: tuple[Field, ...] = ()
     limit: int = MAX_REPLY_BYTES
     stream: Literal["must", "may", "none"] = "must"
-    version: int = 1
 
 
 def size(name: str, high: int) -> Field:
@@ -205,7 +200,6 @@ OUTPUTS = (
             Tasks("tasks"),
         ),
         (UNITS,),
-        version=2,
     ),
     Layout(
         "state",
@@ -300,7 +294,6 @@ REPLIES = (
         (Array("embedding", "<f4", ("units", "dim")), Tasks("tasks")),
         (UNITS, size("dim", MAX_DIM)),
         stream="none",
-        version=2,
     ),
     Layout("status_reply", m.StatusReply, (REQUEST_ID,), (Text("status"),), stream="none"),
     Layout("placement_reply", m.PlacementReply, (REQUEST_ID,), (Text("placement"),)),

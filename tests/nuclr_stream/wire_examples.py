@@ -240,7 +240,7 @@ FRAMES = {
         b"predictions/probeA",
         (
             b"\xde\x00\x14"
-            b"\xa1v\x02"
+            b"\xa1v\x01"
             b"\xa5epoch\x07"
             b"\xa4step\x02"
             b"\xa3seq\t"
@@ -371,7 +371,7 @@ FRAMES = {
         b"embed_window_reply/",
         (
             b"\x85"
-            b"\xa1v\x02"
+            b"\xa1v\x01"
             b"\xaarequest_id\x03"
             b"\xa5units\x02"
             b"\xa3dim\x02"

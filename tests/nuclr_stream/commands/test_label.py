@@ -96,7 +96,7 @@ def test_a_small_population_says_so(model):
     assert {(r["abstained"], r["why"], r["reason"]) for r in rows} == {
         (1, "small_population", "population below minimum")
     }
-    assert {r["flags"] for r in rows} == {"ood_score"}
+    assert {r["flags"] for r in rows} == {"small_population"}
 
 
 def test_a_row_says_since_when_its_class_is_the_same(model):
@@ -142,7 +142,7 @@ def test_a_row_holds_what_the_predictions_say_of_the_unit(model, monkeypatch):
 
     monkeypatch.setattr(Labeler, "label", strange)
     row = next(label_recording(random_recording(1, units=12, seconds=11), model))
-    assert (row["set"], row["why"], row["flags"]) == ("E|SST", "ood_score", "silent|ood_rate")
+    assert (row["set"], row["why"], row["flags"]) == ("E|SST", "out_of_distribution", "silent|ood_rate")
     assert (row["effective_sample_size"], row["ood_score"]) == (1.25, 2.5)
     assert row["reason"] == "unlike the units of training, see flags"
 

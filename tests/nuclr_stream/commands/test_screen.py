@@ -68,10 +68,10 @@ def test_a_cell_says_how_long_a_class_stands_what_else_it_may_be_or_why_none_is_
         table.show(replace(said[-1], tasks=(task,), flags=flags))
     rows = [line for line in shown(console).splitlines() if "PV" in line]
     assert [" ".join(row.split("│")[2].split()[1:]) for row in rows[:4]] == [
-        *("█████ 8 s or SST", "█████ 8 s or E, SST", "█████ out_of_distribution unit", "█████ 8 s"),
+        *("█████ 8 s or SST", "█████ 8 s or E, SST", "█████ out of distribution", "█████ 8 s"),
     ], "a set of all classes says nothing"
-    assert all("silent, out_of_distribution rate" in row for row in rows)
-    assert "20 out_of_distribution" in shown(console)
+    assert all("silent, ood rate" in row for row in rows)
+    assert "20 out of distribution" in shown(console)
 
 
 def test_a_terminal_is_not_refreshed_more_often_than_eyes_can_follow(said: list[Predictions]) -> None:

@@ -85,7 +85,7 @@ def test_counts_and_times(metrics: Metrics) -> None:
         ("nuclr_stream_stream_units", ("a",)): 5,
         ("nuclr_stream_stream_active_units", ("a",)): 4,
         ("nuclr_stream_stream_missing", ("a",)): 0.1,
-        ("nuclr_stream_stream_unfamiliar_units", ("a",)): 2,
+        ("nuclr_stream_stream_units_out_of_distribution", ("a",)): 2,
         ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "low_probability")): 3,
         ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "no_data")): 1,
         ("nuclr_stream_stream_flips_total", ("a", "cell_type")): 6,
@@ -199,7 +199,7 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
         for why in Abstained:
             units = found.get(("nuclr_stream_stream_abstained_units", ("random_0", name, why.word)), 0)
             assert units == (0 if why == Abstained.NO else (last.why == why).sum())
-    assert found["nuclr_stream_stream_unfamiliar_units", ("random_0",)] == said[-1].out_of_distribution.sum()
+    assert found["nuclr_stream_stream_units_out_of_distribution", ("random_0",)] == said[-1].out_of_distribution.sum()
     inputs = {labels[0]: value for (name, labels), value in found.items() if name == "nuclr_stream_inputs_total"}
     assert inputs["received"] == inputs["accepted"] + inputs["rejected_stale_epoch"]
     assert inputs["spikes_received"] == inputs["spikes_accepted"] == len(recording.spike_samples)

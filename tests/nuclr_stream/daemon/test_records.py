@@ -31,18 +31,18 @@ def test_pinned_bytes(tmp_path: Path) -> None:
     writer.write([b"ab", b"", b"c"])
     writer.close()
     assert (tmp_path / "kept.rec").read_bytes() == (
-        b"NUCLRRC2" + b"\x03\0\0\0" + b"\x02\0\0\0" + b"\0\0\0\0" + b"\x01\0\0\0" + b"abc"
+        b"NUCLRRC1" + b"\x03\0\0\0" + b"\x02\0\0\0" + b"\0\0\0\0" + b"\x01\0\0\0" + b"abc"
     )
 
 
-def test_a_record_of_earlier_predictions_is_refused_and_left_as_it_is(path: Path) -> None:
-    earlier = path.read_bytes().replace(MAGIC, b"NUCLRRC1")
-    path.write_bytes(earlier)
+def test_a_record_of_another_version_is_rejected_and_left_as_it_is(path: Path) -> None:
+    other = path.read_bytes().replace(MAGIC, b"NUCLRRC9")
+    path.write_bytes(other)
     with pytest.raises(NuclrStreamError, match="of this version; choose another file with --record"):
         RecordWriter(path)
     with pytest.raises(NuclrStreamError, match="of this version"):
         list(read_records(path))
-    assert path.read_bytes() == earlier
+    assert path.read_bytes() == other
 
 
 def test_what_was_written_comes_back(path: Path) -> None:

@@ -61,7 +61,7 @@ def test_arrays_are_read_only_views_on_the_frames(wrap):
     for array, frame in [
         (message.unit_index, frames[2]),
         (message.exposure, frames[6]),
-        (message.out_of_distribution, frames[8]),
+        (message.ood_score, frames[8]),
         (task.probabilities, frames[12]),
         (task.sets, frames[13]),
         (task.stable_since, frames[15]),
@@ -89,12 +89,10 @@ def test_numbers_of_numpy_and_narrower_arrays_are_sent_as_the_declared_types():
     assert type(back.seq) is int and back.samples.dtype == np.int64 and back.units.dtype == np.uint32
 
 
-def test_every_kind_says_the_version_in_which_it_last_changed():
-    versions = {kind: msgpack.unpackb(frames[1])["v"] for kind, frames in FRAMES.items()}
-    assert {kind for kind, version in versions.items() if version != 1} == {"predictions", "embed_window_reply"}
-    assert max(versions.values()) == wire.PROTOCOL_VERSION
+def test_every_header_holds_the_protocol_version_and_another_one_is_rejected():
+    assert {msgpack.unpackb(frames[1])["v"] for frames in FRAMES.values()} == {wire.PROTOCOL_VERSION}
     future = [FRAMES["mask"][0], msgpack.packb(msgpack.unpackb(FRAMES["mask"][1]) | {"v": 3})]
-    with pytest.raises(WireError, match="mask of version 3; this side knows version 1"):
+    with pytest.raises(WireError, match="mask of version 3; this side has version 1"):
         wire.decode(future)
 
 
@@ -103,7 +101,7 @@ def test_whether_a_unit_is_abstained_from_follows_from_why():
     assert every.abstained.tolist() == [False, True, True, True, True, True]
 
 
-def test_whether_a_unit_is_unfamiliar_follows_from_its_flags():
+def test_whether_a_unit_is_out_of_distribution_follows_from_its_flags():
     flags = np.array([0, 7, *(wire.UnitFlag.UNSORTED >> k for k in range(4)), 128], dtype=np.uint8)
     message = dataclasses.replace(MESSAGES["predictions"], flags=flags)
     assert message.out_of_distribution.tolist() == [False, False, True, True, True, True, False]
