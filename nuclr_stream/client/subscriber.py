@@ -187,7 +187,7 @@ class Query:
         return self._ask(request, wire.EmbeddingsReply)
 
     def embed_window(self, counts: Float32Array) -> wire.EmbedWindowReply:
-        """Return embeddings (U, D) and predictions for one window of counts (U, T) that never was in a stream."""
+        """Return the embeddings (U, D) of one window of counts (U, T) that never was in a stream."""
         request = wire.EmbedWindowRequest(request_id=next(self._ids), counts=counts)
         return self._ask(request, wire.EmbedWindowReply)
 

@@ -261,7 +261,7 @@ class Daemon:
         if isinstance(request, wire.PlacementRequest):
             answer = queries.placement(request, self._streams.get(request.stream), self.model)
         else:
-            answer = queries.window(request, self.model, self._streams.priors)
+            answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
         return None if self._worker.answer(identity, answer) else queries.busy(request)

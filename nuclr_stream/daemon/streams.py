@@ -177,7 +177,7 @@ class Streams:
 
     def __init__(self, model: Model, settings: Settings, *, instance: int) -> None:
         self._model, self._settings, self._instance = model, settings, instance
-        self.priors = checked_priors(model, settings.priors)
+        checked_priors(model, settings.priors)  # here, so that `serve` fails at once and not with the first stream
         self._streams: dict[str, Stream] = {}
         self._gone: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()

@@ -291,7 +291,7 @@ REPLIES = (
         "embed_window_reply",
         m.EmbedWindowReply,
         (REQUEST_ID,),
-        (Array("embedding", "<f4", ("units", "dim")), Tasks("tasks")),
+        (Array("embedding", "<f4", ("units", "dim")),),
         (UNITS, size("dim", MAX_DIM)),
         stream="none",
     ),

@@ -137,8 +137,8 @@ class TaskPredictions:
 
     `classes` C names, `probabilities` (U, C) float32. `sets` (U, C) bool, the classes that the bundle's conformal
     threshold does not rule out; a bundle without one rules out none. `why` (U,) uint8 of Abstained. `stable_since` (U,)
-    int64, the device sample at the end of the window since which the top class is the same, -1 where there is none (no
-    exposure, or a window outside any stream). `flips` is how many units changed theirs in this step.
+    int64, the device sample at the end of the window since which the top class is the same, -1 for a unit without
+    a prediction. `flips` is how many units changed theirs in this step.
     """
 
     name: str
@@ -332,11 +332,10 @@ class EmbeddingsReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbedWindowReply:
-    """`embedding` (U, D) float32 of the window that was sent, and what the readouts say about it; zeros if inactive."""
+    """`embedding` (U, D) float32 of the window that was sent; zeros for units that did not fire in it."""
 
     request_id: int
     embedding: Float32Array
-    tasks: tuple[TaskPredictions, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

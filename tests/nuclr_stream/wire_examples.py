@@ -128,7 +128,7 @@ MESSAGES = {
         mean=_f4([0.5, -1]),
         last=_f4([0, 2]),
     ),
-    "embed_window_reply": wire.EmbedWindowReply(request_id=3, embedding=_f4([1, 0], [0, -1]), tasks=(TASK,)),
+    "embed_window_reply": wire.EmbedWindowReply(request_id=3, embedding=_f4([1, 0], [0, -1])),
     "status_reply": wire.StatusReply(request_id=4, status='{"ready":true}'),
     "placement_reply": wire.PlacementReply(request_id=5, stream="probeA", placement='{"shanks":[]}'),
     "error": wire.ErrorReply(request_id=4, reason="unknown_stream", detail="probeB"),
@@ -369,21 +369,8 @@ FRAMES = {
     ],
     "embed_window_reply": [
         b"embed_window_reply/",
-        (
-            b"\x85"
-            b"\xa1v\x01"
-            b"\xaarequest_id\x03"
-            b"\xa5units\x02"
-            b"\xa3dim\x02"
-            b"\xa5tasks\x91\x83\xa4name\xa9cell_type\xa7classes\x02\xa5flips\x01"
-        ),
+        b"\x84\xa1v\x01\xaarequest_id\x03\xa5units\x02\xa3dim\x02",
         b"\x00\x00\x80?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\xbf",
-        b"\x00\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00",
-        b"EPV",
-        b"\x00\x00@?\x00\x00\x80>\x00\x00\x00?\x00\x00\x00?",
-        b"\x01\x00\x01\x01",
-        b"\x00\x02",
-        b",\x01\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
     ],
     "status_reply": [
         b"status_reply/",

@@ -243,8 +243,8 @@ def unit_tables(draw):
 
 
 @st.composite
-def embed_window_replies(draw):
-    n, d, classes = draw(st.integers(0, 5)), draw(st.integers(0, 5)), draw(st.lists(texts(), max_size=4))
+def predictions(draw):
+    n, classes = draw(st.integers(0, 5)), draw(st.lists(texts(), max_size=4))
     task = wire.TaskPredictions(
         name=draw(texts(1)),
         classes=tuple(classes),
@@ -254,13 +254,20 @@ def embed_window_replies(draw):
         stable_since=draw(arrays(np.int64, n, -(2**53), 2**53)),
         flips=draw(st.integers(0, 8192)),
     )
-    return wire.EmbedWindowReply(
-        request_id=draw(counters), embedding=draw(arrays(np.float32, (n, d))), tasks=(task,) * draw(st.integers(0, 3))
+    per_unit = ("exposure", "effective_sample_size", "ood_score")
+    return dataclasses.replace(
+        MESSAGES["predictions"],
+        unit_index=draw(arrays(np.uint32, n)),
+        unit_ids=tuple(draw(st.lists(texts(), min_size=n, max_size=n))),
+        windows=draw(arrays(np.uint32, n)),
+        **{name: draw(hnp.arrays(np.float32, n, elements=st.floats(0, 2.0**100, width=32))) for name in per_unit},
+        flags=draw(arrays(np.uint8, n)),
+        tasks=(task,) * draw(st.integers(0, 3)),
     )
 
 
 @settings(max_examples=150)
-@given(st.one_of(spike_batches(), unit_tables(), embed_window_replies()))
+@given(st.one_of(spike_batches(), unit_tables(), predictions()))
 def test_whatever_is_sent_arrives_unchanged(message):
     assert_same(wire.decode(wire.encode(message)), message)
 
