@@ -13,12 +13,11 @@ from nuclr_stream.client.publisher import TABLE_EVERY_S
 from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
-from nuclr_stream.recordings.recording import Recorded, Recording
+from nuclr_stream.recordings.recording import Recorded, Recording, observed_stretches
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sockets import Socket, connect_source, disconnect, give
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.windows.binning import Grid, rational
-from nuclr_stream.windows.interval_set import Stretches
 from nuclr_stream.wire import (
     Event,
     Input,
@@ -163,17 +162,13 @@ def window_ends(recording: Recorded, status: dict[str, Any]) -> list[int]:
     rate = rational(status["bins_per_second"])
     grid = Grid(rate if recording.input_kind == "traces" else recording.sample_rate, rate)
     bins, hop = int(status["window_bins"]), int(status["hop_bins"])
-    covered, start = Stretches(), 0
-    for gap_start, gap_stop in sorted(recording.gap_samples.tolist()):
-        covered.add(start, gap_start)
-        start = max(start, gap_stop)
-    covered.add(start, recording.num_samples)
+    observed = observed_stretches(recording)
     ends = []
     total = grid.complete_bins(recording.num_samples)
     first = -(-bins // hop) * hop
     for end in range(first, total + 1, hop):
         first_sample, stop = grid.first_sample(end - bins), grid.first_sample(end)
-        if covered.inside(first_sample, stop):
+        if observed.inside(first_sample, stop):
             ends.append(stop)
     return ends
 

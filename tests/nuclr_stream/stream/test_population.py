@@ -349,9 +349,9 @@ def test_ten_hours_of_messages_take_no_more_memory_than_ten_minutes():
     widths = set()
     for k in range(10_000, 46_000_000, 9_000):
         windows(target, source.spikes(k, k + 9_000, [(k, 0)]))
-        widths.add(target._counts._counts.shape[1])
+        widths.add(target._epoch.counts._counts.shape[1])
     assert max(widths) <= 2000
-    assert len(target._covered) == 1
+    assert len(target._epoch.cutter.observed) == 1
 
 
 def test_a_sign_of_life_ahead_of_the_data_is_no_gap():

@@ -207,7 +207,7 @@ def test_stretches_are_bounded_and_what_does_not_fit_is_missing(monkeypatch):
     windows(target, source.units(), source.heartbeat(0, 0), source.heartbeat(55 * 10**6, 55 * 10**6))
     for start in range(0, 400, 2):
         windows(target, source.heartbeat(start, start + 1))
-    assert len(target._covered) <= 100
+    assert len(target._epoch.cutter.observed) <= 100
     assert target.counters["stretches_dropped"] == 100
 
 
