@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from offline_training.readouts.predictors import Predictors
 
 from exporters.export import Contents, write_bundle
 from nuclr_stream.bundle.manifest import TrainedOn
@@ -21,6 +20,7 @@ from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistrib
 from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder, EncoderConfig
+from offline_training.readouts.predictors import Predictors
 from offline_training.readouts.readout import Readout
 from offline_training.readouts.regression import Linear
 

@@ -30,6 +30,7 @@ from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.sockets import Context, bind, lock_ipc, open_socket, take
+from nuclr_stream.stream.labeler import spec_with_hop
 
 TURN_MESSAGES = 64
 """Messages decoded, and queries answered, before the other sockets get their turn."""
@@ -316,7 +317,7 @@ class Daemon:
 
     def _status(self) -> dict[str, Any]:
         manifest, settings = self.model.manifest, self.settings
-        spec = manifest.spec.with_hop_s(settings.hop_s) if settings.hop_s else manifest.spec
+        spec = spec_with_hop(self.model, settings.hop_s)
         return {
             "version": __version__,
             "protocol": wire.PROTOCOL_VERSION,

@@ -61,10 +61,14 @@ class RecordWriter:
 def read_records(path: Path) -> Iterator[Message]:
     """Yield the messages of a record file in the order in which they were published.
 
-    Raises NuclrStreamError when it is no record file or, behind its last good message, when it is damaged; WireError
-    when a message in it is malformed.
+    Raises NuclrStreamError when it cannot be read, is no record file or, behind its last good message, is damaged;
+    WireError when a message in it is malformed.
     """
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise NuclrStreamError(f"record {path}: {error.strerror}") from error
+    with file:
         _check_magic(file, path)
         while (frames := _read_frames(file, path)) is not None:
             yield decode(frames)

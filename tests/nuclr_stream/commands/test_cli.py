@@ -101,7 +101,7 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
 
 def test_the_second_signal_ends_it_at_once() -> None:
     # os.write: a handler that prints may interrupt the very print of "ready", which Python refuses
-    code = "import os, signal; from nuclr_stream.commands.cli import _end_on_signals as end\n"
+    code = "import os, signal; from nuclr_stream.commands.serve import end_on_signals as end\n"
     code += "end(lambda: os.write(1, b'ending\\n')); os.write(1, b'ready\\n')\nwhile True: signal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -123,7 +123,8 @@ def test_serve_without_a_bundle_says_how_to_get_one(run: Callable[..., tuple[int
     ("options", "words"),
     [
         (["--bundle", "nothing-like-it"], ["nothing-like-it", "manifest.json"]),
-        (["--hop-s", "0.005"], ["hop", "whole number of bins"]),
+        (["--hop-s", "0.005"], ["hop_s", "whole number of bins"]),
+        (["--hop-s", "0"], ["hop_s = 0.0", "greater than 0"]),
         (["--results-endpoint", "tcp://0.0.0.0:5"], ["results_endpoint", "not loopback"]),
         (["--http-port", "99999"], ["http_port", "99999"]),
         (["--config", "no_such_file.toml"], ["no_such_file.toml"]),
@@ -403,5 +404,6 @@ def test_check_replays_the_sample(run: Callable[..., tuple[int, str, str]], tiny
 def test_module_and_command_are_the_same() -> None:
     found = subprocess.run([sys.executable, "-m", "nuclr_stream", "--help"], capture_output=True, text=True, check=True)
     assert all(
-        name in found.stdout for name in ("serve", "replay", "label", "watch", "demo", "bench", "doctor", "check")
+        name in found.stdout
+        for name in ("serve", "replay", "label", "records", "watch", "demo", "bench", "doctor", "check")
     )

@@ -7,14 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from offline_training.readouts.predictor_readouts import (
-    Classifier,
-    Unseen,
-    fit_experts,
-    resting_on,
-    say_unseen,
-    typical_scatter,
-)
 
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.features.accumulator import FeatureAccumulator
@@ -29,6 +21,14 @@ from offline_training.readouts.embedded_runs import embed_by_run, trained_on
 from offline_training.readouts.examples import Examples, examples
 from offline_training.readouts.feature_source import FACTS, FeatureSource, slices
 from offline_training.readouts.out_of_distribution import fit_familiarity
+from offline_training.readouts.predictor_readouts import (
+    Classifier,
+    Unseen,
+    fit_experts,
+    resting_on,
+    say_unseen,
+    typical_scatter,
+)
 from offline_training.readouts.readout import ReadoutError, load_readouts, save_readouts
 from offline_training.readouts.run_readouts import fit_readouts, recalibrate
 from offline_training.simulation.animals import simulate
