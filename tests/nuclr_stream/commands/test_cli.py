@@ -320,9 +320,14 @@ def test_bench_reports_in_json(
     assert run("bench", "--units", "257", *options)[0] == 2
 
 
-def test_doctor_without_a_daemon_says_what_to_start(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tiny_shipped(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny bundle is all that is shipped."""
+    monkeypatch.setattr(doctor, "shipped_bundles", lambda: [str(tiny_bundle)])
+
+
+@pytest.mark.usefixtures("tiny_shipped")
+def test_doctor_without_a_daemon_says_what_to_start(run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = run("doctor", *NOWHERE[:2], "--query-endpoint", "ipc:///nowhere/at/all")
     assert code == 1
     assert "data tcp://127.0.0.1:9: nothing listens" in out
@@ -331,7 +336,8 @@ def test_doctor_without_a_daemon_says_what_to_start(
     assert last_json(out)["bad"] == 3
 
 
-def test_doctor_tells_why_nothing_arrives(
+@pytest.mark.usefixtures("tiny_shipped")
+def test_doctor_says_why_nothing_arrives(
     run: Callable[..., tuple[int, str, str]], run_daemon: RunDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "LISTEN_S", 0.1)
@@ -359,6 +365,7 @@ def test_doctor_tells_why_nothing_arrives(
         assert "stream rig: degraded" in run("doctor", *places)[1]
 
 
+@pytest.mark.usefixtures("tiny_shipped")
 def test_doctor_when_all_is_well_and_when_ports_are_swapped(
     run: Callable[..., tuple[int, str, str]],
     run_daemon: RunDaemon,
@@ -403,7 +410,5 @@ def test_check_replays_the_sample(run: Callable[..., tuple[int, str, str]], tiny
 
 def test_module_and_command_are_the_same() -> None:
     found = subprocess.run([sys.executable, "-m", "nuclr_stream", "--help"], capture_output=True, text=True, check=True)
-    assert all(
-        name in found.stdout
-        for name in ("serve", "replay", "label", "records", "watch", "demo", "bench", "doctor", "check")
-    )
+    commands = ("serve", "replay", "label", "records", "watch", "demo", "bench", "doctor", "check")
+    assert all(name in found.stdout for name in commands)
