@@ -1,4 +1,4 @@
-"""What a program beside the rig imports: iterate predictions, ask for embeddings, publish spikes.
+"""The side that receives: iterate predictions, ask for embeddings and status.
 
 >>> for predictions in subscribe("probeA"):
 ...     print(predictions.unit_ids, predictions.tasks[0].probabilities)
@@ -18,13 +18,10 @@ import numpy as np
 import zmq
 
 from nuclr_stream import wire
-from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError, WireError
 from nuclr_stream.sockets import connect, disconnect, give, take
 from nuclr_stream.windows.binning import Float32Array
-
-__all__ = ["Publisher", "Query", "QueryError", "Subscription", "subscribe"]
 
 JOIN_AGAIN_S = 10.0
 """Where no snapshot is to be had, a subscription lives on what it hears, and asks again after so long."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from nuclr_stream.client.subscriber import Publisher, Query, Subscription
+from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.commands.machine import MachineWatch
 from nuclr_stream.commands.options import Bundle, Threads, load_model
 from nuclr_stream.commands.output import print_json, progress_bar

@@ -259,14 +259,6 @@ def _last_bins(counts: Float32Array, end: int, bins: int) -> Float32Array:
     return np.pad(counts[:, :end], ((0, 0), (bins - end, 0)))
 
 
-def load_folder(folder: Path) -> list[Recording]:
-    """Read every .npz of a folder in the order of their names. Raises RecordingError when there is none."""
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
-        raise RecordingError(f"{folder}: no .npz recording there")
-    return [Recording.load(path) for path in paths]
-
-
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read every array of a .npz. Raises RecordingError when it is none, or unpacks to more than MAX_FILE_BYTES."""
     if not path.is_file():

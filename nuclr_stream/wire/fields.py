@@ -32,7 +32,6 @@ MAX_CAUSE_BYTES = 64
 MAX_SPIKES = 65536
 MAX_UNITS = 8192
 MAX_TRACE_FRAMES = 65536
-MAX_WAVEFORM_SAMPLES = 1024
 MAX_BINS = 65536
 MAX_DIM = 8192
 MAX_CLASSES = 1024
@@ -106,16 +105,6 @@ def rate(name: str) -> Field:
         return _fraction(value[0], value[1])
 
     return Field(name, read, lambda value: [value.numerator, value.denominator])
-
-
-def rate_or_none(name: str) -> Field:
-    """Return a field that holds a rate or nil."""
-    _, read, write = rate(name)
-    return Field(
-        name,
-        lambda value: None if value is None else read(value),
-        lambda value: None if value is None else write(value),
-    )
 
 
 def text(name: str, limit: int = MAX_TEXT_BYTES, low: int = 0) -> Field:

@@ -1,9 +1,8 @@
 """What travels between sources, the daemon and clients, as frozen values; docs/protocol.md is the same in prose.
 
 Arrays of a decoded message are read-only views on the received frames: copy what outlives the message. Shape letters
-are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform
-samples. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within
-+-2**53.
+are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit
+table. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class UnitTable(SourceHeader):
     by unit id. M rows, in order: `action` (M,) uint8 of UnitAction, `index` (M,) uint32 never reused in an epoch,
     `into` (M,) uint32 the target of a merge, else 0, `added` (M,) int64 the sample since which an added unit exists,
     `shank` (M,) int32 (-1 unknown), `x_um` and `depth_um` (M,) float32 (NaN unknown), `channel` (M,) int32
-    (-1 unknown), `unit_ids` M names, `waveforms` (M, W) float32 at `waveform_rate` samples a second, W 0 for none.
+    (-1 unknown), `unit_ids` M names.
     """
 
     version: int
@@ -103,8 +102,6 @@ class UnitTable(SourceHeader):
     depth_um: Float32Array
     channel: Int32Array
     unit_ids: tuple[str, ...]
-    waveforms: Float32Array
-    waveform_rate: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

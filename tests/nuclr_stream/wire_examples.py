@@ -61,8 +61,6 @@ MESSAGES = {
         depth_um=_f4(3840, np.nan),
         channel=np.array([383, -1], dtype=np.int32),
         unit_ids=("a", "µ2"),
-        waveforms=_f4([-1], [0.5]),
-        waveform_rate=Fraction(30000),
     ),
     "mask": wire.MaskInterval(**SOURCE, start=600, stop=900, cause="stimulation"),
     "heartbeat": wire.Heartbeat(**SOURCE, start=600, stop=600),
@@ -171,7 +169,7 @@ FRAMES = {
     "units": [
         b"units/probeA",
         (
-            b"\x8c"
+            b"\x8a"
             b"\xa1v\x01"
             b"\xa5epoch\x07"
             b"\xa3seq\x03"
@@ -181,9 +179,7 @@ FRAMES = {
             b"\xa4full\xc3"
             b"\xa6sample\xcd\x02X"
             b"\xa9continues\xc3"
-            b"\xadwaveform_rate\x92\xcdu0\x01"
             b"\xa4rows\x02"
-            b"\xb0waveform_samples\x01"
         ),
         b"\x00\x02",
         b"\x04\x00\x00\x00\x06\x00\x00\x00",
@@ -195,7 +191,6 @@ FRAMES = {
         b"\x7f\x01\x00\x00\xff\xff\xff\xff",
         b"\x00\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00",
         b"a\xc2\xb52",
-        b"\x00\x00\x80\xbf\x00\x00\x00?",
     ],
     "mask": [
         b"mask/probeA",

@@ -19,9 +19,8 @@ import pytest
 import zmq
 
 from nuclr_stream import wire
-from nuclr_stream.client import publisher
+from nuclr_stream.client import Publisher, Query, Subscription, publisher, subscribe
 from nuclr_stream.client import subscriber as client
-from nuclr_stream.client.subscriber import Publisher, Query, Subscription, subscribe
 from nuclr_stream.commands import demo
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
@@ -330,12 +329,12 @@ def test_what_the_snapshot_held_is_not_repeated_and_what_is_lost_is_counted() ->
 
 def test_predictions_of_another_release_are_an_error_and_not_silence() -> None:
     frames = wire.encode(prediction(1))
-    frames[1] = msgpack.packb(msgpack.unpackb(frames[1]) | {"v": 1})
+    frames[1] = msgpack.packb(msgpack.unpackb(frames[1]) | {"v": 2})
     with Stub() as daemon, Subscription("rig", **daemon.where) as predictions:
         while daemon.results.recv()[1:] != b"daemon/":
             pass  # all subscriptions have arrived
         daemon.publish(frames, prediction(2))
-        with pytest.raises(WireError, match="predictions of version 1; this side knows version 2"):
+        with pytest.raises(WireError, match="predictions of version 2; this side has version 1"):
             next(predictions)
         assert (next(predictions).seq, predictions.malformed) == (2, 0), "whoever goes on hears what can be read"
 

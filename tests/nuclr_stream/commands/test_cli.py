@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from nuclr_stream import wire
+from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Publisher, Query, Subscription
 from nuclr_stream.commands import bench, cli, demo, doctor
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.records import read_records

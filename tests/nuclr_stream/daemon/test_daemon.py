@@ -17,8 +17,8 @@ import pytest
 import zmq
 
 from nuclr_stream import wire
+from nuclr_stream.client import Publisher, Query, QueryError, Subscription
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Publisher, Query, QueryError, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import daemon as daemon_module
 from nuclr_stream.daemon.daemon import Daemon

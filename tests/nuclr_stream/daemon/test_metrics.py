@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from nuclr_stream.client import Publisher, Subscription
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Publisher, Subscription
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.metrics import LATENCY_BUCKETS_S, Figures, Metrics, StreamFigures

@@ -221,7 +221,7 @@ def spike_batches(draw):
 
 @st.composite
 def unit_tables(draw):
-    n, w = draw(st.integers(0, 8)), draw(st.integers(0, 3))
+    n = draw(st.integers(0, 8))
     return wire.UnitTable(
         **draw(source()),
         version=draw(counters),
@@ -237,8 +237,6 @@ def unit_tables(draw):
         depth_um=draw(hnp.arrays(np.float32, n, elements={"allow_infinity": False})),
         channel=draw(arrays(np.int32, n, -1, 2**31 - 1)),
         unit_ids=tuple(draw(st.lists(texts(), min_size=n, max_size=n))),
-        waveforms=draw(arrays(np.float32, (n, w))),
-        waveform_rate=draw(st.none() | rates),
     )
 
 
@@ -297,7 +295,7 @@ def test_the_library_understands_the_source_of_the_documentation(examples):
         port = pull.bind_to_random_port("tcp://127.0.0.1")
         exec(examples[0].replace(":5581", f":{port}"), {})
         table, spikes = wire.decode(pull.recv_multipart()), wire.decode(pull.recv_multipart())
-    assert table.unit_ids == ("good-12", "good-15") and table.full and not table.waveforms.size
+    assert table.unit_ids == ("good-12", "good-15") and table.full
     assert spikes.samples.tolist() == [30012, 30400, 30555] and spikes.units.tolist() == [0, 1, 0]
     assert (table.seq, spikes.seq, spikes.stop, spikes.table_version) == (0, 1, 30600, table.version)
 
