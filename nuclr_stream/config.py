@@ -34,7 +34,7 @@ class Settings(BaseModel):
     results_endpoint: str = Field(default=RESULTS_ENDPOINT, description="predictions, states and events come out here")
     query_endpoint: str = Field(default=QUERY_ENDPOINT, description="snapshot, embeddings and status are asked here")
     http_port: int = Field(default=HTTP_PORT, ge=0, le=65535, description="of /metrics and /readyz on 127.0.0.1")
-    max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are refused and counted")
+    max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are rejected and counted")
     max_units: int = Field(default=2048, ge=1, le=8192, description="units of one probe; more are dropped and counted")
     queue_bytes: int = Field(default=2**25, ge=2**16, le=2**31, description="B of undecoded input; more is dropped")
     results_queue: int = Field(default=256, ge=1, le=4096, description="results kept for each slow subscriber")
@@ -49,9 +49,9 @@ class Settings(BaseModel):
     @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
     @classmethod
     def _stays_on_this_machine(cls, endpoint: str) -> str:
-        exclusion = bind_error(endpoint)
-        if exclusion:
-            raise ValueError(exclusion)
+        error = bind_error(endpoint)
+        if error:
+            raise ValueError(error)
         return endpoint
 
 

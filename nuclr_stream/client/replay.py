@@ -69,7 +69,7 @@ def replay(
     stream = stream or recording.recording_id
     with Subscription(stream, results=results, query=query) as subscription:
         if subscription.receive(1.0) is None:
-            raise DaemonGoneError(f"nothing is heard from {results}")
+            raise DaemonGoneError(f"nothing is published at {results}")
         with _pushing(data) as socket:
             yield from _Playing(recording, status, stream=stream, speed=speed).play(socket, subscription)
 
@@ -108,11 +108,11 @@ class _Playing:
             self._send(socket, message)
         self.sent_at |= dict.fromkeys(self.ends[closed:], time.monotonic())  # the end closes what lateness held back
         while True:
-            heard = subscription.receive(STALLED_S)
-            if heard is None:
+            output = subscription.receive(STALLED_S)
+            if output is None:
                 raise self._stalled()
-            yield from self._received(heard)
-            if isinstance(heard, StreamState) and heard.epoch == self.epoch and heard.state == "ended":
+            yield from self._received(output)
+            if isinstance(output, StreamState) and output.epoch == self.epoch and output.state == "ended":
                 return
 
     def _wait(self, subscription: Subscription, *, due_s: float, published: int) -> Iterator[Received]:

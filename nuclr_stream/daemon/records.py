@@ -2,7 +2,7 @@
 
 Format: the 8 bytes b"NUCLRRC1", then messages; a message is its number of frames and the length of every frame, each a
 little-endian uint32, then the frames as they were published (docs/protocol.md). A torn last message, as a crash leaves
-it, is dropped when the file is read or carried on; a file that is damaged elsewhere is refused, never cut.
+it, is dropped when the file is read or carried on; a file that is damaged elsewhere is rejected, never cut.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Stream:
 
     @property
     def standing(self) -> tuple[int, StreamStatus, tuple[str, ...], int]:
-        """What is worth telling at once when it changes: epoch, state, reasons and the number of units."""
+        """What is worth publishing at once when it changes: epoch, state, reasons and the number of units."""
         population, predictions = self.labeler.population, self._predictions
         status: StreamStatus = "warming_up" if predictions is None else predictions.state
         reasons = predictions.reasons if predictions else ()
@@ -104,8 +104,8 @@ class Stream:
             status, reasons = "degraded", (*reasons, "source_silent")
         return population.epoch or 0, status, reasons, len(population.units.index)
 
-    def listen(self, now_ns: int) -> None:
-        """Note whether the source still speaks: predictions of one that does not are of the past."""
+    def note_silence(self, now_ns: int) -> None:
+        """Note whether the source still sends: the predictions of one that does not are of the past."""
         self.silent = now_ns - self.last_message_ns > SILENT_NS and not self.in_work
 
     @property

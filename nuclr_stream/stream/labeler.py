@@ -107,7 +107,7 @@ class Labeler:
     # -- the side of the model ---------------------------------------------------------------------------------------
 
     def label(self, window: Window) -> Labelled:
-        """Embed a window, add it to the exposure of its units, and return what all of that adds up to."""
+        """Embed a window, add it to the exposure of its units, and return what is known of every unit then."""
         # What happened to the unit table since the last window comes first: this window was cut after it.
         for operation in window.operations:
             self._apply(operation)

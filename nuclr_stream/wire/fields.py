@@ -190,7 +190,7 @@ def _same(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    # NumPy's integers become plain ones; True stays True, to be refused like everything else that is no integer.
+    # NumPy's integers become plain ones; True stays True, to be rejected like everything else that is no integer.
     return value if type(value) is bool else operator.index(value)
 
 

@@ -108,14 +108,14 @@ def ended(message: Any) -> bool:
 
 
 def predicted_in_process(recording: Recording, model: Model, *, block_samples: int = 7_777) -> list[Predictions]:
-    """What a Labeler says of a recording without any daemon."""
+    """The predictions of a Labeler for a recording, without any daemon."""
     labeler = Labeler(model, stream="offline")
-    said = []
+    predicted = []
     for message in recording_messages(recording, stream="offline", block_samples=block_samples):
         labeler.push(message)
         while (labelled := labeler.step()) is not None:
-            said.append(labelled.predictions)
-    return said
+            predicted.append(labelled.predictions)
+    return predicted
 
 
 def assert_same(found: list[Predictions], expected: list[Predictions]) -> None:

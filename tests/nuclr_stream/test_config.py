@@ -1,4 +1,4 @@
-"""Settings: defaults without a file, every one listed in configs/rig.toml, and clear refusals."""
+"""Settings: defaults without a file, every one listed in configs/rig.toml, and clear errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("[priors.cell_type]\nPV = 'often'", ["priors.cell_type.PV", "'often'"]),
     ],
 )
-def test_bad_content_is_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_bad_content_is_rejected_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(written(tmp_path, text))
     assert all(word in str(caught.value) for word in words), caught.value
@@ -81,13 +81,13 @@ def test_priors_are_weights_of_classes_by_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "PV=2", "cell_type.PV", "cell_type.PV=", "cell_type.=2", ".PV=2", "a.b=c"])
-def test_a_prior_that_is_none_is_refused_with_an_example(text: str) -> None:
+def test_a_prior_that_is_none_is_rejected_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--prior .*cell_type\.PV=2") as caught:
         parse_priors(["brain_region.CTX=1", text])
     assert text in str(caught.value)
 
 
-def test_absent_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_absent_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml"):
         load_settings(tmp_path / "nothing.toml")
 

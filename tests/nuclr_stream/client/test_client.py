@@ -120,7 +120,7 @@ def test_merging_renaming_and_resetting_reach_the_daemon_and_the_next_whole_tabl
     assert units.rows(np.array([0, 1, 2])).tolist() == [0, 0, 1], "spikes of b are now a's"
 
 
-def test_changes_of_units_that_are_not_there_are_refused_by_name() -> None:
+def test_changes_of_units_that_are_not_there_are_rejected_by_name() -> None:
     with inbox() as (endpoint, _), Publisher(endpoint, stream="rig", sample_rate=30_000) as rig:
         rig.units(["a", "b"])
         for wrong in (lambda: rig.merge("x", "a"), lambda: rig.merge("a", "x"), lambda: rig.reset("x")):
@@ -154,7 +154,7 @@ def test_the_table_is_sent_again_every_second(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
-def test_what_the_protocol_forbids_is_refused_where_it_is_said() -> None:
+def test_what_the_protocol_forbids_is_rejected_where_it_is_said() -> None:
     with inbox() as (endpoint, _), Publisher(endpoint, stream="rig", sample_rate=30_000) as rig:
         with pytest.raises(WireError, match="size"):
             rig.spikes([1, 2], [0], stop=10)
@@ -173,11 +173,15 @@ def test_a_publisher_finds_a_daemon_that_was_restarted_and_says_its_units_again(
         rig = Publisher(first.endpoints["data"], stream="rig", sample_rate=30_000, start=0, wait_s=5.0)
         index = rig.units(recording.unit_ids)
         publish(rig, recording, index, seconds=2)
-    with rig, running(tiny_model, **ports) as second, Subscription("rig", **where(second, "results", "query")) as heard:
-        while heard.state is None:
+    with (
+        rig,
+        running(tiny_model, **ports) as second,
+        Subscription("rig", **where(second, "results", "query")) as subscription,
+    ):
+        while subscription.state is None:
             publish(rig, replace(recording, num_samples=2**40), index, seconds=1)
-            heard.receive(0.1)
-        assert until(heard, lambda m: isinstance(m, wire.StreamState) and m.units > 0).units == 20
+            subscription.receive(0.1)
+        assert until(subscription, lambda m: isinstance(m, wire.StreamState) and m.units > 0).units == 20
 
 
 # -- iterating --------------------------------------------------------------------------------------------------------

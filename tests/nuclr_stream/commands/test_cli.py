@@ -54,7 +54,7 @@ def file(tmp_path: Path, recording: Recording) -> Path:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`nuclr-stream serve` as a process, and the line with which it said that it was ready."""
+    """`nuclr-stream serve` as a process, and the line that it prints when it is ready."""
     command = [sys.executable, "-m", "nuclr_stream", "serve", *FREE, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -88,11 +88,11 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
         assert [one.predictions.hop_s for one in replay(recording, **places)] == [5.0, 5.0, 5.0]
         with Query(endpoints["query"]) as query:
             assert query.status()["threads"] == 1
-        with Subscription(results=endpoints["results"], query=endpoints["query"]) as heard:
-            until(heard, lambda message: isinstance(message, wire.DaemonState))
+        with Subscription(results=endpoints["results"], query=endpoints["query"]) as subscription:
+            until(subscription, lambda message: isinstance(message, wire.DaemonState))
             process.send_signal(signal.SIGTERM)
             with pytest.raises(DaemonGoneError, match="bye"):
-                until(heard, lambda message: False)
+                until(subscription, lambda message: False)
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
@@ -100,7 +100,7 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
 
 
 def test_the_second_signal_ends_it_at_once() -> None:
-    # os.write: a handler that prints may interrupt the very print of "ready", which Python refuses
+    # os.write: a handler that prints may interrupt the very print of "ready", which Python forbids
     code = "import os, signal; from nuclr_stream.commands.serve import end_on_signals as end\n"
     code += "end(lambda: os.write(1, b'ending\\n')); os.write(1, b'ready\\n')\nwhile True: signal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -132,7 +132,7 @@ def test_serve_without_a_bundle_says_how_to_get_one(run: Callable[..., tuple[int
         (["--config", "priors.toml"], ["priors.cell_type.PVX = 2.0", "choose one of E, PV, SST, VIP"]),
     ],
 )
-def test_serve_refuses_in_one_line(
+def test_serve_rejects_in_one_line(
     run: Callable[..., tuple[int, str, str]],
     tiny_bundle: Path,
     tmp_path: Path,
@@ -149,7 +149,7 @@ def test_serve_refuses_in_one_line(
     assert all(word in line for word in words), line
 
 
-def test_an_altered_bundle_is_refused_before_any_socket_is_bound(
+def test_an_altered_bundle_is_rejected_before_any_socket_is_bound(
     run: Callable[..., tuple[int, str, str]], tiny_bundle: Path, tmp_path: Path, run_daemon: RunDaemon
 ) -> None:
     altered = tmp_path / "altered"
@@ -162,7 +162,7 @@ def test_an_altered_bundle_is_refused_before_any_socket_is_bound(
     assert "encoder.onnx: SHA-256" in err
 
 
-def test_a_taken_port_is_refused_with_the_option(
+def test_a_taken_port_is_rejected_with_the_option(
     run: Callable[..., tuple[int, str, str]], tiny_bundle: Path, run_daemon: RunDaemon
 ) -> None:
     taken = run_daemon().endpoints["query"]
@@ -195,7 +195,7 @@ def test_replay_of_less_than_a_window_has_nothing_to_time(
 
 
 @pytest.mark.parametrize("speed", ["fast", "0", "-1", "inf", "nan"])
-def test_an_impossible_speed_is_refused(run: Callable[..., tuple[int, str, str]], file: Path, speed: str) -> None:
+def test_an_impossible_speed_is_rejected(run: Callable[..., tuple[int, str, str]], file: Path, speed: str) -> None:
     code, _, err = run("replay", str(file), f"--speed={speed}", *NOWHERE)
     assert (code, "--speed" in err) == (2, True)
 
@@ -348,20 +348,20 @@ def test_doctor_says_why_nothing_arrives(
     assert "no stream: no source has sent a valid message" in out
     with (
         Publisher(daemon.endpoints["data"], stream="rig", sample_rate=30_000, start=0) as rig,
-        Subscription("rig", **where(daemon, "results", "query")) as heard,
+        Subscription("rig", **where(daemon, "results", "query")) as subscription,
     ):
         rig.spikes([5], [0], stop=30_000)
-        until(heard, lambda message: isinstance(message, wire.StreamState))
+        until(subscription, lambda message: isinstance(message, wire.StreamState))
         assert "the source has sent no unit table" in run("doctor", *places)[1]
         rig.units(["a", "b"])
         rig.spikes([30_005], [0], stop=150_000)
-        until(heard, lambda message: isinstance(message, wire.StreamState) and message.watermark == 150_000)
+        until(subscription, lambda message: isinstance(message, wire.StreamState) and message.watermark == 150_000)
         code, out, _ = run("doctor", *places)
         assert code == 0
         assert "warming_up, 2 units, step -1: 50 % of the first window" in out
         assert "spikes_unknown_unit 1" in out
         rig.spikes([150_005], [0], stop=300_000)
-        until(heard, lambda message: isinstance(message, wire.Predictions))
+        until(subscription, lambda message: isinstance(message, wire.Predictions))
         assert "stream rig: degraded" in run("doctor", *places)[1]
 
 

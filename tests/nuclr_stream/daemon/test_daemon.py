@@ -173,9 +173,9 @@ def test_overload_skips_steps_and_counts_every_one(
             rig.send(message)
         until(subscription, lambda m: isinstance(m, wire.StreamState) and m.watermark == recording.num_samples)
         let_go.set()
-        said = [until(subscription, lambda m: isinstance(m, wire.Predictions)) for _ in range(2)]
+        predicted = [until(subscription, lambda m: isinstance(m, wire.Predictions)) for _ in range(2)]
         state = until(subscription, ended)
-    assert [(one.step, one.skipped_steps) for one in said] == [(0, 0), (10, 9)]
+    assert [(one.step, one.skipped_steps) for one in predicted] == [(0, 0), (10, 9)]
     assert (state.step, state.skipped_steps) == (10, 9)
     assert "nuclr_stream_skipped_steps_total 9.0" in daemon.metrics.text().decode()
 
@@ -231,7 +231,7 @@ def test_embeddings_of_named_units(run_daemon: RunDaemon, recording: Recording) 
     assert not np.array_equal(every.mean, every.last)
 
 
-def test_embeddings_while_warming_up_are_refused(run_daemon: RunDaemon) -> None:
+def test_embeddings_while_warming_up_are_rejected(run_daemon: RunDaemon) -> None:
     daemon = run_daemon()
     with (
         Subscription("rig", **where(daemon, "results", "query")) as subscription,
@@ -262,13 +262,13 @@ def test_priors_and_half_life_of_the_settings_reach_predictions(run_daemon: RunD
 
 
 @pytest.mark.parametrize(("shape", "reason"), [((12, 499), "window_shape"), ((257, 500), "too_many_units")])
-def test_a_window_of_another_shape_is_refused(run_daemon: RunDaemon, shape: tuple[int, int], reason: str) -> None:
+def test_a_window_of_another_shape_is_rejected(run_daemon: RunDaemon, shape: tuple[int, int], reason: str) -> None:
     daemon = run_daemon()
     with Query(daemon.endpoints["query"]) as query, pytest.raises(QueryError, match=reason):
         query.embed_window(np.zeros(shape, dtype=np.float32))
 
 
-def test_more_windows_than_may_wait_are_refused_and_the_others_answered(
+def test_more_windows_than_may_wait_are_rejected_and_the_others_answered(
     run_daemon: RunDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = run_daemon(embed_queue=1)
@@ -287,14 +287,14 @@ def test_more_windows_than_may_wait_are_refused_and_the_others_answered(
     for request_id in (1, 2, 3):
         socket.send_multipart(wire.encode(wire.EmbedWindowRequest(request_id=request_id, counts=counts)))
     try:
-        refused = wire.decode(socket.recv_multipart())
+        rejected = wire.decode(socket.recv_multipart())
         let_go.set()
         answers = [wire.decode(socket.recv_multipart()) for _ in range(2)]
     finally:
         let_go.set()
         context.destroy(linger=0)
-    assert isinstance(refused, wire.ErrorReply)
-    assert (refused.request_id, refused.reason) == (3, "busy")
+    assert isinstance(rejected, wire.ErrorReply)
+    assert (rejected.request_id, rejected.reason) == (3, "busy")
     assert [type(answer) for answer in answers] == [wire.EmbedWindowReply, wire.EmbedWindowReply]
     assert [answer.request_id for answer in answers] == [1, 2]
 
@@ -419,7 +419,7 @@ def test_a_bug_in_the_path_of_one_message_does_not_end_the_predictions(
 # -- life -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_taken_port_is_refused_with_the_option_to_change(run_daemon: RunDaemon, tiny_model: Model) -> None:
+def test_a_taken_port_is_rejected_with_the_option_to_change(run_daemon: RunDaemon, tiny_model: Model) -> None:
     daemon = run_daemon()
     taken = {f"{name}_endpoint": daemon.endpoints[name] for name in ("data", "results", "query")}
     taken["http_port"] = daemon.endpoints["http"].rsplit(":", 1)[1]
@@ -487,10 +487,10 @@ def test_it_says_bye_and_publishes_the_step_that_was_running(
         assert running_now.wait(10)
         daemon.stop()
         let_go.set()
-        said = until(subscription, lambda message: isinstance(message, wire.Predictions))
-        assert said.step == 0
+        predicted = until(subscription, lambda message: isinstance(message, wire.Predictions))
+        assert predicted.step == 0
         bye = None
         while bye is None or bye.kind != "bye":
             subscription._pending.clear()
-            subscription._hear()
+            subscription._take()
             bye = next((m for m in subscription._pending if isinstance(m, wire.Event)), None)

@@ -117,7 +117,7 @@ def test_below_eleven_active_units_predictions_are_out_of_distribution_and_absta
     assert all(task.abstained.all() for task in done.predictions.tasks)
 
 
-def test_a_refused_window_does_not_make_a_small_population_a_large_one(model):
+def test_a_rejected_window_does_not_make_a_small_population_a_large_one(model):
     source, messages = busy_source(10, units=10)
     labeler = Labeler(model, stream="probeA")
     play(labeler, *messages)
@@ -127,7 +127,7 @@ def test_a_refused_window_does_not_make_a_small_population_a_large_one(model):
     assert all(task.abstained.all() for task in masked.predictions.tasks)
 
 
-def test_a_refused_window_adds_nothing_and_says_why(model):
+def test_a_rejected_window_adds_nothing_and_says_why(model):
     source, messages = busy_source(10)
     labeler = Labeler(model, stream="probeA")
     (before,) = play(labeler, *messages)

@@ -163,7 +163,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_message_is_refused_for_a_stable_reason(name):
+def test_a_hostile_message_is_rejected_for_a_stable_reason(name):
     frames, reason = HOSTILE[name]
     with pytest.raises(WireError) as caught:
         wire.decode(frames)
@@ -250,7 +250,7 @@ def change_header(rng, frames):
 
 
 def fuzz(seed, count):
-    """Decode `count` mutated messages; return how many were refused for each reason and how many were read ("")."""
+    """Decode `count` mutated messages; return how many were rejected for each reason and how many were read ("")."""
     rng = random.Random(seed)
     kinds = sorted(FRAMES)
     seen = {}
@@ -267,7 +267,7 @@ def fuzz(seed, count):
     return seen
 
 
-def test_mutated_messages_are_read_or_refused_and_what_is_read_can_be_sent():
+def test_mutated_messages_are_read_or_rejected_and_what_is_read_can_be_sent():
     seen = fuzz(seed=1, count=20_000)
     assert seen.keys() == {"", *wire.REASONS}
 
