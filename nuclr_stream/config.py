@@ -26,7 +26,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bundle: str = Field(default="", description="name of a shipped bundle, or its directory; needed")
-    hop_s: float = Field(default=0.0, ge=0, le=3600, description="s between windows; 0 takes the bundle's own hop")
+    hop_s: float | None = Field(default=None, gt=0, le=3600, description="s between windows; the bundle's if left out")
     lateness_s: float = Field(default=0.0, ge=0, le=60, description="s that a bin stays open behind the watermark")
     provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the graphs run; auto may warn")
     threads: int = Field(default=0, ge=0, le=256, description="of one inference; 0 takes all cores but one")
@@ -34,12 +34,14 @@ class Settings(BaseModel):
     results_endpoint: str = Field(default=RESULTS_ENDPOINT, description="predictions, states and events come out here")
     query_endpoint: str = Field(default=QUERY_ENDPOINT, description="snapshot, embeddings and status are asked here")
     http_port: int = Field(default=HTTP_PORT, ge=0, le=65535, description="of /metrics and /readyz on 127.0.0.1")
-    max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are refused and counted")
+    max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are rejected and counted")
     max_units: int = Field(default=2048, ge=1, le=8192, description="units of one probe; more are dropped and counted")
     queue_bytes: int = Field(default=2**25, ge=2**16, le=2**31, description="B of undecoded input; more is dropped")
     results_queue: int = Field(default=256, ge=1, le=4096, description="results kept for each slow subscriber")
     embed_queue: int = Field(default=8, ge=1, le=1024, description="windows of clients that may wait to be embedded")
-    half_life_s: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="s in which exposure fades by half")
+    half_life_s: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="s in which exposure fades by half; never if left out"
+    )
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
     priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
@@ -47,9 +49,9 @@ class Settings(BaseModel):
     @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
     @classmethod
     def _stays_on_this_machine(cls, endpoint: str) -> str:
-        exclusion = bind_error(endpoint)
-        if exclusion:
-            raise ValueError(exclusion)
+        error = bind_error(endpoint)
+        if error:
+            raise ValueError(error)
         return endpoint
 
 

@@ -32,11 +32,11 @@ class PlacementError(NuclrStreamError):
 
 
 class EndpointError(NuclrStreamError):
-    """A socket cannot be bound, or is refused for safety."""
+    """A socket cannot be bound, or may not be for safety."""
 
 
 class DaemonGoneError(NuclrStreamError):
-    """The daemon has not been heard for a second."""
+    """The daemon has published nothing for a second."""
 
 
 class WireError(NuclrStreamError):

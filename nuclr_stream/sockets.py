@@ -23,7 +23,7 @@ Context: TypeAlias = zmq.Context[Socket]
 
 _SOCKET_OPTIONS = {
     zmq.LINGER: 0,
-    # Without heartbeats a half-open connection leaves a subscriber deaf for ever.
+    # Without heartbeats a half-open connection leaves a subscriber without messages for ever.
     zmq.HEARTBEAT_IVL: 250,
     zmq.HEARTBEAT_TIMEOUT: 750,
     zmq.HEARTBEAT_TTL: 1000,
@@ -98,9 +98,9 @@ def bind(socket: Socket, endpoint: str, setting: str) -> str:
 
     Raises EndpointError when `endpoint` leaves the machine or is taken; it names the option of `setting`.
     """
-    exclusion = bind_error(endpoint)
-    if exclusion:
-        raise EndpointError(f"{setting} = {endpoint!r}: {exclusion}")
+    reason = bind_error(endpoint)
+    if reason:
+        raise EndpointError(f"{setting} = {endpoint!r}: {reason}")
     try:
         with _private_files():
             socket.bind(endpoint.removesuffix(":0") + ":*" if endpoint.endswith(":0") else endpoint)
@@ -113,8 +113,8 @@ def bind(socket: Socket, endpoint: str, setting: str) -> str:
 def lock_ipc(endpoint: str, setting: str) -> IO[bytes] | None:
     """Return the held lock of an ipc endpoint (close it to let go), or None for tcp, whose ports lock themselves.
 
-    A second bind on a live ipc path silently steals it, so the lock file beside it is what refuses a second daemon. The
-    folder is made for the owner alone. Raises EndpointError when another daemon holds the lock or others may enter.
+    A second bind on a live ipc path silently steals it, so the lock file beside it is what keeps a second daemon out.
+    The folder is made for the owner alone. Raises EndpointError when another daemon holds the lock or others may enter.
     """
     if not endpoint.startswith("ipc://"):
         return None

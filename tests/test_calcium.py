@@ -25,6 +25,7 @@ from nuclr_stream.commands.label import write_labels
 from nuclr_stream.errors import NuclrStreamError, RecordingError
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.recordings.traces import TraceRecording
+from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.wire import Predictions
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
@@ -138,7 +139,7 @@ def test_what_a_rig_publishes_frame_by_frame_is_what_label_says(
         while not ended(message := subscription.receive(5.0)):
             last = message if isinstance(message, Predictions) else last
     assert last is not None
-    write_labels([whole], model, tmp_path / "labels.csv")
+    write_labels([whole], lambda r: Labeler(model, stream=r.recording_id), tmp_path / "labels.csv")
     rows = list(csv.DictReader((tmp_path / "labels.csv").read_text().splitlines()))
     (task,) = last.tasks
     assert [row["unit_id"] for row in rows] == list(last.unit_ids)
@@ -159,7 +160,7 @@ def test_files_of_traces_are_labelled_from_the_command_line(
 
 def test_traces_and_spikes_are_not_mixed_up(model: Model, fresh: TraceRecording) -> None:
     with pytest.raises(RecordingError, match="holds spikes, the encoder takes traces"):
-        write_labels([make_recording()], model, Path("never.csv"))
+        write_labels([make_recording()], lambda r: Labeler(model, stream=r.recording_id), Path("never.csv"))
     spikes = Model(load_bundle(find_bundle("demo")), provider="cpu")
     with running(spikes) as daemon, pytest.raises(NuclrStreamError, match="holds traces, the daemon's bundle"):
         next(replay(fresh, **where(daemon)))

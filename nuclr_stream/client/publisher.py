@@ -211,7 +211,6 @@ class Publisher:
             action=np.array([action], dtype=np.uint8),
             into=np.array([self._index_of.get(into, 0)], dtype=np.uint32),
             unit_ids=(new_id,),
-            waveforms=np.zeros((1, 0), dtype=np.float32),
         )
         ids = list(self._table["unit_ids"])
         if action == UnitAction.MERGE:
@@ -237,7 +236,6 @@ class Publisher:
             sample=self.watermark,
             action=np.full(rows, UnitAction.ADD, dtype=np.uint8),
             into=np.zeros(rows, dtype=np.uint32),
-            waveforms=np.zeros((rows, 0), dtype=np.float32),
         )
         self._table_at = time.monotonic() if sent else 0.0
 

@@ -13,12 +13,11 @@ from nuclr_stream.client.publisher import TABLE_EVERY_S
 from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
-from nuclr_stream.recordings.recording import Recorded, Recording
+from nuclr_stream.recordings.recording import Recorded, Recording, observed_stretches
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sockets import Socket, connect_source, disconnect, give
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.windows.binning import Grid, rational
-from nuclr_stream.windows.interval_set import Stretches
 from nuclr_stream.wire import (
     Event,
     Input,
@@ -70,7 +69,7 @@ def replay(
     stream = stream or recording.recording_id
     with Subscription(stream, results=results, query=query) as subscription:
         if subscription.receive(1.0) is None:
-            raise DaemonGoneError(f"nothing is heard from {results}")
+            raise DaemonGoneError(f"nothing is published at {results}")
         with _pushing(data) as socket:
             yield from _Playing(recording, status, stream=stream, speed=speed).play(socket, subscription)
 
@@ -109,11 +108,11 @@ class _Playing:
             self._send(socket, message)
         self.sent_at |= dict.fromkeys(self.ends[closed:], time.monotonic())  # the end closes what lateness held back
         while True:
-            heard = subscription.receive(STALLED_S)
-            if heard is None:
+            output = subscription.receive(STALLED_S)
+            if output is None:
                 raise self._stalled()
-            yield from self._received(heard)
-            if isinstance(heard, StreamState) and heard.epoch == self.epoch and heard.state == "ended":
+            yield from self._received(output)
+            if isinstance(output, StreamState) and output.epoch == self.epoch and output.state == "ended":
                 return
 
     def _wait(self, subscription: Subscription, *, due_s: float, published: int) -> Iterator[Received]:
@@ -163,17 +162,13 @@ def window_ends(recording: Recorded, status: dict[str, Any]) -> list[int]:
     rate = rational(status["bins_per_second"])
     grid = Grid(rate if recording.input_kind == "traces" else recording.sample_rate, rate)
     bins, hop = int(status["window_bins"]), int(status["hop_bins"])
-    covered, start = Stretches(), 0
-    for gap_start, gap_stop in sorted(recording.gap_samples.tolist()):
-        covered.add(start, gap_start)
-        start = max(start, gap_stop)
-    covered.add(start, recording.num_samples)
+    observed = observed_stretches(recording)
     ends = []
     total = grid.complete_bins(recording.num_samples)
     first = -(-bins // hop) * hop
     for end in range(first, total + 1, hop):
         first_sample, stop = grid.first_sample(end - bins), grid.first_sample(end)
-        if covered.inside(first_sample, stop):
+        if observed.inside(first_sample, stop):
             ends.append(stop)
     return ends
 

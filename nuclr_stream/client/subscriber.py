@@ -1,4 +1,4 @@
-"""What a program beside the rig imports: iterate predictions, ask for embeddings, publish spikes.
+"""The side that receives: iterate predictions, ask for embeddings and status.
 
 >>> for predictions in subscribe("probeA"):
 ...     print(predictions.unit_ids, predictions.tasks[0].probabilities)
@@ -18,24 +18,21 @@ import numpy as np
 import zmq
 
 from nuclr_stream import wire
-from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError, WireError
 from nuclr_stream.sockets import connect, disconnect, give, take
 from nuclr_stream.windows.binning import Float32Array
 
-__all__ = ["Publisher", "Query", "QueryError", "Subscription", "subscribe"]
-
 JOIN_AGAIN_S = 10.0
-"""Where no snapshot is to be had, a subscription lives on what it hears, and asks again after so long."""
+"""Where no snapshot is to be had, a subscription goes on with live messages, and asks again after so long."""
 GONE_AFTER_S = 1.0
-"""A daemon speaks at least every half second; one that was silent for so long is gone."""
+"""A daemon publishes at least every half second; one that was silent for so long is gone."""
 
 R = TypeVar("R", wire.SnapshotReply, wire.EmbeddingsReply, wire.EmbedWindowReply, wire.StatusReply, wire.PlacementReply)
 
 
 class QueryError(NuclrStreamError):
-    """The daemon refused a request; `reason` is the protocol's word for it."""
+    """The daemon answered a request with an error; `reason` is the protocol's word for it."""
 
     def __init__(self, reply: wire.ErrorReply) -> None:
         super().__init__(f"{reply.reason}: {reply.detail}")
@@ -48,12 +45,12 @@ def subscribe(stream: str, *, results: str = RESULTS_ENDPOINT, query: str = QUER
 
 
 class Subscription:
-    """Everything that the daemon says about one stream (`stream` "" means all of them), in order and without repeats.
+    """Everything that the daemon publishes about one stream ("" means all of them), in order and without repeats.
 
     Iterating yields Predictions and raises DaemonGoneError once the daemon has been silent for a second; iterate on and
-    it comes back by itself. Raises WireError with the reason "version" for a daemon of a release that says things in
-    another form. `lost` counts predictions that never arrived (a slow reader), `state` is the last StreamState,
-    `daemon` the last DaemonState.
+    it comes back by itself. Raises WireError with the reason "version" for a daemon of a release with another protocol
+    version. `lost` counts predictions that never arrived (a slow reader), `state` is the last StreamState, `daemon` the
+    last DaemonState.
     """
 
     def __init__(self, stream: str = "", *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT) -> None:
@@ -89,14 +86,14 @@ class Subscription:
         while not self._pending:
             wait_s = min(deadline, self._last_message + GONE_AFTER_S) - time.monotonic()
             if self._socket.poll(max(ceil(wait_s * 1000), 0)):
-                self._hear()
+                self._take()
             elif time.monotonic() >= self._last_message + GONE_AFTER_S:
                 self._gone(f"silent for {GONE_AFTER_S:g} s")
             elif time.monotonic() >= deadline:
                 return None
         message = self._pending.popleft()
         if isinstance(message, wire.Event) and message.kind == "bye" and not message.stream:
-            self._gone("it said bye")
+            self._gone("it ended (bye)")
         return message
 
     def close(self) -> None:
@@ -114,7 +111,7 @@ class Subscription:
         self._joined, self._join_from = False, 0.0
         raise DaemonGoneError(f"the daemon at {self._results} is gone: {how}; iterate on to wait for it")
 
-    def _hear(self) -> None:
+    def _take(self) -> None:
         frames = take(self._socket)
         if frames is None:
             return
@@ -169,7 +166,7 @@ class Subscription:
 
 
 class Query:
-    """Asks the daemon. Every call raises DaemonGoneError after `timeout_s`, and QueryError when it is refused."""
+    """Asks the daemon. Every call raises DaemonGoneError after `timeout_s`, QueryError when the answer is an error."""
 
     def __init__(self, endpoint: str = QUERY_ENDPOINT, *, timeout_s: float = 1.0) -> None:
         self.endpoint, self.timeout_s = endpoint, timeout_s
@@ -187,7 +184,7 @@ class Query:
         return self._ask(request, wire.EmbeddingsReply)
 
     def embed_window(self, counts: Float32Array) -> wire.EmbedWindowReply:
-        """Return embeddings (U, D) and predictions for one window of counts (U, T) that never was in a stream."""
+        """Return the embeddings (U, D) of one window of counts (U, T) that never was in a stream."""
         request = wire.EmbedWindowRequest(request_id=next(self._ids), counts=counts)
         return self._ask(request, wire.EmbedWindowReply)
 

@@ -1,4 +1,4 @@
-"""How fast this machine is: input in spikes per second, and from the close of a window to its prediction."""
+"""`nuclr-stream bench`: input in spikes per second, and time from the close of a window to its prediction."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 
-from nuclr_stream.client.subscriber import Publisher, Query, Subscription
+from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.commands.machine import MachineWatch
+from nuclr_stream.commands.options import Bundle, Threads, load_model
+from nuclr_stream.commands.output import print_json, progress_bar
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon.daemon import Daemon
+from nuclr_stream.errors import ConfigError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler
@@ -28,6 +32,23 @@ RATE_HZ = 5.0
 BATCH_SPIKES = 400
 SEED = 0
 BLOCK_SAMPLES = SAMPLE_RATE // 50
+
+
+def bench(
+    units: Annotated[int, typer.Option(help="Units of the probe.")] = 400,
+    steps: Annotated[int, typer.Option(help="Steps to time.")] = 50,
+    bundle: Bundle = "demo",
+    threads: Threads = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Nothing but the JSON line.")] = False,
+) -> None:
+    """Time this machine: input, and close of a window to prediction beside the bare encoder."""
+    model = load_model(bundle, threads=threads)
+    if not 1 <= units <= model.manifest.max_units:
+        raise ConfigError(f"--units {units}: bundle {model.bundle_id} takes 1 to {model.manifest.max_units}")
+    with progress_bar(disable=as_json) as progress:
+        task = progress.add_task("steps", total=steps)
+        figures = run_bench(model, units=units, steps=steps, on_step=lambda n: progress.update(task, completed=n))
+    print_json(figures)
 
 
 def run_bench(

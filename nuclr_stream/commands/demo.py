@@ -1,4 +1,4 @@
-"""The demo: the real daemon as a process of its own, a recording played into it, and how right it was in the end."""
+"""`nuclr-stream demo`: a daemon in a process of its own, a recording played into it, and how right it was."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from rich.console import Console
 
+from nuclr_stream.bundle.manifest import find_bundle
 from nuclr_stream.client.replay import Received, replay
 from nuclr_stream.client.subscriber import Query
+from nuclr_stream.commands.options import Bundle
+from nuclr_stream.commands.output import print_json
 from nuclr_stream.commands.screen import Screen
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
@@ -28,6 +32,19 @@ PLAY_S = 35.0
 LIMIT_S = 75.0
 """After this long the demo sums up what it has, on however slow a machine."""
 _NO_LOSS = {"received", "accepted", "spikes_received", "spikes_accepted", "frames_received", "tables_repeated"}
+
+
+def demo(
+    bundle: Bundle = "demo",
+    recording: Annotated[Path | None, typer.Option("--recording", help="Another one than the shipped (.npz).")] = None,
+) -> None:
+    """Show everything: a real daemon, a recording played into it, a live table, and how right it was."""
+    find_bundle(bundle)
+    console = Console()
+    figures = run_demo(Recording.load(recording or RECORDING), console, bundle=bundle)
+    for line in in_words(figures):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    print_json(figures)
 
 
 def run_demo(recording: Recording, console: Console, *, bundle: str) -> dict[str, Any]:
@@ -151,7 +168,7 @@ def _agreement(recording: Recording, predictions: Predictions) -> str:
 
 
 def _losses(query: str, stream: str) -> dict[str, int]:
-    """Return whatever was lost or refused on the way, by reason; empty when nothing was."""
+    """Return whatever was lost or rejected on the way, by reason; empty when nothing was."""
     with Query(query) as ask:
         messages = ask.snapshot(stream).messages
     found: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Why nothing arrives: which port answers, what was seen, and what to do about it."""
+"""`nuclr-stream doctor`: why nothing arrives, which port answers, what was seen, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import typer
+
 from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundles
 from nuclr_stream.client.subscriber import Query, Subscription
+from nuclr_stream.commands.options import Data, Results
+from nuclr_stream.commands.options import Query as QueryOption
+from nuclr_stream.commands.output import print_json
+from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.wire import Predictions
@@ -27,6 +33,20 @@ class Finding:
 
     verdict: Literal["good", "bad", "note"]
     text: str
+
+
+def doctor(
+    data_endpoint: Data = DATA_ENDPOINT,
+    results_endpoint: Results = RESULTS_ENDPOINT,
+    query_endpoint: QueryOption = QUERY_ENDPOINT,
+) -> None:
+    """Say which port answers, what was seen and why nothing arrives. Exit 1 when something is wrong."""
+    findings = diagnose(data=data_endpoint, results=results_endpoint, query=query_endpoint)
+    for finding in findings:
+        print(f"{finding.verdict:<5} {finding.text}")
+    bad = sum(finding.verdict == "bad" for finding in findings)
+    print_json({"findings": len(findings), "bad": bad})
+    raise typer.Exit(1 if bad else 0)
 
 
 def diagnose(*, data: str, results: str, query: str) -> list[Finding]:
@@ -86,7 +106,7 @@ def _port(name: str, endpoint: str) -> Finding:
 
 
 def _last_message(results: str, query: str) -> list[Finding]:
-    """Listen for a moment: does the daemon speak, and are there predictions?"""
+    """Subscribe for a moment: does the daemon publish, and are there predictions?"""
     predictions: dict[str, int] = {}
     deadline = time.monotonic() + LISTEN_S
     try:
@@ -97,8 +117,8 @@ def _last_message(results: str, query: str) -> list[Finding]:
                     predictions[message.stream] = predictions.get(message.stream, 0) + 1
     except DaemonGoneError as error:
         return [Finding("bad", f"the daemon answers queries but publishes nothing: {error}")]
-    heard = ", ".join(f"{count} of {stream}" for stream, count in predictions.items()) or "none"
-    return [Finding("good", f"results {results} speaks; predictions within {LISTEN_S:g} s: {heard}")]
+    counted = ", ".join(f"{count} of {stream}" for stream, count in predictions.items()) or "none"
+    return [Finding("good", f"results {results} publishes; predictions within {LISTEN_S:g} s: {counted}")]
 
 
 def _streams(status: dict[str, Any]) -> list[Finding]:

@@ -15,7 +15,7 @@ from nuclr_stream.wire import Abstained, Predictions, TaskPredictions, UnitFlag
 
 REFRESH_S = 0.2
 _COLOURS = ("green", "magenta", "cyan", "yellow", "blue", "red", "bright_green", "bright_magenta")
-_BAR = 8
+_BAR = 5
 
 
 class Screen:
@@ -48,7 +48,7 @@ class Screen:
         if self._live is None:
             if time_s >= self._next_line_s:
                 self._next_line_s = time_s + self._line_every_s
-                self._console.print(headline(predictions, note), soft_wrap=True, highlight=False)
+                self._console.print(headline(predictions, note), soft_wrap=True, highlight=False, markup=False)
         elif time.monotonic() - self._shown_at >= REFRESH_S:
             self._shown_at = time.monotonic()
             self._live.update(self._table(predictions, note), refresh=True)
@@ -56,10 +56,10 @@ class Screen:
     def _table(self, predictions: Predictions, note: str) -> Group:
         """Return a headline and as many units as fit, spread evenly over the order of rows."""
         table = Table(pad_edge=False)
-        table.add_column("unit")
+        table.add_column("unit", no_wrap=True, min_width=6)
         for task in predictions.tasks:
-            table.add_column(task.name.replace("_", " "), no_wrap=True)
-        table.add_column("windows", justify="right")
+            table.add_column(Text(task.name.replace("_", " ")), no_wrap=True)
+        table.add_column("windows", justify="right", min_width=7)
         table.add_column("notes", no_wrap=True)
         names = predictions.unit_ids
         rows = sorted(range(len(names)), key=lambda row: self._place.get(names[row], row))
@@ -68,7 +68,8 @@ class Screen:
             row = rows[place]
             cells = [_cell(predictions, task, row) for task in predictions.tasks]
             notes = ", ".join(UnitFlag(int(predictions.flags[row])).words).replace("_", " ")
-            table.add_row(names[row], *cells, str(predictions.windows[row]), notes)
+            # Text, not str: rich reads markup in a str, and ids, classes and tasks come from outside
+            table.add_row(Text(names[row]), *cells, Text(str(predictions.windows[row])), Text(notes))
         if len(rows) > room:
             table.caption = f"{room} of {len(rows)} units"
         return Group(Text(headline(predictions, note)), table)
@@ -86,16 +87,16 @@ def headline(predictions: Predictions, note: str = "") -> str:
 
 
 def _cell(predictions: Predictions, task: TaskPredictions, row: int) -> Text:
-    """Return the top class, a bar as long as its probability, and for how long it is the top class.
+    """Return the top class, a bar as long as its probability, and for how long the class has been the same.
 
-    Where it is abstained from it is grey, with the reason; other classes of the set stand behind it, if the set says
-    anything.
+    Where it is abstained from it is grey, with the reason. Other classes of the set stand behind it, unless the set
+    holds all of them.
     """
     top, why = int(np.argmax(task.probabilities[row])), Abstained(task.why[row])
     bar = "█" * round(_BAR * float(task.probabilities[row, top]))
-    held_s = float((predictions.end_sample - int(task.stable_since[row])) / predictions.sample_rate)
+    same_s = float((predictions.end_sample - int(task.stable_since[row])) / predictions.sample_rate)
     others = [name for k, name in enumerate(task.classes) if task.sets[row, k] and k != top]
     beside = f" or {', '.join(others)}" if others and not task.sets[row].all() else ""
-    note = why.word.replace("_", " ") if why else f"{held_s:.0f} s{beside}"
+    note = why.word.replace("_", " ") if why else f"same for {same_s:.0f} s{beside}"
     style = "bright_black" if why else _COLOURS[top % len(_COLOURS)]
     return Text(f"{task.classes[top]:<6} {bar:<{_BAR}} {note}", style=style)

@@ -30,13 +30,14 @@ from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.sockets import Context, bind, lock_ipc, open_socket, take
+from nuclr_stream.stream.labeler import spec_with_hop
 
 TURN_MESSAGES = 64
 """Messages decoded, and queries answered, before the other sockets get their turn."""
 LAST_STEP_S = 1.2
 """How long a step that runs may still take when the daemon is asked to end."""
 GREETING_NS = 10_000_000
-"""A new subscriber hears all states at once, but no more often than this."""
+"""A new subscriber gets all states at once, but no more often than this."""
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Daemon:
         self._data = stack.enter_context(
             open_socket(context, zmq.PULL, max_bytes=wire.MAX_MESSAGE_BYTES, options={zmq.RCVHWM: 0})
         )
-        # XPUB instead of PUB: a subscription is seen, so that a new subscriber hears the states at once.
+        # XPUB instead of PUB: a subscription is seen, so that a new subscriber gets the states at once.
         published = {zmq.SNDHWM: settings.results_queue, zmq.XPUB_VERBOSE: 1, zmq.LINGER: 300}
         self._results = stack.enter_context(open_socket(context, zmq.XPUB, max_bytes=4096, options=published))
         answered = {zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 300, zmq.RCVHWM: 64}
@@ -113,7 +114,7 @@ class Daemon:
             self._board.not_ready = ()
             while not self._finished:
                 try:
-                    self._say_goodbye() if self._stopping else self._turn()
+                    self._finish() if self._stopping else self._turn()
                 except Exception:  # a bug in one message's path must not end the predictions of a whole rig
                     self._note_error()
         return self._in_time
@@ -139,7 +140,7 @@ class Daemon:
             self._logged_ns = now_ns
             log.exception("error in the main loop; it goes on")
 
-    def _say_goodbye(self) -> None:
+    def _finish(self) -> None:
         self._board.not_ready = ("stopping",)
         self._data.close()
         self._worker.stop()
@@ -198,7 +199,7 @@ class Daemon:
             self.metrics.skipped(skipped)
         for event in stream.events(arrived_ns):
             self._publish(event)
-        self._say_state(stream)
+        self._publish_state(stream)
 
     def _take_results(self) -> None:
         while (done := self._worker.done()) is not None:
@@ -213,7 +214,7 @@ class Daemon:
         frames = wire.encode(predictions)
         self._results.send_multipart(frames)
         self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
-        self._say_state(done.stream)
+        self._publish_state(done.stream)
         if self._record is not None:
             try:
                 self._record.write(frames)
@@ -261,7 +262,7 @@ class Daemon:
         if isinstance(request, wire.PlacementRequest):
             answer = queries.placement(request, self._streams.get(request.stream), self.model)
         else:
-            answer = queries.window(request, self.model, self._streams.priors)
+            answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
         return None if self._worker.answer(identity, answer) else queries.busy(request)
@@ -277,7 +278,7 @@ class Daemon:
     def _publish(self, message: wire.Output) -> None:
         self._results.send_multipart(wire.encode(message))
 
-    def _say_state(self, stream: Stream) -> None:
+    def _publish_state(self, stream: Stream) -> None:
         """Publish a stream's state if it changed in what matters; the rest waits for the next report."""
         if self._logged_states.get(stream.name) != stream.standing:
             self._logged_states[stream.name] = stream.standing
@@ -288,7 +289,7 @@ class Daemon:
         self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
         self._greeted_ns, self._greet = now_ns, False
         for stream in self._streams:
-            stream.listen(now_ns)
+            stream.note_silence(now_ns)
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),
@@ -298,7 +299,7 @@ class Daemon:
         self._board.status = self._status()
         self._logged_states.clear()
         for stream in self._streams:
-            self._say_state(stream)
+            self._publish_state(stream)
         self._publish(self._state())
 
     def _dropped(self) -> Counter[str]:
@@ -316,7 +317,7 @@ class Daemon:
 
     def _status(self) -> dict[str, Any]:
         manifest, settings = self.model.manifest, self.settings
-        spec = manifest.spec.with_hop_s(settings.hop_s) if settings.hop_s else manifest.spec
+        spec = spec_with_hop(self.model, settings.hop_s)
         return {
             "version": __version__,
             "protocol": wire.PROTOCOL_VERSION,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,8 @@ from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import placement_report
 from nuclr_stream.placement.trajectory import Planned
-from nuclr_stream.prediction.pool import with_prior
-from nuclr_stream.prediction.stability import NEVER
 from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
-    Abstained,
     DaemonState,
     EmbeddingsReply,
     EmbeddingsRequest,
@@ -34,11 +31,7 @@ from nuclr_stream.wire import (
     StatusReply,
     StatusRequest,
     StreamState,
-    TaskPredictions,
 )
-
-Priors = Mapping[str, Sequence[float]]
-"""Class priors (C,) by task."""
 
 
 def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) -> SnapshotReply:
@@ -109,9 +102,9 @@ def places(stream: Stream, predictions: Predictions) -> tuple[Float32Array, Floa
     return depth_um, shank
 
 
-def window(request: EmbedWindowRequest, model: Model, priors: Priors) -> Ask | ErrorReply:
+def window(request: EmbedWindowRequest, model: Model) -> Ask | ErrorReply:
     """Return what will embed a client's window, to be called in another thread, or why it cannot be embedded."""
-    return request_error(request, model) or partial(embed_window, request, model, priors)
+    return request_error(request, model) or partial(embed_window, request, model)
 
 
 def request_error(request: EmbedWindowRequest, model: Model) -> ErrorReply | None:
@@ -125,40 +118,19 @@ def request_error(request: EmbedWindowRequest, model: Model) -> ErrorReply | Non
     return None
 
 
-def embed_window(request: EmbedWindowRequest, model: Model, priors: Priors) -> EmbedWindowReply | ErrorReply:
-    """Return the embeddings of a client's window, zeros for silent units, and what one window says about each unit.
+def embed_window(request: EmbedWindowRequest, model: Model) -> EmbedWindowReply | ErrorReply:
+    """Return the embeddings of a client's window, zeros for silent units.
 
-    `priors` (C,) by task stand in the place of those that the bundle assumes, as they do in predictions.
+    There are no predictions for it: those rest on all windows of a unit and on the population around it, so they are
+    made from streams alone.
     """
     active = active_units(request.counts, model.manifest.spec.input_kind)
     embedding = np.zeros((len(active), model.manifest.embedding_dim), dtype=np.float32)
     try:
         embedding[active] = model.embed(request.counts, active)
-        exposure = active.astype(np.float32)
-        tasks = tuple(_task(model, name, embedding, exposure, prior=priors.get(name)) for name in model.task_names)
     except NonFiniteError as error:
         return _error(request.request_id, "nonfinite", str(error))
-    return EmbedWindowReply(request_id=request.request_id, embedding=embedding, tasks=tasks)
-
-
-def _task(
-    model: Model, name: str, embedding: Float32Array, exposure: Float32Array, *, prior: Sequence[float] | None
-) -> TaskPredictions:
-    part = model.task(name)
-    probabilities = model.probabilities(name, embedding, exposure)
-    if prior is not None:
-        probabilities = with_prior(probabilities, part.prior, prior)
-    why = np.where(part.calibration.abstains(probabilities, exposure), Abstained.LOW_PROBABILITY, Abstained.NO)
-    why[exposure <= 0] = Abstained.NO_DATA
-    return TaskPredictions(
-        name=name,
-        classes=part.classes,
-        probabilities=probabilities,
-        sets=np.ones_like(probabilities, dtype=np.bool_),
-        why=why.astype(np.uint8),
-        stable_since=np.full(len(exposure), NEVER, dtype=np.int64),
-        flips=0,
-    )
+    return EmbedWindowReply(request_id=request.request_id, embedding=embedding)
 
 
 def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
@@ -167,7 +139,7 @@ def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
 
 
 def busy(request: EmbedWindowRequest | PlacementRequest) -> ErrorReply:
-    """Return the exclusion of a request for which there is no place in the queue."""
+    """Return the error for a request that finds no place in the queue."""
     return _error(request.request_id, "busy", "too many requests wait already; ask again")
 
 

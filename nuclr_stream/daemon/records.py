@@ -1,8 +1,8 @@
 """A file of everything that was published: `serve --record FILE` writes it, `read_records` reads it back.
 
-Format: the 8 bytes b"NUCLRRC2", then messages; a message is its number of frames and the length of every frame, each a
+Format: the 8 bytes b"NUCLRRC1", then messages; a message is its number of frames and the length of every frame, each a
 little-endian uint32, then the frames as they were published (docs/protocol.md). A torn last message, as a crash leaves
-it, is dropped when the file is read or carried on; a file that is damaged elsewhere is refused, never cut.
+it, is dropped when the file is read or carried on; a file that is damaged elsewhere is rejected, never cut.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import IO
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.wire import MAX_REPLY_BYTES, Message, decode
 
-MAGIC = b"NUCLRRC2"
-"""Its last digit is the version of the predictions in the file: those of another one cannot be read or carried on."""
+MAGIC = b"NUCLRRC1"
+"""Its last digit is the version of the format: a file of another one cannot be read or carried on."""
 _MAX_FRAMES = 4096
 
 
@@ -61,10 +61,14 @@ class RecordWriter:
 def read_records(path: Path) -> Iterator[Message]:
     """Yield the messages of a record file in the order in which they were published.
 
-    Raises NuclrStreamError when it is no record file or, behind its last good message, when it is damaged; WireError
-    when a message in it is malformed.
+    Raises NuclrStreamError when it cannot be read, is no record file or, behind its last good message, is damaged;
+    WireError when a message in it is malformed.
     """
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise NuclrStreamError(f"record {path}: {error.strerror}") from error
+    with file:
         _check_magic(file, path)
         while (frames := _read_frames(file, path)) is not None:
             yield decode(frames)

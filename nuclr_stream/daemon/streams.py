@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon.metrics import StreamFigures
 from nuclr_stream.inference.model import Model
-from nuclr_stream.stream.labeler import Labeler, Labelled, checked_priors
+from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.window import Window
 from nuclr_stream.wire import Abstained, Event, Input, Predictions, StreamState, StreamStatus
 
@@ -94,7 +94,7 @@ class Stream:
 
     @property
     def standing(self) -> tuple[int, StreamStatus, tuple[str, ...], int]:
-        """What is worth telling at once when it changes: epoch, state, reasons and the number of units."""
+        """What is worth publishing at once when it changes: epoch, state, reasons and the number of units."""
         population, predictions = self.labeler.population, self._predictions
         status: StreamStatus = "warming_up" if predictions is None else predictions.state
         reasons = predictions.reasons if predictions else ()
@@ -104,8 +104,8 @@ class Stream:
             status, reasons = "degraded", (*reasons, "source_silent")
         return population.epoch or 0, status, reasons, len(population.units.index)
 
-    def listen(self, now_ns: int) -> None:
-        """Note whether the source still speaks: predictions of one that does not are of the past."""
+    def note_silence(self, now_ns: int) -> None:
+        """Note whether the source still sends: the predictions of one that does not are of the past."""
         self.silent = now_ns - self.last_message_ns > SILENT_NS and not self.in_work
 
     @property
@@ -172,12 +172,12 @@ def _abstained(predictions: Predictions) -> Counter[tuple[str, str]]:
 class Streams:
     """Every stream by name, at most `settings.max_streams`; `dropped` counts messages that found no place.
 
-    Raises ConfigError for priors of tasks or classes that the bundle does not have.
+    Raises ConfigError for settings that the bundle cannot take: a hop that is no whole bins, priors of unknown classes.
     """
 
     def __init__(self, model: Model, settings: Settings, *, instance: int) -> None:
         self._model, self._settings, self._instance = model, settings, instance
-        self.priors = checked_priors(model, settings.priors)
+        self._labeler("")  # settings that the bundle cannot take fail here, not with the first stream
         self._streams: dict[str, Stream] = {}
         self._gone: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -193,7 +193,7 @@ class Streams:
         """Return the stream of a message, made on its first one; None, counted, when every place is taken."""
         stream = self._streams.get(message.stream)
         if stream is None and self._make_room(now_ns):
-            stream = self._new(message.stream)
+            stream = Stream(self._labeler(message.stream), instance=self._instance)
             self._streams[message.stream] = stream
         if stream is None:
             self.dropped["too_many_streams"] += 1
@@ -207,18 +207,17 @@ class Streams:
             total.update(stream.labeler.counters)
         return total
 
-    def _new(self, name: str) -> Stream:
+    def _labeler(self, stream: str) -> Labeler:
         settings = self._settings
-        labeler = Labeler(
+        return Labeler(
             self._model,
-            stream=name,
-            hop_s=settings.hop_s or None,
+            stream=stream,
+            hop_s=settings.hop_s,
             lateness_s=settings.lateness_s,
             max_units=settings.max_units,
-            half_life_s=settings.half_life_s or None,
+            half_life_s=settings.half_life_s,
             priors=settings.priors,
         )
-        return Stream(labeler, instance=self._instance)
 
     def _make_room(self, now_ns: int) -> bool:
         if len(self._streams) < self._settings.max_streams:

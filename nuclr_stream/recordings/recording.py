@@ -30,17 +30,14 @@ from nuclr_stream.windows.binning import (
     Int64Array,
     WindowRules,
     WindowSpec,
-    active_units,
     count,
     first_window_end,
     grid_of,
     rate_fits,
     rational,
-    silence_bins,
-    touches_silence,
 )
+from nuclr_stream.windows.cutter import WindowCutter
 from nuclr_stream.windows.interval_set import Stretches
-from nuclr_stream.windows.normaliser import RunningNormaliser
 
 MAX_FILE_BYTES = 4 * 2**30
 MAX_UNITS = 65536
@@ -218,37 +215,39 @@ def recorded_windows(recording: Recorded, spec: WindowSpec, rules: WindowRules) 
     require_fit(recording, spec)
     grid = grid_of(recording.sample_rate, spec)
     counts = recording.counts(grid)
-    total = counts.shape[1]
-    history = silence_bins(spec)
-    gaps = Stretches()
-    for gap_start, gap_stop in recording.gap_samples.tolist():
-        gaps.add(gap_start, gap_stop)
-    in_gap = _bins_inside(recording.gap_samples, grid, total)
-    masked = _bins_inside(recording.mask_samples, grid, total)
-    totals = np.concatenate([np.full(history, -1.0), np.where(in_gap, -1.0, counts.sum(axis=0))])
-    normaliser = RunningNormaliser(spec.normaliser) if spec.normaliser else None
-    intervals, coupling = Intervals(recording.sample_rate), CouplingCounts(grid)
-    everyone, taken_to = np.arange(len(counts)), 0
-    for end in range(first_window_end(0, spec), total + 1, spec.hop_bins):
-        start = end - spec.bins
-        window = counts[:, start:end]
-        missing, end_sample = _missing(gaps, grid, start, end), grid.first_sample(end)
+    cutter = WindowCutter(spec, rules, grid)
+    cutter.observed = observed_stretches(recording)
+    for start, stop in recording.mask_samples.tolist():
+        cutter.masked.add(start, stop)
+    # a file lists the units that were there all along: each has existed since before the first bin
+    everyone, since_ever = np.arange(len(counts)), np.full(len(counts), -cutter.bins_needed)
+    intervals, coupling, taken_to = Intervals(recording.sample_rate), CouplingCounts(grid), 0
+    for end in range(first_window_end(0, spec), counts.shape[1] + 1, spec.hop_bins):
+        end_sample = grid.first_sample(end)
         spikes = recording.spikes(taken_to, end_sample)
         intervals.add(*spikes)
         coupling.add(*spikes)
         taken_to = end_sample
-        exclusion: str = rules.exclusion(
-            missing=missing,
-            masked=bool(masked[start:end].any()),
-            silent=touches_silence(totals[start : end + history], spec, first_bin=start - history),
+        window = cutter.cut(_last_bins(counts, end, cutter.bins_needed), end_bin=end, added_bin=since_ever)
+        yield RecordedWindow(
+            end_bin=end,
+            counts=window.counts,
+            active=window.active,
+            intervals=intervals.take(end_sample, everyone, lambda rows: rows),
+            coupling=coupling.take(grid.first_sample(end - spec.bins), end_sample, everyone, lambda rows: rows),
+            missing=window.missing,
+            exclusion=window.exclusion,
         )
-        if normaliser is not None:
-            window, unready = normaliser.normalise(window, ~(in_gap | masked)[start:end], end_bin=end)
-            exclusion = exclusion or unready
-        counted = intervals.take(end_sample, everyone, lambda rows: rows)
-        coupled = coupling.take(grid.first_sample(start), end_sample, everyone, lambda rows: rows)
-        active = active_units(window, spec.input_kind)
-        yield RecordedWindow(end, window, active, counted, coupled, missing, exclusion)
+
+
+def observed_stretches(recording: Recorded) -> Stretches:
+    """Return the samples that were recorded: all of them but for the gaps."""
+    observed, start = Stretches(), 0
+    for gap_start, gap_stop in sorted(recording.gap_samples.tolist()):
+        observed.add(start, min(gap_start, recording.num_samples))
+        start = max(start, gap_stop)
+    observed.add(start, recording.num_samples)
+    return observed
 
 
 def require_fit(recording: Recorded, spec: WindowSpec) -> None:
@@ -265,25 +264,11 @@ def require_fit(recording: Recorded, spec: WindowSpec) -> None:
         )
 
 
-def _bins_inside(stretches: Int64Array, grid: Grid, bins: int) -> BoolArray:
-    """Return which bins (bins,) any of the [start, stop) sample stretches touches."""
-    touched = np.zeros(bins, dtype=bool)
-    for start, stop in grid.bin_of(stretches.ravel() - np.tile([0, 1], len(stretches))).reshape(-1, 2):
-        touched[max(start, 0) : max(stop + 1, 0)] = True
-    return touched
-
-
-def _missing(gaps: Stretches, grid: Grid, start_bin: int, end_bin: int) -> float:
-    first, last = grid.first_sample(start_bin), grid.first_sample(end_bin)
-    return gaps.inside(first, last) / (last - first)
-
-
-def load_folder(folder: Path) -> list[Recording]:
-    """Read every .npz of a folder in the order of their names. Raises RecordingError when there is none."""
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
-        raise RecordingError(f"{folder}: no .npz recording there")
-    return [Recording.load(path) for path in paths]
+def _last_bins(counts: Float32Array, end: int, bins: int) -> Float32Array:
+    """Return the `bins` bins (U, bins) before bin `end`, zero where they lie before the first."""
+    if end >= bins:
+        return counts[:, end - bins : end]
+    return np.pad(counts[:, :end], ((0, 0), (bins - end, 0)))
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

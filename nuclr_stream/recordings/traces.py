@@ -8,7 +8,6 @@ that were not recorded. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.recording import NO_STRETCHES, Recording, check_table, integers, read_arrays
+from nuclr_stream.recordings.recording import NO_STRETCHES, check_table, integers, read_arrays
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Grid, InputKind, Int64Array, rational
 
 
@@ -134,16 +133,6 @@ class TraceRecording:
     def load(cls, path: Path) -> TraceRecording:
         """Read a .npz in the layout of this module. Raises RecordingError naming file, field, row and remedy."""
         return _trace_recording(read_arrays(path), path)
-
-
-def load_recording(path: Path) -> Recording | TraceRecording:
-    """Read a .npz of either layout: one that holds `traces` is a TraceRecording. Raises RecordingError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            holds_traces = "traces.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        holds_traces = False  # Recording says what is wrong with it
-    return TraceRecording.load(path) if holds_traces else Recording.load(path)
 
 
 def _trace_recording(arrays: dict[str, npt.NDArray[Any]], path: Path) -> TraceRecording:

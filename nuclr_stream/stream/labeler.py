@@ -1,4 +1,4 @@
-"""The sans-I/O heart: messages of one probe in, predictions out. No socket, clock or thread lives here.
+"""Messages of one probe in, predictions out, without I/O: no socket, clock or thread lives here.
 
 `push` and `cut` belong to one thread, `label` to another (or to the same): they share nothing but the Window that
 crosses. Time comes in as an argument, so ten hours replay in a test, deterministically.
@@ -21,8 +21,8 @@ from nuclr_stream.prediction.stability import Stability
 from nuclr_stream.stream.population import Population
 from nuclr_stream.stream.units import Operation
 from nuclr_stream.stream.window import Window
-from nuclr_stream.windows.binning import Float32Array, Int64Array
-from nuclr_stream.wire import Abstained, Input, Predictions, StreamStatus, TaskPredictions, UnitFlag
+from nuclr_stream.windows.binning import Float32Array, Int64Array, WindowSpec
+from nuclr_stream.wire import Abstained, Input, Predictions, TaskPredictions, UnitFlag
 
 MAX_UNITS = 4_096
 
@@ -39,10 +39,17 @@ class Labelled:
 class Labeler:
     """One probe, live: `push` messages, `cut` windows until there is none, `label` each of them in order.
 
-    `hop_s` overrides the hop of the bundle (a whole number of bins), `lateness_s` is how long data may come late.
-    `half_life_s` lets exposure fade, for units that drift; `priors` (task -> class -> weight) replace the class priors
-    that the bundle assumes, see `checked_priors`. `abstain_below` is the top probability below which no class is
-    called, in the place of the bundle's own thresholds. Raises ConfigError for what these can not be.
+    Args (this is the one place where they are declared; whoever needs them takes a made Labeler):
+        model: the bundle, ready to run.
+        stream: name of the stream, the probe's id.
+        hop_s: time between windows, a whole number of bins; None for that of the bundle.
+        lateness_s: how long a bin stays open behind the watermark, for data that come late.
+        max_units: most units that are taken; never more than the bundle was checked for.
+        half_life_s: time in which exposure fades by half, for units that drift; None to forget nothing.
+        priors: class weights by task in the place of the bundle's class prior, see `checked_priors`.
+        abstain_below: top probability below which no class is called, in the place of the bundle's thresholds.
+
+    Raises ConfigError for what these can not be.
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class Labeler:
         self.model = model
         self.stream = stream
         manifest = model.manifest
-        self.spec = manifest.spec if hop_s is None else manifest.spec.with_hop_s(hop_s)
+        self.spec = spec_with_hop(model, hop_s)
         self.rules = manifest.window_rules
         self.population = Population(
             self.spec,
@@ -78,7 +85,7 @@ class Labeler:
         self._abstain_below = abstain_below
         self._stability = Stability()
         self._epoch: int | None = None
-        self._outside = False  # whether the population was too small in the last window that was embedded
+        self._small = False  # whether the population was too small in the last window that was not excluded
 
     # -- the side of the data ----------------------------------------------------------------------------------------
 
@@ -103,21 +110,23 @@ class Labeler:
     # -- the side of the model ---------------------------------------------------------------------------------------
 
     def label(self, window: Window) -> Labelled:
-        """Embed a window, add it to the exposure of its units, and say what all of that adds up to."""
+        """Embed a window, add it to the exposure of its units, and return what is known of every unit then."""
+        # What happened to the unit table since the last window comes first: this window was cut after it.
         self._apply(window.operations)
         if window.epoch != self._epoch:
             self._features.begin_epoch()
             self._epoch = window.epoch
-        index = window.unit_index
+        # A window that is excluded adds nothing, and says nothing about how large the population is.
         exclusion = window.exclusion or self._observe(window)
         if not window.exclusion:
-            self._outside = int(window.active.sum()) < self.rules.min_population
+            self._small = int(window.active.sum()) < self.rules.min_population
+        # Predictions are made from everything gathered so far, for silent units and after excluded windows too.
+        index = window.unit_index
         snapshot = self._features.snapshot(index)
         judged = self._judge(snapshot, index)
         answers = [self._task(name, snapshot, judged, window) for name in self.model.task_names]
-        causes = [exclusion, "population_below_minimum" if self._outside else "", *(cause for _, cause in answers)]
+        causes = [exclusion, "population_below_minimum" if self._small else "", *(cause for _, cause in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
-        state: StreamStatus = "degraded" if reasons else "ready"
         predictions = Predictions(
             stream=self.stream,
             epoch=window.epoch,
@@ -126,7 +135,7 @@ class Labeler:
             sample_rate=window.sample_rate,
             origin=window.origin,
             closed_ns=window.closed_ns,
-            state=state,
+            state="degraded" if reasons else "ready",
             reasons=reasons,
             missing=window.missing,
             active_units=int(window.active.sum()),
@@ -138,7 +147,6 @@ class Labeler:
             unit_ids=window.unit_ids,
             windows=self._features.embedding.windows(index).astype(np.uint32),
             exposure=snapshot.exposure,
-            effective_sample_size=snapshot.exposure,
             ood_score=judged.ratio,
             flags=self._flags(window, judged),
             tasks=tuple(task for task, _ in answers),
@@ -151,7 +159,7 @@ class Labeler:
         return None if window is None else self.label(window)
 
     def _observe(self, window: Window) -> str:
-        """Add the window to what was observed; returns why its embeddings could not be, or an empty string."""
+        """Add the window to what was observed; returns why its embeddings could not be added, or an empty string."""
         index = window.unit_index
         self._features.add_activity(
             index,
@@ -177,7 +185,7 @@ class Labeler:
     def _task(
         self, name: str, snapshot: FeatureSnapshot, judged: OutOfDistributionScore, window: Window
     ) -> tuple[TaskPredictions, str]:
-        """Return a task's answer, and why it is none that may be believed, or an empty string."""
+        """Return a task's predictions, and why none of them may be believed, or an empty string."""
         part, cause = self.model.task(name), ""
         try:
             found = answer(
@@ -186,17 +194,24 @@ class Labeler:
                 self.model.logits(name, snapshot),
                 prior=part.prior,
                 wanted=self._priors.get(name),
-                alone=self._outside,
+                alone=self._small,
                 abstain_below=self._abstain_below,
             )
         except NonFiniteError:
             found, cause = Answer.nothing(len(snapshot.exposure), self.priors[name]), "nonfinite"
-        why = np.where(found.unsure, Abstained.LOW_PROBABILITY, Abstained.NO)
-        why[judged.out_of_distribution] = Abstained.OUT_OF_DISTRIBUTION
-        why[~found.has_prediction] = Abstained.SMALL_POPULATION if self._outside else Abstained.NO_DATA
-        if cause:
-            why[:] = Abstained.NONFINITE
-        why[snapshot.observed + snapshot.exposure <= 0] = Abstained.NO_DATA
+        # Why a unit is abstained from: the first of these that holds for it. The order is from what makes the rest
+        # meaningless to what is only doubt: without data no readout can fail, a readout that failed has no
+        # probability, a small population makes everything strange, and a strange unit's probability means little.
+        every = np.ones(len(snapshot.exposure), dtype=np.bool_)
+        reasons = (
+            (Abstained.NO_DATA, snapshot.observed + snapshot.exposure <= 0),
+            (Abstained.NONFINITE, every & bool(cause)),
+            (Abstained.SMALL_POPULATION, ~found.has_prediction & self._small),
+            (Abstained.NO_DATA, ~found.has_prediction),
+            (Abstained.OUT_OF_DISTRIBUTION, judged.out_of_distribution),
+            (Abstained.LOW_PROBABILITY, found.unsure),
+        )
+        why = np.select([holds for _, holds in reasons], [reason for reason, _ in reasons], Abstained.NO)
         stable_since, flips = self._stability.update(
             name,
             window.unit_index,
@@ -225,7 +240,7 @@ class Labeler:
             (UnitFlag.UNSORTED, judged.unsorted),
         ):
             flags |= np.where(raised, flag, 0).astype(np.uint8)
-        return flags | np.uint8(UnitFlag.SMALL_POPULATION if self._outside else 0)
+        return flags | np.uint8(UnitFlag.SMALL_POPULATION if self._small else 0)
 
     def _apply(self, operations: Sequence[Operation]) -> None:
         """Follow the unit table. What is forgotten goes in one pass, or renumbering 1,000 units would take seconds."""
@@ -244,9 +259,17 @@ class Labeler:
             else:
                 self._features.reindex(dict(operation.index_of))
                 self._stability.restart()
-                self._outside = self._outside and bool(operation.index_of)
+                self._small = self._small and bool(operation.index_of)
         self._features.forget(gone)
         self._stability.forget(gone)
+
+
+def spec_with_hop(model: Model, hop_s: float | None) -> WindowSpec:
+    """Return how windows are cut with a hop of `hop_s`, None for that of the bundle. Raises ConfigError."""
+    try:
+        return model.manifest.spec if hop_s is None else model.manifest.spec.with_hop_s(hop_s)
+    except ValueError as error:
+        raise ConfigError(f"hop_s: {error}; leave it out for the bundle's {model.manifest.spec.hop_s:g} s") from error
 
 
 def checked_priors(model: Model, priors: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, ...]]:

@@ -84,7 +84,6 @@ def unit_table(recording: Recorded, header: dict[str, Any]) -> UnitTable:
         depth_um=_column(recording, "depth_um", np.nan, np.float32),
         channel=_column(recording, "channel", -1, np.int32),
         unit_ids=tuple(recording.unit_ids.tolist()),
-        waveforms=np.zeros((units, 0), dtype=np.float32),
     )
 
 

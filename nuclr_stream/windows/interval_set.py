@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
-from nuclr_stream.windows.binning import BoolArray, Int64Array
+from nuclr_stream.windows.binning import MAX_SAMPLE, BoolArray, Int64Array
 
 
 class Stretches:
@@ -33,6 +33,16 @@ class Stretches:
         last = bisect_left(self._starts, stop)
         pairs = zip(self._starts[first:last], self._stops[first:last], strict=True)
         return sum(min(b, stop) - max(a, start) for a, b in pairs)
+
+    def before(self, samples: Int64Array) -> Int64Array:
+        """Return how many samples of the set lie before each of `samples` (N,)."""
+        starts, stops = np.array(self._starts, dtype=np.int64), np.array(self._stops, dtype=np.int64)
+        sums = np.append(0, np.cumsum(stops - starts))
+        place = np.searchsorted(stops, samples, side="right")
+        # behind the last stretch there is none to be within: compare with a sample beyond all of them
+        within = np.maximum(samples - np.append(starts, MAX_SAMPLE)[place], 0)
+        counts: Int64Array = sums[place] + within
+        return counts
 
     def holds(self, samples: Int64Array) -> BoolArray:
         """Return which of `samples` (N,) are in the set."""

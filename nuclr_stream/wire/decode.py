@@ -14,6 +14,7 @@ from nuclr_stream.wire.fields import (
     MAX_LIST,
     MAX_TASKS,
     MAX_TEXT_BYTES,
+    PROTOCOL_VERSION,
     integer,
     mistyped,
 )
@@ -96,10 +97,10 @@ def _header(frame: bytes | memoryview, layout: Layout) -> dict[str, Any]:
     if type(header) is not dict:
         raise mistyped("the header", "a map", header)
     version = header.get("v")
-    if type(version) is not int or version != layout.version:
+    if type(version) is not int or version != PROTOCOL_VERSION:
         other = version if type(version) is int else type(version).__name__
         raise WireError(
-            "version", f"{layout.kind} of version {other}; this side knows version {layout.version}: use one release"
+            "version", f"{layout.kind} of version {other}; this side has version {PROTOCOL_VERSION}: use one release"
         )
     return header
 

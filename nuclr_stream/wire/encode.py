@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import WireError
-from nuclr_stream.wire.fields import MAX_HEADER_BYTES, MAX_LIST, MAX_TASKS, Field
+from nuclr_stream.wire.fields import MAX_HEADER_BYTES, MAX_LIST, MAX_TASKS, PROTOCOL_VERSION, Field
 from nuclr_stream.wire.frames import DTYPES, check_bytes, check_order, check_stream, check_values, split_names
 from nuclr_stream.wire.layout import (
     CLASSES,
@@ -45,7 +45,7 @@ def encode(message: Message) -> list[bytes]:
     if layout is None:
         raise WireError("kind", f"{type(message).__name__} is no message")
     stream = check_stream(getattr(message, "stream", ""), layout)
-    header: dict[str, Any] = {"v": layout.version}
+    header: dict[str, Any] = {"v": PROTOCOL_VERSION}
     for field in layout.fields:
         header[field.name] = _plain(field, getattr(message, field.name))
     check_order(header)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from nuclr_stream.errors import WireError
 from nuclr_stream.windows.binning import MAX_SAMPLE
 
-PROTOCOL_VERSION = 2
-"""The newest version of any kind of message; each kind has the version in which it last changed, see layout.py."""
+PROTOCOL_VERSION = 1
+"""What key `v` of every header says; a message that says something else is rejected."""
 REASONS = ("frames", "kind", "version", "header", "size", "range", "text", "nonfinite")
 """Every `reason` that a WireError of this package can have; safe as a metric label."""
 
@@ -32,7 +32,6 @@ MAX_CAUSE_BYTES = 64
 MAX_SPIKES = 65536
 MAX_UNITS = 8192
 MAX_TRACE_FRAMES = 65536
-MAX_WAVEFORM_SAMPLES = 1024
 MAX_BINS = 65536
 MAX_DIM = 8192
 MAX_CLASSES = 1024
@@ -106,16 +105,6 @@ def rate(name: str) -> Field:
         return _fraction(value[0], value[1])
 
     return Field(name, read, lambda value: [value.numerator, value.denominator])
-
-
-def rate_or_none(name: str) -> Field:
-    """Return a field that holds a rate or nil."""
-    _, read, write = rate(name)
-    return Field(
-        name,
-        lambda value: None if value is None else read(value),
-        lambda value: None if value is None else write(value),
-    )
 
 
 def text(name: str, limit: int = MAX_TEXT_BYTES, low: int = 0) -> Field:
@@ -201,7 +190,7 @@ def _same(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    # NumPy's integers become plain ones; True stays True, to be refused like everything else that is no integer.
+    # NumPy's integers become plain ones; True stays True, to be rejected like everything else that is no integer.
     return value if type(value) is bool else operator.index(value)
 
 

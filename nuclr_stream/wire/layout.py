@@ -19,7 +19,6 @@ from nuclr_stream.wire.fields import (
     MAX_SPIKES,
     MAX_TRACE_FRAMES,
     MAX_UNITS,
-    MAX_WAVEFORM_SAMPLES,
     MAX_WINDOW_BYTES,
     Field,
     choice,
@@ -28,7 +27,6 @@ from nuclr_stream.wire.fields import (
     flag,
     integer,
     rate,
-    rate_or_none,
     real,
     sample,
     text,
@@ -79,11 +77,7 @@ Frame = Array | Names | Text | Tasks | Parts
 
 
 class Layout(NamedTuple):
-    """One kind of message. `stream` says whether the topic must, may or must not name one.
-
-    `version` is that of the protocol in which the kind last changed: what a header says of itself, and nothing else is
-    read.
-    """
+    """One kind of message. `stream` says whether the topic must, may or must not name one."""
 
     kind: str
     build: type[Any]
@@ -92,7 +86,6 @@ class Layout(NamedTuple):
     sizes: tuple[Field, ...] = ()
     limit: int = MAX_REPLY_BYTES
     stream: Literal["must", "may", "none"] = "must"
-    version: int = 1
 
 
 def size(name: str, high: int) -> Field:
@@ -145,7 +138,6 @@ INPUTS = (
             flag("full"),
             sample("sample"),
             flag("continues"),
-            rate_or_none("waveform_rate"),
         ),
         (
             Array("action", "|u1", ("rows",), min(UnitAction), max(UnitAction)),
@@ -157,9 +149,8 @@ INPUTS = (
             Array("depth_um", "<f4", ("rows",), nan=True),
             Array("channel", "<i4", ("rows",), -1, None),
             Names("unit_ids", "rows"),
-            Array("waveforms", "<f4", ("rows", "waveform_samples")),
         ),
-        (ROWS, size("waveform_samples", MAX_WAVEFORM_SAMPLES)),
+        (ROWS,),
         MAX_MESSAGE_BYTES,
     ),
     Layout(
@@ -199,13 +190,11 @@ OUTPUTS = (
             Names("unit_ids", "units"),
             Array("windows", "<u4", ("units",)),
             Array("exposure", "<f4", ("units",), 0, None),
-            Array("effective_sample_size", "<f4", ("units",), 0, None),
             Array("ood_score", "<f4", ("units",), 0, None),
             Array("flags", "|u1", ("units",)),
             Tasks("tasks"),
         ),
         (UNITS,),
-        version=2,
     ),
     Layout(
         "state",
@@ -297,10 +286,9 @@ REPLIES = (
         "embed_window_reply",
         m.EmbedWindowReply,
         (REQUEST_ID,),
-        (Array("embedding", "<f4", ("units", "dim")), Tasks("tasks")),
+        (Array("embedding", "<f4", ("units", "dim")),),
         (UNITS, size("dim", MAX_DIM)),
         stream="none",
-        version=2,
     ),
     Layout("status_reply", m.StatusReply, (REQUEST_ID,), (Text("status"),), stream="none"),
     Layout("placement_reply", m.PlacementReply, (REQUEST_ID,), (Text("placement"),)),

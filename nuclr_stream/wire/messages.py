@@ -1,9 +1,8 @@
 """What travels between sources, the daemon and clients, as frozen values; docs/protocol.md is the same in prose.
 
 Arrays of a decoded message are read-only views on the received frames: copy what outlives the message. Shape letters
-are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit table, W waveform
-samples. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within
-+-2**53.
+are those of `nuclr_stream.windows.binning`; N is spikes of a message, F frames, M rows of a unit
+table. A stream is one hardware probe and one population; its name is the probe's id. Sample numbers lie within +-2**53.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class UnitTable(SourceHeader):
     by unit id. M rows, in order: `action` (M,) uint8 of UnitAction, `index` (M,) uint32 never reused in an epoch,
     `into` (M,) uint32 the target of a merge, else 0, `added` (M,) int64 the sample since which an added unit exists,
     `shank` (M,) int32 (-1 unknown), `x_um` and `depth_um` (M,) float32 (NaN unknown), `channel` (M,) int32
-    (-1 unknown), `unit_ids` M names, `waveforms` (M, W) float32 at `waveform_rate` samples a second, W 0 for none.
+    (-1 unknown), `unit_ids` M names.
     """
 
     version: int
@@ -103,8 +102,6 @@ class UnitTable(SourceHeader):
     depth_um: Float32Array
     channel: Int32Array
     unit_ids: tuple[str, ...]
-    waveforms: Float32Array
-    waveform_rate: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +134,8 @@ class TaskPredictions:
 
     `classes` C names, `probabilities` (U, C) float32. `sets` (U, C) bool, the classes that the bundle's conformal
     threshold does not rule out; a bundle without one rules out none. `why` (U,) uint8 of Abstained. `stable_since` (U,)
-    int64, the device sample at the end of the window since which the top class is the same, -1 where there is none (no
-    exposure, or a window outside any stream). `flips` is how many units changed theirs in this step.
+    int64, the device sample at the end of the window since which the top class is the same, -1 for a unit without
+    a prediction. `flips` is how many units changed theirs in this step.
     """
 
     name: str
@@ -166,9 +163,7 @@ class Predictions:
     the window without data, `skipped_steps` how many steps of this epoch were overtaken by newer ones.
 
     `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `exposure` (U,) float32
-    the same as non-overlapping windows, `effective_sample_size` (U,) float32 how many independent windows those are
-    worth.
-    `ood_score` (U,) float32 is how far a unit is from those of training, its largest distance over the bundle's limit:
+    the same as non-overlapping windows. `ood_score` (U,) float32 is how far a unit is from those of training, its largest distance over the bundle's limit:
     above 1 it is out of distribution, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,)
     uint8 of UnitFlag.
     """
@@ -195,7 +190,6 @@ class Predictions:
     unit_ids: tuple[str, ...]
     windows: UInt32Array
     exposure: Float32Array
-    effective_sample_size: Float32Array
     ood_score: Float32Array
     flags: UInt8Array
     tasks: tuple[TaskPredictions, ...]
@@ -332,11 +326,10 @@ class EmbeddingsReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbedWindowReply:
-    """`embedding` (U, D) float32 of the window that was sent, and what the readouts say about it; zeros if inactive."""
+    """`embedding` (U, D) float32 of the window that was sent; zeros for units that did not fire in it."""
 
     request_id: int
     embedding: Float32Array
-    tasks: tuple[TaskPredictions, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.commands.label import write_labels
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.windows.binning import Grid
 from offline_training.readouts.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed
@@ -106,7 +107,11 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
     assert "unknown: the checkpoint does not say" in taught.tasks[0].calibrated_on
 
     model = Model(bundle, provider="cpu", threads=1)
-    rows = write_labels(recordings[:1], model, tmp_path / "labels.csv")
+
+    def labeler_of(recording: Recording) -> Labeler:
+        return Labeler(model, stream=recording.recording_id)
+
+    rows = write_labels(recordings[:1], labeler_of, tmp_path / "labels.csv")
     with (tmp_path / "labels.csv").open() as file:
         table = list(csv.DictReader(file))
     assert rows == len(table) == 14
@@ -121,7 +126,7 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
     short = dataclasses.replace(
         recordings[0], num_samples=5_000, spike_samples=np.array([1]), spike_units=np.array([0])
     )
-    assert write_labels([short], model, tmp_path / "short.csv") == 14
+    assert write_labels([short], labeler_of, tmp_path / "short.csv") == 14
     with (tmp_path / "short.csv").open() as file:
         assert {row["reason"][:20] for row in csv.DictReader(file)} == {"recording of 5 s is "}
 

@@ -59,7 +59,6 @@ class Source:
             depth_um=np.arange(n, dtype=np.float32),
             channel=np.zeros(n, dtype=np.int32),
             unit_ids=tuple(r[2] if isinstance(r[2], str) else "" for r in rows),
-            waveforms=np.zeros((n, 0), dtype=np.float32),
         )
 
     def units(self, count: int = 12, **options: Any) -> UnitTable:

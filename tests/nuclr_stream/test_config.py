@@ -1,4 +1,4 @@
-"""Settings: defaults without a file, every one listed in configs/rig.toml, and clear refusals."""
+"""Settings: defaults without a file, every one listed in configs/rig.toml, and clear errors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,16 @@ def test_runs_without_any_file() -> None:
 
 def test_rig_toml_lists_every_setting_with_its_default_and_one_comment() -> None:
     text = RIG.read_text()
-    assert tomllib.loads(text) == Settings().model_dump()
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert tomllib.loads(text) == {name: value for name, value in Settings() if value is not None}
+    lines = [line.removeprefix("# ") for line in text.splitlines() if re.match(r"(# )?\w+ = |\[", line)]
     assert [re.split(" = |]", line.removeprefix("["))[0] for line in lines] == list(Settings.model_fields)
     assert all(line.count("# ") == 1 for line in lines)
+
+
+def test_the_examples_of_settings_without_a_default_can_be_taken_as_they_are(tmp_path: Path) -> None:
+    examples = [line[2:] for line in RIG.read_text().splitlines() if re.match(r"# \w+ = ", line)]
+    settings = load_settings(written(tmp_path, "\n".join(examples)))
+    assert (settings.hop_s, settings.half_life_s) == (1.0, 600.0)
 
 
 def test_every_setting_says_what_it_is() -> None:
@@ -51,13 +57,14 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("http_port = 70000", ["http_port", "70000"]),
         ("provider = 'gpu'", ["provider", "'gpu'", "cuda"]),
         ("threads = ", ["mine.toml", "TOML"]),
+        ("hop_s = 0.0", ["hop_s", "0.0", "greater than 0"]),
         ("half_life_s = -1.0", ["half_life_s", "-1.0"]),
         ("half_life_s = inf", ["half_life_s", "inf"]),
         ("[priors]\ncell_type = 3", ["priors.cell_type", "3"]),
         ("[priors.cell_type]\nPV = 'often'", ["priors.cell_type.PV", "'often'"]),
     ],
 )
-def test_bad_content_is_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_bad_content_is_rejected_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(written(tmp_path, text))
     assert all(word in str(caught.value) for word in words), caught.value
@@ -74,13 +81,13 @@ def test_priors_are_weights_of_classes_by_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "PV=2", "cell_type.PV", "cell_type.PV=", "cell_type.=2", ".PV=2", "a.b=c"])
-def test_a_prior_that_is_none_is_refused_with_an_example(text: str) -> None:
+def test_a_prior_that_is_none_is_rejected_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--prior .*cell_type\.PV=2") as caught:
         parse_priors(["brain_region.CTX=1", text])
     assert text in str(caught.value)
 
 
-def test_absent_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_absent_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml"):
         load_settings(tmp_path / "nothing.toml")
 

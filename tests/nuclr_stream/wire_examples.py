@@ -61,8 +61,6 @@ MESSAGES = {
         depth_um=_f4(3840, np.nan),
         channel=np.array([383, -1], dtype=np.int32),
         unit_ids=("a", "µ2"),
-        waveforms=_f4([-1], [0.5]),
-        waveform_rate=Fraction(30000),
     ),
     "mask": wire.MaskInterval(**SOURCE, start=600, stop=900, cause="stimulation"),
     "heartbeat": wire.Heartbeat(**SOURCE, start=600, stop=600),
@@ -90,7 +88,6 @@ MESSAGES = {
         unit_ids=("a", "µ2"),
         windows=_u4(3, 0),
         exposure=_f4(1.25, 0),
-        effective_sample_size=_f4(1, 0),
         ood_score=_f4(0.5, 1.5),
         flags=np.array([0, wire.UnitFlag.SMALL_POPULATION | wire.UnitFlag.OOD_RATE], dtype=np.uint8),
         tasks=(TASK,),
@@ -128,7 +125,7 @@ MESSAGES = {
         mean=_f4([0.5, -1]),
         last=_f4([0, 2]),
     ),
-    "embed_window_reply": wire.EmbedWindowReply(request_id=3, embedding=_f4([1, 0], [0, -1]), tasks=(TASK,)),
+    "embed_window_reply": wire.EmbedWindowReply(request_id=3, embedding=_f4([1, 0], [0, -1])),
     "status_reply": wire.StatusReply(request_id=4, status='{"ready":true}'),
     "placement_reply": wire.PlacementReply(request_id=5, stream="probeA", placement='{"shanks":[]}'),
     "error": wire.ErrorReply(request_id=4, reason="unknown_stream", detail="probeB"),
@@ -171,7 +168,7 @@ FRAMES = {
     "units": [
         b"units/probeA",
         (
-            b"\x8c"
+            b"\x8a"
             b"\xa1v\x01"
             b"\xa5epoch\x07"
             b"\xa3seq\x03"
@@ -181,9 +178,7 @@ FRAMES = {
             b"\xa4full\xc3"
             b"\xa6sample\xcd\x02X"
             b"\xa9continues\xc3"
-            b"\xadwaveform_rate\x92\xcdu0\x01"
             b"\xa4rows\x02"
-            b"\xb0waveform_samples\x01"
         ),
         b"\x00\x02",
         b"\x04\x00\x00\x00\x06\x00\x00\x00",
@@ -195,7 +190,6 @@ FRAMES = {
         b"\x7f\x01\x00\x00\xff\xff\xff\xff",
         b"\x00\x00\x00\x00\x01\x00\x00\x00\x04\x00\x00\x00",
         b"a\xc2\xb52",
-        b"\x00\x00\x80\xbf\x00\x00\x00?",
     ],
     "mask": [
         b"mask/probeA",
@@ -240,7 +234,7 @@ FRAMES = {
         b"predictions/probeA",
         (
             b"\xde\x00\x14"
-            b"\xa1v\x02"
+            b"\xa1v\x01"
             b"\xa5epoch\x07"
             b"\xa4step\x02"
             b"\xa3seq\t"
@@ -266,7 +260,6 @@ FRAMES = {
         b"a\xc2\xb52",
         b"\x03\x00\x00\x00\x00\x00\x00\x00",
         b"\x00\x00\xa0?\x00\x00\x00\x00",
-        b"\x00\x00\x80?\x00\x00\x00\x00",
         b"\x00\x00\x00?\x00\x00\xc0?",
         b"\x00!",
         b"\x00\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00",
@@ -369,21 +362,8 @@ FRAMES = {
     ],
     "embed_window_reply": [
         b"embed_window_reply/",
-        (
-            b"\x85"
-            b"\xa1v\x02"
-            b"\xaarequest_id\x03"
-            b"\xa5units\x02"
-            b"\xa3dim\x02"
-            b"\xa5tasks\x91\x83\xa4name\xa9cell_type\xa7classes\x02\xa5flips\x01"
-        ),
+        b"\x84\xa1v\x01\xaarequest_id\x03\xa5units\x02\xa3dim\x02",
         b"\x00\x00\x80?\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\xbf",
-        b"\x00\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00",
-        b"EPV",
-        b"\x00\x00@?\x00\x00\x80>\x00\x00\x00?\x00\x00\x00?",
-        b"\x01\x00\x01\x01",
-        b"\x00\x02",
-        b",\x01\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
     ],
     "status_reply": [
         b"status_reply/",

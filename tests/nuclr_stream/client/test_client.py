@@ -19,9 +19,8 @@ import pytest
 import zmq
 
 from nuclr_stream import wire
-from nuclr_stream.client import publisher
+from nuclr_stream.client import Publisher, Query, Subscription, publisher, subscribe
 from nuclr_stream.client import subscriber as client
-from nuclr_stream.client.subscriber import Publisher, Query, Subscription, subscribe
 from nuclr_stream.commands import demo
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, DaemonGoneError, EndpointError, WireError
@@ -121,7 +120,7 @@ def test_merging_renaming_and_resetting_reach_the_daemon_and_the_next_whole_tabl
     assert units.rows(np.array([0, 1, 2])).tolist() == [0, 0, 1], "spikes of b are now a's"
 
 
-def test_changes_of_units_that_are_not_there_are_refused_by_name() -> None:
+def test_changes_of_units_that_are_not_there_are_rejected_by_name() -> None:
     with inbox() as (endpoint, _), Publisher(endpoint, stream="rig", sample_rate=30_000) as rig:
         rig.units(["a", "b"])
         for wrong in (lambda: rig.merge("x", "a"), lambda: rig.merge("a", "x"), lambda: rig.reset("x")):
@@ -155,7 +154,7 @@ def test_the_table_is_sent_again_every_second(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
-def test_what_the_protocol_forbids_is_refused_where_it_is_said() -> None:
+def test_what_the_protocol_forbids_is_rejected_where_it_is_said() -> None:
     with inbox() as (endpoint, _), Publisher(endpoint, stream="rig", sample_rate=30_000) as rig:
         with pytest.raises(WireError, match="size"):
             rig.spikes([1, 2], [0], stop=10)
@@ -174,11 +173,15 @@ def test_a_publisher_finds_a_daemon_that_was_restarted_and_says_its_units_again(
         rig = Publisher(first.endpoints["data"], stream="rig", sample_rate=30_000, start=0, wait_s=5.0)
         index = rig.units(recording.unit_ids)
         publish(rig, recording, index, seconds=2)
-    with rig, running(tiny_model, **ports) as second, Subscription("rig", **where(second, "results", "query")) as heard:
-        while heard.state is None:
+    with (
+        rig,
+        running(tiny_model, **ports) as second,
+        Subscription("rig", **where(second, "results", "query")) as subscription,
+    ):
+        while subscription.state is None:
             publish(rig, replace(recording, num_samples=2**40), index, seconds=1)
-            heard.receive(0.1)
-        assert until(heard, lambda m: isinstance(m, wire.StreamState) and m.units > 0).units == 20
+            subscription.receive(0.1)
+        assert until(subscription, lambda m: isinstance(m, wire.StreamState) and m.units > 0).units == 20
 
 
 # -- iterating --------------------------------------------------------------------------------------------------------
@@ -305,7 +308,6 @@ def prediction(seq: int, *, instance: int = 1) -> wire.Predictions:
         unit_ids=(),
         windows=nothing.astype(np.uint32),
         exposure=nothing,
-        effective_sample_size=nothing,
         ood_score=nothing,
         flags=nothing.astype(np.uint8),
         tasks=(),
@@ -330,12 +332,12 @@ def test_what_the_snapshot_held_is_not_repeated_and_what_is_lost_is_counted() ->
 
 def test_predictions_of_another_release_are_an_error_and_not_silence() -> None:
     frames = wire.encode(prediction(1))
-    frames[1] = msgpack.packb(msgpack.unpackb(frames[1]) | {"v": 1})
+    frames[1] = msgpack.packb(msgpack.unpackb(frames[1]) | {"v": 2})
     with Stub() as daemon, Subscription("rig", **daemon.where) as predictions:
         while daemon.results.recv()[1:] != b"daemon/":
             pass  # all subscriptions have arrived
         daemon.publish(frames, prediction(2))
-        with pytest.raises(WireError, match="predictions of version 1; this side knows version 2"):
+        with pytest.raises(WireError, match="predictions of version 2; this side has version 1"):
             next(predictions)
         assert (next(predictions).seq, predictions.malformed) == (2, 0), "whoever goes on hears what can be read"
 

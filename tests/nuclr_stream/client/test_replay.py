@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nuclr_stream.client import Publisher, subscriber
 from nuclr_stream.client import replay as replay_module
-from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay, window_ends
 from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.daemon.daemon import Daemon
@@ -106,7 +106,7 @@ def test_the_unit_table_is_sent_again(
 
 
 def test_no_daemon_is_said_within_a_second(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "GONE_AFTER_S", 0.05)
+    monkeypatch.setattr(subscriber, "GONE_AFTER_S", 0.05)
     nowhere = "tcp://127.0.0.1:9"
     with pytest.raises(DaemonGoneError, match="serve running"):
         next(replay(recording, data=nowhere, results=nowhere, query=nowhere))
@@ -136,7 +136,7 @@ def test_another_source_on_the_same_stream_is_reported(run_daemon: RunDaemon, re
     daemon = run_daemon()
     playing = replay(recording, stream="probe", speed=5.0, **where(daemon))
     next(playing)
-    with client.Publisher(daemon.endpoints["data"], stream="probe", sample_rate=30_000, epoch=2**50) as rig:
+    with Publisher(daemon.endpoints["data"], stream="probe", sample_rate=30_000, epoch=2**50) as rig:
         rig.heartbeat()
         with pytest.raises(NuclrStreamError, match="another source took over stream 'probe'"):
             list(playing)

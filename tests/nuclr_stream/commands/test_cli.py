@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from nuclr_stream import wire
+from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Publisher, Query, Subscription
 from nuclr_stream.commands import bench, cli, demo, doctor
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.records import read_records
@@ -54,7 +54,7 @@ def file(tmp_path: Path, recording: Recording) -> Path:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`nuclr-stream serve` as a process, and the line with which it said that it was ready."""
+    """`nuclr-stream serve` as a process, and the line that it prints when it is ready."""
     command = [sys.executable, "-m", "nuclr_stream", "serve", *FREE, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -88,11 +88,11 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
         assert [one.predictions.hop_s for one in replay(recording, **places)] == [5.0, 5.0, 5.0]
         with Query(endpoints["query"]) as query:
             assert query.status()["threads"] == 1
-        with Subscription(results=endpoints["results"], query=endpoints["query"]) as heard:
-            until(heard, lambda message: isinstance(message, wire.DaemonState))
+        with Subscription(results=endpoints["results"], query=endpoints["query"]) as subscription:
+            until(subscription, lambda message: isinstance(message, wire.DaemonState))
             process.send_signal(signal.SIGTERM)
             with pytest.raises(DaemonGoneError, match="bye"):
-                until(heard, lambda message: False)
+                until(subscription, lambda message: False)
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
@@ -100,8 +100,8 @@ def test_sigterm_ends_the_daemon_in_order(tiny_bundle: Path, tmp_path: Path, rec
 
 
 def test_the_second_signal_ends_it_at_once() -> None:
-    # os.write: a handler that prints may interrupt the very print of "ready", which Python refuses
-    code = "import os, signal; from nuclr_stream.commands.cli import _end_on_signals as end\n"
+    # os.write: a handler that prints may interrupt the very print of "ready", which Python forbids
+    code = "import os, signal; from nuclr_stream.commands.serve import end_on_signals as end\n"
     code += "end(lambda: os.write(1, b'ending\\n')); os.write(1, b'ready\\n')\nwhile True: signal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -123,7 +123,8 @@ def test_serve_without_a_bundle_says_how_to_get_one(run: Callable[..., tuple[int
     ("options", "words"),
     [
         (["--bundle", "nothing-like-it"], ["nothing-like-it", "manifest.json"]),
-        (["--hop-s", "0.005"], ["hop", "whole number of bins"]),
+        (["--hop-s", "0.005"], ["hop_s", "whole number of bins"]),
+        (["--hop-s", "0"], ["hop_s = 0.0", "greater than 0"]),
         (["--results-endpoint", "tcp://0.0.0.0:5"], ["results_endpoint", "not loopback"]),
         (["--http-port", "99999"], ["http_port", "99999"]),
         (["--config", "no_such_file.toml"], ["no_such_file.toml"]),
@@ -131,7 +132,7 @@ def test_serve_without_a_bundle_says_how_to_get_one(run: Callable[..., tuple[int
         (["--config", "priors.toml"], ["priors.cell_type.PVX = 2.0", "choose one of E, PV, SST, VIP"]),
     ],
 )
-def test_serve_refuses_in_one_line(
+def test_serve_rejects_in_one_line(
     run: Callable[..., tuple[int, str, str]],
     tiny_bundle: Path,
     tmp_path: Path,
@@ -148,7 +149,7 @@ def test_serve_refuses_in_one_line(
     assert all(word in line for word in words), line
 
 
-def test_an_altered_bundle_is_refused_before_any_socket_is_bound(
+def test_an_altered_bundle_is_rejected_before_any_socket_is_bound(
     run: Callable[..., tuple[int, str, str]], tiny_bundle: Path, tmp_path: Path, run_daemon: RunDaemon
 ) -> None:
     altered = tmp_path / "altered"
@@ -161,7 +162,7 @@ def test_an_altered_bundle_is_refused_before_any_socket_is_bound(
     assert "encoder.onnx: SHA-256" in err
 
 
-def test_a_taken_port_is_refused_with_the_option(
+def test_a_taken_port_is_rejected_with_the_option(
     run: Callable[..., tuple[int, str, str]], tiny_bundle: Path, run_daemon: RunDaemon
 ) -> None:
     taken = run_daemon().endpoints["query"]
@@ -194,7 +195,7 @@ def test_replay_of_less_than_a_window_has_nothing_to_time(
 
 
 @pytest.mark.parametrize("speed", ["fast", "0", "-1", "inf", "nan"])
-def test_an_impossible_speed_is_refused(run: Callable[..., tuple[int, str, str]], file: Path, speed: str) -> None:
+def test_an_impossible_speed_is_rejected(run: Callable[..., tuple[int, str, str]], file: Path, speed: str) -> None:
     code, _, err = run("replay", str(file), f"--speed={speed}", *NOWHERE)
     assert (code, "--speed" in err) == (2, True)
 
@@ -319,9 +320,14 @@ def test_bench_reports_in_json(
     assert run("bench", "--units", "257", *options)[0] == 2
 
 
-def test_doctor_without_a_daemon_says_what_to_start(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tiny_shipped(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny bundle is all that is shipped."""
+    monkeypatch.setattr(doctor, "shipped_bundles", lambda: [str(tiny_bundle)])
+
+
+@pytest.mark.usefixtures("tiny_shipped")
+def test_doctor_without_a_daemon_says_what_to_start(run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = run("doctor", *NOWHERE[:2], "--query-endpoint", "ipc:///nowhere/at/all")
     assert code == 1
     assert "data tcp://127.0.0.1:9: nothing listens" in out
@@ -330,7 +336,8 @@ def test_doctor_without_a_daemon_says_what_to_start(
     assert last_json(out)["bad"] == 3
 
 
-def test_doctor_tells_why_nothing_arrives(
+@pytest.mark.usefixtures("tiny_shipped")
+def test_doctor_says_why_nothing_arrives(
     run: Callable[..., tuple[int, str, str]], run_daemon: RunDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "LISTEN_S", 0.1)
@@ -341,23 +348,24 @@ def test_doctor_tells_why_nothing_arrives(
     assert "no stream: no source has sent a valid message" in out
     with (
         Publisher(daemon.endpoints["data"], stream="rig", sample_rate=30_000, start=0) as rig,
-        Subscription("rig", **where(daemon, "results", "query")) as heard,
+        Subscription("rig", **where(daemon, "results", "query")) as subscription,
     ):
         rig.spikes([5], [0], stop=30_000)
-        until(heard, lambda message: isinstance(message, wire.StreamState))
+        until(subscription, lambda message: isinstance(message, wire.StreamState))
         assert "the source has sent no unit table" in run("doctor", *places)[1]
         rig.units(["a", "b"])
         rig.spikes([30_005], [0], stop=150_000)
-        until(heard, lambda message: isinstance(message, wire.StreamState) and message.watermark == 150_000)
+        until(subscription, lambda message: isinstance(message, wire.StreamState) and message.watermark == 150_000)
         code, out, _ = run("doctor", *places)
         assert code == 0
         assert "warming_up, 2 units, step -1: 50 % of the first window" in out
         assert "spikes_unknown_unit 1" in out
         rig.spikes([150_005], [0], stop=300_000)
-        until(heard, lambda message: isinstance(message, wire.Predictions))
+        until(subscription, lambda message: isinstance(message, wire.Predictions))
         assert "stream rig: degraded" in run("doctor", *places)[1]
 
 
+@pytest.mark.usefixtures("tiny_shipped")
 def test_doctor_when_all_is_well_and_when_ports_are_swapped(
     run: Callable[..., tuple[int, str, str]],
     run_daemon: RunDaemon,
@@ -402,6 +410,5 @@ def test_check_replays_the_sample(run: Callable[..., tuple[int, str, str]], tiny
 
 def test_module_and_command_are_the_same() -> None:
     found = subprocess.run([sys.executable, "-m", "nuclr_stream", "--help"], capture_output=True, text=True, check=True)
-    assert all(
-        name in found.stdout for name in ("serve", "replay", "label", "watch", "demo", "bench", "doctor", "check")
-    )
+    commands = ("serve", "replay", "label", "records", "watch", "demo", "bench", "doctor", "check")
+    assert all(name in found.stdout for name in commands)

@@ -17,8 +17,8 @@ import pytest
 import zmq
 
 from nuclr_stream import wire
+from nuclr_stream.client import Publisher, Query, QueryError, Subscription
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Publisher, Query, QueryError, Subscription
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import daemon as daemon_module
 from nuclr_stream.daemon.daemon import Daemon
@@ -26,7 +26,6 @@ from nuclr_stream.daemon.records import RecordWriter, read_records
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.errors import DaemonGoneError, EndpointError, NonFiniteError, NuclrStreamError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.playback import recording_messages
 from tests.nuclr_stream.conftest import FREE_PORTS, ended, running, until, where
@@ -174,9 +173,9 @@ def test_overload_skips_steps_and_counts_every_one(
             rig.send(message)
         until(subscription, lambda m: isinstance(m, wire.StreamState) and m.watermark == recording.num_samples)
         let_go.set()
-        said = [until(subscription, lambda m: isinstance(m, wire.Predictions)) for _ in range(2)]
+        predicted = [until(subscription, lambda m: isinstance(m, wire.Predictions)) for _ in range(2)]
         state = until(subscription, ended)
-    assert [(one.step, one.skipped_steps) for one in said] == [(0, 0), (10, 9)]
+    assert [(one.step, one.skipped_steps) for one in predicted] == [(0, 0), (10, 9)]
     assert (state.step, state.skipped_steps) == (10, 9)
     assert "nuclr_stream_skipped_steps_total 9.0" in daemon.metrics.text().decode()
 
@@ -232,7 +231,7 @@ def test_embeddings_of_named_units(run_daemon: RunDaemon, recording: Recording) 
     assert not np.array_equal(every.mean, every.last)
 
 
-def test_embeddings_while_warming_up_are_refused(run_daemon: RunDaemon) -> None:
+def test_embeddings_while_warming_up_are_rejected(run_daemon: RunDaemon) -> None:
     daemon = run_daemon()
     with (
         Subscription("rig", **where(daemon, "results", "query")) as subscription,
@@ -253,37 +252,23 @@ def test_a_window_that_never_was_in_a_stream_is_embedded(run_daemon: RunDaemon, 
         reply = query.embed_window(counts)
     assert np.array_equal(reply.embedding[active], tiny_model.embed(counts, active))
     assert not reply.embedding[4].any()
-    exposure = active.astype(np.float32)
-    for task in reply.tasks:
-        assert np.array_equal(task.probabilities, tiny_model.probabilities(task.name, reply.embedding, exposure))
-        assert task.abstained[4]
 
 
-def test_priors_and_half_life_of_the_settings_reach_predictions_and_windows_of_clients(
-    run_daemon: RunDaemon, tiny_model: Model, recording: Recording
-) -> None:
+def test_priors_and_half_life_of_the_settings_reach_predictions(run_daemon: RunDaemon, recording: Recording) -> None:
     daemon = run_daemon(priors={"cell_type": {"PV": 3, "E": 1}}, half_life_s=1.0)
     last = [received.predictions for received in replay(recording, **where(daemon))][-1]
     assert not last.tasks[0].probabilities[:, 2:].any() and last.tasks[1].probabilities.all()
     assert last.exposure.max() < 1.1, "with a half-life of one hop all windows together are worth two"
-    counts = np.ones((12, 500), dtype=np.float32)
-    with Query(daemon.endpoints["query"]) as query:
-        task, other = query.embed_window(counts).tasks
-    everyone = np.ones(12, dtype=np.float32)
-    embedding = tiny_model.embed(counts, np.ones(12, dtype=bool))
-    plain = tiny_model.probabilities("cell_type", embedding, everyone)
-    assert task.probabilities == pytest.approx(with_prior(plain, (0.25,) * 4, (0.25, 0.75, 0, 0)), abs=1e-6)
-    assert np.array_equal(other.probabilities, tiny_model.probabilities("brain_region", embedding, everyone))
 
 
 @pytest.mark.parametrize(("shape", "reason"), [((12, 499), "window_shape"), ((257, 500), "too_many_units")])
-def test_a_window_of_another_shape_is_refused(run_daemon: RunDaemon, shape: tuple[int, int], reason: str) -> None:
+def test_a_window_of_another_shape_is_rejected(run_daemon: RunDaemon, shape: tuple[int, int], reason: str) -> None:
     daemon = run_daemon()
     with Query(daemon.endpoints["query"]) as query, pytest.raises(QueryError, match=reason):
         query.embed_window(np.zeros(shape, dtype=np.float32))
 
 
-def test_more_windows_than_may_wait_are_refused_and_the_others_answered(
+def test_more_windows_than_may_wait_are_rejected_and_the_others_answered(
     run_daemon: RunDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = run_daemon(embed_queue=1)
@@ -302,14 +287,14 @@ def test_more_windows_than_may_wait_are_refused_and_the_others_answered(
     for request_id in (1, 2, 3):
         socket.send_multipart(wire.encode(wire.EmbedWindowRequest(request_id=request_id, counts=counts)))
     try:
-        refused = wire.decode(socket.recv_multipart())
+        rejected = wire.decode(socket.recv_multipart())
         let_go.set()
         answers = [wire.decode(socket.recv_multipart()) for _ in range(2)]
     finally:
         let_go.set()
         context.destroy(linger=0)
-    assert isinstance(refused, wire.ErrorReply)
-    assert (refused.request_id, refused.reason) == (3, "busy")
+    assert isinstance(rejected, wire.ErrorReply)
+    assert (rejected.request_id, rejected.reason) == (3, "busy")
     assert [type(answer) for answer in answers] == [wire.EmbedWindowReply, wire.EmbedWindowReply]
     assert [answer.request_id for answer in answers] == [1, 2]
 
@@ -434,7 +419,7 @@ def test_a_bug_in_the_path_of_one_message_does_not_end_the_predictions(
 # -- life -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_taken_port_is_refused_with_the_option_to_change(run_daemon: RunDaemon, tiny_model: Model) -> None:
+def test_a_taken_port_is_rejected_with_the_option_to_change(run_daemon: RunDaemon, tiny_model: Model) -> None:
     daemon = run_daemon()
     taken = {f"{name}_endpoint": daemon.endpoints[name] for name in ("data", "results", "query")}
     taken["http_port"] = daemon.endpoints["http"].rsplit(":", 1)[1]
@@ -502,10 +487,10 @@ def test_it_says_bye_and_publishes_the_step_that_was_running(
         assert running_now.wait(10)
         daemon.stop()
         let_go.set()
-        said = until(subscription, lambda message: isinstance(message, wire.Predictions))
-        assert said.step == 0
+        predicted = until(subscription, lambda message: isinstance(message, wire.Predictions))
+        assert predicted.step == 0
         bye = None
         while bye is None or bye.kind != "bye":
             subscription._pending.clear()
-            subscription._hear()
+            subscription._take()
             bye = next((m for m in subscription._pending if isinstance(m, wire.Event)), None)

@@ -42,17 +42,17 @@ def test_a_daemon_without_readouts_gives_embeddings(
     silent_model: Model, tiny_model: Model, recording: Recording
 ) -> None:
     with running(silent_model) as daemon, running(tiny_model) as full:
-        said = [one.predictions for one in replay(recording, stream="probe", **where(daemon))]
+        predicted = [one.predictions for one in replay(recording, stream="probe", **where(daemon))]
         list(replay(recording, stream="probe", **where(full)))
         with Query(daemon.endpoints["query"]) as ask, Query(full.endpoints["query"]) as other:
             found, expected = ask.embeddings("probe"), other.embeddings("probe")
             assert ask.status()["tasks"] == {}
-    assert len(said) == 11
-    assert all(one.tasks == () and one.state == "ready" for one in said)
-    assert said[-1].windows.tolist() == [11] * 20
+    assert len(predicted) == 11
+    assert all(one.tasks == () and one.state == "ready" for one in predicted)
+    assert predicted[-1].windows.tolist() == [11] * 20
     assert found.mean.shape == (20, 16) and np.array_equal(found.mean, expected.mean)
-    assert "20 units" in headline(said[-1])
+    assert "20 units" in headline(predicted[-1])
     console = Console(force_terminal=True, width=100, record=True)
     with Screen(console) as screen:
-        screen.show(said[-1])
+        screen.show(predicted[-1])
     assert "windows" in console.export_text()

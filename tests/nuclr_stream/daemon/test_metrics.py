@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from nuclr_stream.client import Publisher, Subscription
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Publisher, Subscription
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.metrics import LATENCY_BUCKETS_S, Figures, Metrics, StreamFigures
@@ -85,7 +85,7 @@ def test_counts_and_times(metrics: Metrics) -> None:
         ("nuclr_stream_stream_units", ("a",)): 5,
         ("nuclr_stream_stream_active_units", ("a",)): 4,
         ("nuclr_stream_stream_missing", ("a",)): 0.1,
-        ("nuclr_stream_stream_unfamiliar_units", ("a",)): 2,
+        ("nuclr_stream_stream_units_out_of_distribution", ("a",)): 2,
         ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "low_probability")): 3,
         ("nuclr_stream_stream_abstained_units", ("a", "cell_type", "no_data")): 1,
         ("nuclr_stream_stream_flips_total", ("a", "cell_type")): 6,
@@ -160,7 +160,7 @@ def test_a_client_that_hangs_up_or_talks_nonsense_harms_nobody(served: tuple[Boa
     assert get(url + "/readyz")[0] == 200
 
 
-def test_a_taken_http_port_is_refused_by_name(served: tuple[Board, str]) -> None:
+def test_a_taken_http_port_is_rejected_by_name(served: tuple[Board, str]) -> None:
     port = int(served[1].rsplit(":", 1)[1])
     with pytest.raises(EndpointError, match=rf"http_port {port} .*--http-port"):
         HealthServer(port, Board(), lambda: b"")
@@ -173,24 +173,24 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
     run_daemon: RunDaemon, recording: Recording
 ) -> None:
     daemon = run_daemon()
-    said = [received.predictions for received in replay(recording, **where(daemon))]
-    assert len(said) == 11
+    predicted = [received.predictions for received in replay(recording, **where(daemon))]
+    assert len(predicted) == 11
     with (
-        Subscription("", **where(daemon, "results", "query")) as heard,
+        Subscription("", **where(daemon, "results", "query")) as subscription,
         Publisher(daemon.endpoints["data"], stream="random_0", sample_rate=30_000, epoch=1) as stale,
     ):
         stale.heartbeat()
         for _ in range(2):  # the first may come with the snapshot, the second with a report
-            until(heard, lambda m: ended(m) and m.counters.get("rejected_stale_epoch") == 1)
+            until(subscription, lambda m: ended(m) and m.counters.get("rejected_stale_epoch") == 1)
     url = daemon.endpoints["http"]
     assert get(url + "/livez")[0] == get(url + "/readyz")[0] == 200
     found = samples(get(url + "/metrics")[1])
     assert found["nuclr_stream_predictions_total", ()] == 11
     assert found["nuclr_stream_step_latency_seconds_count", ()] == 11
     for task in (0, 1):
-        name, last = said[-1].tasks[task].name, said[-1].tasks[task]
-        flips = sum(one.tasks[task].flips for one in said)
-        tops = np.array([one.tasks[task].probabilities.argmax(axis=1) for one in said])
+        name, last = predicted[-1].tasks[task].name, predicted[-1].tasks[task]
+        flips = sum(one.tasks[task].flips for one in predicted)
+        tops = np.array([one.tasks[task].probabilities.argmax(axis=1) for one in predicted])
         assert (
             found["nuclr_stream_stream_flips_total", ("random_0", name)]
             == flips
@@ -199,7 +199,9 @@ def test_a_daemon_is_live_and_ready_and_accounts_for_what_it_received(
         for why in Abstained:
             units = found.get(("nuclr_stream_stream_abstained_units", ("random_0", name, why.word)), 0)
             assert units == (0 if why == Abstained.NO else (last.why == why).sum())
-    assert found["nuclr_stream_stream_unfamiliar_units", ("random_0",)] == said[-1].out_of_distribution.sum()
+    assert (
+        found["nuclr_stream_stream_units_out_of_distribution", ("random_0",)] == predicted[-1].out_of_distribution.sum()
+    )
     inputs = {labels[0]: value for (name, labels), value in found.items() if name == "nuclr_stream_inputs_total"}
     assert inputs["received"] == inputs["accepted"] + inputs["rejected_stale_epoch"]
     assert inputs["spikes_received"] == inputs["spikes_accepted"] == len(recording.spike_samples)

@@ -31,18 +31,18 @@ def test_pinned_bytes(tmp_path: Path) -> None:
     writer.write([b"ab", b"", b"c"])
     writer.close()
     assert (tmp_path / "kept.rec").read_bytes() == (
-        b"NUCLRRC2" + b"\x03\0\0\0" + b"\x02\0\0\0" + b"\0\0\0\0" + b"\x01\0\0\0" + b"abc"
+        b"NUCLRRC1" + b"\x03\0\0\0" + b"\x02\0\0\0" + b"\0\0\0\0" + b"\x01\0\0\0" + b"abc"
     )
 
 
-def test_a_record_of_earlier_predictions_is_refused_and_left_as_it_is(path: Path) -> None:
-    earlier = path.read_bytes().replace(MAGIC, b"NUCLRRC1")
-    path.write_bytes(earlier)
+def test_a_record_of_another_version_is_rejected_and_left_as_it_is(path: Path) -> None:
+    other = path.read_bytes().replace(MAGIC, b"NUCLRRC9")
+    path.write_bytes(other)
     with pytest.raises(NuclrStreamError, match="of this version; choose another file with --record"):
         RecordWriter(path)
     with pytest.raises(NuclrStreamError, match="of this version"):
         list(read_records(path))
-    assert path.read_bytes() == earlier
+    assert path.read_bytes() == other
 
 
 def test_what_was_written_comes_back(path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_record_torn_at_any_byte_is_read_up_to_there_and_carried_on(path: Path
         assert list(read_records(path)) == [*(event(k) for k in range(kept)), event(9)]
 
 
-def test_a_damaged_record_is_read_up_to_there_refused_by_name_and_never_cut(path: Path) -> None:
+def test_a_damaged_record_is_read_up_to_there_rejected_by_name_and_never_cut(path: Path) -> None:
     whole = path.read_bytes()
     size = (len(whole) - len(MAGIC)) // 3
     for bad in (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x01\0\0\0\xff\xff\xff\xff"):
@@ -90,12 +90,12 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
     assert other.read_text() == "years of work"
 
 
-def test_a_file_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(NuclrStreamError, match=r"no_folder.*--record"):
         RecordWriter(tmp_path / "no_folder" / "kept.rec")
 
 
-def test_a_disk_that_is_full_is_refused_at_the_start() -> None:
+def test_a_disk_that_is_full_is_rejected_at_the_start() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     with pytest.raises(NuclrStreamError, match="No space left"):

@@ -23,6 +23,7 @@ from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.stream.labeler import Labeler
 from tests.nuclr_stream.conftest import make_recording, predicted_in_process, where
 
 RunDaemon = Callable[..., Daemon]
@@ -82,7 +83,9 @@ def test_label_writes_a_report_per_recording_also_for_one_too_short(tiny_model: 
     (tmp_path / "plan.csv").write_text(PLAN)
     recordings = [make_recording(seed=1), make_recording(seed=2, duration_s=5.0)]
     reports = Reports(tiny_model.manifest, tmp_path / "out.json", tmp_path / "plan.csv")
-    write_labels(recordings, tiny_model, tmp_path / "out.csv", on_end=reports.add)
+    write_labels(
+        recordings, lambda r: Labeler(tiny_model, stream=r.recording_id), tmp_path / "out.csv", on_end=reports.add
+    )
     reports.write([recording.recording_id for recording in recordings])
     first, second = json.loads((tmp_path / "out.json").read_text())["recordings"]
     assert (first["stream"], len(first["units"]), len(first["plan"])) == ("random_1", 20, 1)

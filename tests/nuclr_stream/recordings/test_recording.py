@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.recording import Recording, load_folder, recorded_windows
+from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "rat_neuropixels"
@@ -114,11 +114,6 @@ def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path, 
     monkeypatch.setattr("nuclr_stream.recordings.recording.MAX_FILE_BYTES", 100)
     with pytest.raises(RecordingError, match="unpacks to"):
         Recording.load(_write(tmp_path / "bomb.npz"))
-
-
-def test_a_folder_without_recordings_says_so(tmp_path):
-    with pytest.raises(RecordingError, match=r"no \.npz recording"):
-        load_folder(tmp_path)
 
 
 def test_windows_of_a_recording_end_on_every_hop_and_hold_its_spikes():

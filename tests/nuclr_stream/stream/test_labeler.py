@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
-from nuclr_stream.errors import NonFiniteError
+from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.features.mean_embedding import MeanEmbedding
 from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import recorded_windows
@@ -117,7 +117,7 @@ def test_below_eleven_active_units_predictions_are_out_of_distribution_and_absta
     assert all(task.abstained.all() for task in done.predictions.tasks)
 
 
-def test_a_refused_window_does_not_make_a_small_population_a_large_one(model):
+def test_a_rejected_window_does_not_make_a_small_population_a_large_one(model):
     source, messages = busy_source(10, units=10)
     labeler = Labeler(model, stream="probeA")
     play(labeler, *messages)
@@ -127,7 +127,7 @@ def test_a_refused_window_does_not_make_a_small_population_a_large_one(model):
     assert all(task.abstained.all() for task in masked.predictions.tasks)
 
 
-def test_a_refused_window_adds_nothing_and_says_why(model):
+def test_a_rejected_window_adds_nothing_and_says_why(model):
     source, messages = busy_source(10)
     labeler = Labeler(model, stream="probeA")
     (before,) = play(labeler, *messages)
@@ -210,8 +210,10 @@ def test_a_readout_that_is_not_finite_says_nothing_but_the_prior(model, monkeypa
 
 
 def test_the_hop_must_be_a_whole_number_of_bins(model):
-    with pytest.raises(ValueError, match="whole number of bins"):
+    with pytest.raises(ConfigError, match="whole number of bins; leave it out for the bundle's 1 s"):
         Labeler(model, stream="r", hop_s=0.015)
+    with pytest.raises(ConfigError, match="must be above 0"):
+        Labeler(model, stream="r", hop_s=0.0)
 
 
 def test_the_labeler_depends_on_nothing_but_its_messages(model):

@@ -25,7 +25,7 @@ def model(pooled_bundle):
 
 
 def labelled(model: Model, recording: Recording, **options) -> list[Labelled]:
-    """Everything that is said of a recording."""
+    """Every window of a recording, labelled."""
     labeler, done = Labeler(model, stream="r", **options), []
     for message in recording_messages(recording, stream="r", block_samples=30_000):
         labeler.push(message)
@@ -40,8 +40,8 @@ def messages_of(units: int, seconds: int) -> tuple[Source, list]:
     return source, [source.units(units), *(source.busy(1000 * s, 1000 * (s + 1), units) for s in range(seconds))]
 
 
-def said(labeler: Labeler, messages: list) -> Labelled:
-    """The last that is said after all messages."""
+def last_of(labeler: Labeler, messages: list) -> Labelled:
+    """What the last of all messages led to."""
     last = None
     for message in messages:
         labeler.push(message)
@@ -74,14 +74,14 @@ def test_confidence_rests_on_how_much_the_windows_of_a_unit_vary(model: Model):
         last.effective_sample_size <= last.exposure + 1e-6
     ).all()
     _, same = messages_of(12, 30)
-    repeated = said(Labeler(model, stream="probeA"), same).predictions
+    repeated = last_of(Labeler(model, stream="probeA"), same).predictions
     assert repeated.effective_sample_size == pytest.approx(np.ones(12), abs=0.01), "every window was the same"
     assert repeated.exposure == pytest.approx(np.full(12, 3.0))
 
 
 def test_in_a_small_population_spike_statistics_alone_speak(model: Model):
     _, messages = messages_of(5, 12)
-    last = said(Labeler(model, stream="probeA"), messages).predictions
+    last = last_of(Labeler(model, stream="probeA"), messages).predictions
     assert last.reasons == ("population_below_minimum",)
     for task in last.tasks:
         assert set(task.why.tolist()) <= {Abstained.NO, Abstained.LOW_PROBABILITY}
@@ -92,12 +92,12 @@ def test_a_unit_of_an_absurd_rate_is_flagged_and_abstained_from(model: Model):
     source = Source()
     spikes = [(s, u) for s in range(12_000) for u in range(13) if u == 12 or s % 100 == 0]
     every_ms = [source.units(13), source.spikes(0, 12_000, spikes)]
-    last = said(Labeler(model, stream="probeA"), every_ms).predictions
+    last = last_of(Labeler(model, stream="probeA"), every_ms).predictions
     assert last.flags[12] == UnitFlag.OOD_RATE and not last.flags[:12].any()
     assert last.out_of_distribution.tolist() == [False] * 12 + [True]
     for task in last.tasks:
         assert task.why[12] == Abstained.OUT_OF_DISTRIBUTION and (task.why[:12] != Abstained.OUT_OF_DISTRIBUTION).all()
-        assert task.probabilities[12].sum() == pytest.approx(1), "what it would be is said all the same"
+        assert task.probabilities[12].sum() == pytest.approx(1), "probabilities are given all the same"
 
 
 def test_a_prior_changes_probabilities_of_its_task_and_nothing_else(model: Model):
@@ -116,14 +116,14 @@ def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model
     messages.append(source.table([(UnitAction.ADD, 30, "new")], added=10_000))
     messages.append(source.busy(10_000, 11_000, 12))
     labeler = Labeler(model, stream="probeA", priors={"cell_type": {"VIP": 1}})
-    task = said(labeler, messages).predictions.tasks[0]
+    task = last_of(labeler, messages).predictions.tasks[0]
     assert task.probabilities[12].tolist() == [0, 0, 0, 1]
     assert task.why[12] == Abstained.NO_DATA and task.sets[12].all()
     assert labeler.priors == {"cell_type": (0, 0, 0, 1), "brain_region": pytest.approx((1 / 3,) * 3)}
 
 
 @pytest.mark.parametrize(
-    ("priors", "says"),
+    ("priors", "message"),
     [
         ({"mood": {"E": 1}}, r"priors\.mood: bundle tiny-predictors-\w+ has cell_type, brain_region"),
         ({"cell_type": {"PVX": 2}}, r"priors\.cell_type\.PVX = 2: choose one of E, PV, SST, VIP"),
@@ -134,8 +134,8 @@ def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model
         ({"cell_type": {}}, r"priors\.cell_type adds up to 0: give weights above 0 to some of E, PV"),
     ],
 )
-def test_priors_that_can_not_be_are_refused_by_task_class_and_value(model: Model, priors: dict, says: str):
-    with pytest.raises(ConfigError, match=says):
+def test_priors_that_can_not_be_are_rejected_by_task_class_and_value(model: Model, priors: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
         Labeler(model, stream="r", priors=priors)
 
 

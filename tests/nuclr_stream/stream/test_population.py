@@ -138,7 +138,7 @@ def test_renaming_keeps_the_counts_and_a_reset_begins_the_evidence_anew():
     target, source, _ = running()
     windows(target, source.table([(RENAME, 0, "zero"), (RENAME, 1, "u2"), (RESET, 4, "")]))
     (window,) = windows(target, source.busy(10_000, 11_000))
-    assert window.unit_ids[:2] == ("zero", "u1"), "a name that is taken is refused"
+    assert window.unit_ids[:2] == ("zero", "u1"), "a name that is taken is rejected"
     assert window.counts[0].sum() == 100
     assert window.operations == (Operation("forget", source=4),)
     assert not window.eligible[4]
@@ -174,7 +174,7 @@ def test_units_beyond_the_maximum_and_beyond_all_indices_are_counted():
     assert target.counters["spikes_unknown_unit"] == 2
 
 
-def test_a_new_epoch_clears_everything_and_an_old_one_is_refused():
+def test_a_new_epoch_clears_everything_and_an_old_one_is_rejected():
     target, source, _ = running()
     newer = Source(epoch=2)
     assert target.push(newer.units(12))
@@ -257,7 +257,7 @@ def test_losses_duplicates_and_reordering_are_counted_exactly(seed, lose, repeat
         assert (window.exclusion == "gap") == (window.missing > 0.1)
 
 
-def test_a_long_gap_gives_refused_windows_at_its_edges_and_none_inside():
+def test_a_long_gap_gives_rejected_windows_at_its_edges_and_none_inside():
     target, source, _ = running()
     cut = windows(target, *(source.busy(s, s + 1000) for s in range(70_000, 82_000, 1000)))
     assert [w.end_bin for w in cut if not w.exclusion] == [550, 3950, 4000, 4050, 4100], "1 s of 10 may miss"
@@ -274,7 +274,7 @@ def test_no_spikes_is_not_no_data():
     assert window.exclusion == "silence"
 
 
-def test_a_window_that_touches_a_mask_is_refused():
+def test_a_window_that_touches_a_mask_is_rejected():
     target, source, _ = running()
     cut = windows(target, source.mask(10_500, 10_501), *(source.busy(s, s + 1000) for s in range(10_000, 23_000, 1000)))
     assert [w.end_bin for w in cut if w.exclusion == "mask"] == list(range(550, 1001, 50))
@@ -349,9 +349,9 @@ def test_ten_hours_of_messages_take_no_more_memory_than_ten_minutes():
     widths = set()
     for k in range(10_000, 46_000_000, 9_000):
         windows(target, source.spikes(k, k + 9_000, [(k, 0)]))
-        widths.add(target._counts._counts.shape[1])
+        widths.add(target._epoch.counts._counts.shape[1])
     assert max(widths) <= 2000
-    assert len(target._covered) == 1
+    assert len(target._epoch.cutter.observed) == 1
 
 
 def test_a_sign_of_life_ahead_of_the_data_is_no_gap():
@@ -361,7 +361,7 @@ def test_a_sign_of_life_ahead_of_the_data_is_no_gap():
     assert target.counters["samples_missing"] == 0
 
 
-def test_a_message_number_that_jumps_absurdly_is_refused_and_mutes_nothing():
+def test_a_message_number_that_jumps_absurdly_is_rejected_and_mutes_nothing():
     target, source, _ = running()
     source.seq = 2**40
     assert not windows(target, source.busy(10_000, 11_000))

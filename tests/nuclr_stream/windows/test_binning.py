@@ -77,7 +77,7 @@ def test_any_chunking_of_the_same_spikes_gives_the_same_counts(data, rate, clock
     assert whole.sum() == (grid.bin_of(samples) < 50).sum()
 
 
-def test_samples_that_cannot_be_binned_exactly_are_refused():
+def test_samples_that_cannot_be_binned_exactly_are_rejected():
     with pytest.raises(OverflowError, match=r"2\*\*53"):
         Grid(rational(30000), Fraction(50)).bin_of([2**60])
 
@@ -121,7 +121,7 @@ def _totals(*silent_bins: range) -> np.ndarray:
     return totals
 
 
-def test_a_whole_silent_second_of_the_grid_refuses_the_windows_that_touch_it_or_the_second_after():
+def test_a_whole_silent_second_of_the_grid_rejects_the_windows_that_touch_it_or_the_second_after():
     assert touches_silence(_totals(range(100, 150)), SPEC, first_bin=950)
     assert touches_silence(_totals(range(0, 50)), SPEC, first_bin=950), "the second before the window"
     assert not touches_silence(_totals(range(110, 159)), SPEC, first_bin=950), "no whole second"
@@ -143,7 +143,7 @@ def test_traces_are_never_silent():
     ("missing", "masked", "silent", "exclusion"),
     [(0, 0, 0, ""), (0.1, 0, 0, ""), (0.11, 1, 1, "gap"), (0, 1, 1, "mask"), (0, 0, 1, "silence")],
 )
-def test_a_window_is_refused_for_missing_data_then_masks_then_silence(missing, masked, silent, exclusion):
+def test_a_window_is_rejected_for_missing_data_then_masks_then_silence(missing, masked, silent, exclusion):
     assert WindowRules().exclusion(missing=missing, masked=bool(masked), silent=bool(silent)) == exclusion
 
 

@@ -55,7 +55,7 @@ def seconds(first, stop, source, units=12):
 
 
 def assert_equal(cut, offline):
-    """Bitwise the same windows; live leaves out those without any data, which offline are all refused as gaps."""
+    """Bitwise the same windows; live leaves out those without any data, which offline are all excluded as gaps."""
     live = {w.end_bin: w for w in cut}
     assert len(live) == len(cut)
     for window in offline:
@@ -207,18 +207,18 @@ def test_stretches_are_bounded_and_what_does_not_fit_is_missing(monkeypatch):
     windows(target, source.units(), source.heartbeat(0, 0), source.heartbeat(55 * 10**6, 55 * 10**6))
     for start in range(0, 400, 2):
         windows(target, source.heartbeat(start, start + 1))
-    assert len(target._covered) <= 100
+    assert len(target._epoch.cutter.observed) <= 100
     assert target.counters["stretches_dropped"] == 100
 
 
 @pytest.mark.parametrize("rate", [Fraction(2**40 - 3, 999_983), Fraction(2**39 - 7, 999_979)])
-def test_a_rate_that_no_int64_can_bin_is_refused(rate):
+def test_a_rate_that_no_int64_can_bin_is_rejected(rate):
     target, source = population(), Source(sample_rate=rate)
     assert not windows(target, source.units(), source.spikes(0, 10, [(1, 1)]))
     assert target.counters["rejected_rate"] == 2
 
 
-def test_frames_beyond_all_samples_are_refused():
+def test_frames_beyond_all_samples_are_rejected():
     spec = WindowSpec(Fraction(50), bins_per_patch=4, patches=32, hop_bins=4, input_kind="traces")
     target, source = population(spec), Source(sample_rate=50)
     windows(target, source.units(1), source.traces(2**53, np.zeros((1, 5))))
@@ -265,7 +265,7 @@ def test_a_table_of_many_rows_costs_time_in_proportion_to_them(monkeypatch):
         ({"gap_samples": np.array([[-(2**60), 1]])}, "gap_samples"),
     ],
 )
-def test_recordings_that_no_daemon_could_take_are_refused(change, message):
+def test_recordings_that_no_daemon_could_take_are_rejected(change, message):
     recording = random_recording(0, units=2, seconds=2)
     with pytest.raises(RecordingError, match=message):
         replace(recording, **change)
@@ -334,14 +334,14 @@ def test_a_source_that_fell_silent_makes_its_stream_degraded_until_it_speaks_aga
     first = source.units()
     stream = streams.of(first, 0)
     list(stream.take(first, 0))
-    stream.listen(1_900_000_000)
+    stream.note_silence(1_900_000_000)
     assert stream.state.state == "warming_up"
-    stream.listen(2_100_000_000)
+    stream.note_silence(2_100_000_000)
     assert (stream.state.state, stream.state.reasons) == ("degraded", ("source_silent",))
     list(stream.take(source.heartbeat(0, 0), 2_200_000_000))
     assert stream.state.state == "warming_up"
     list(stream.take(source.end(0), 2_300_000_000))
-    stream.listen(9_000_000_000)
+    stream.note_silence(9_000_000_000)
     assert stream.state.state == "ended", "a stream that ended has nothing more to say"
 
 
@@ -351,5 +351,5 @@ def test_a_source_that_waits_for_the_model_is_not_called_silent(tiny_model):
     stream = streams.of(first, 0)
     list(stream.take(first, 0))
     stream.in_work = 1
-    stream.listen(5_000_000_000)
+    stream.note_silence(5_000_000_000)
     assert stream.state.reasons == ()

@@ -1,5 +1,6 @@
 """Stretches of samples and counted messages, against the plainest oracle there is."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ def test_stretches_are_a_set_of_samples(added, asked, sample):
         stretches.add(start, stop)
         oracle |= set(range(start, stop))
     assert stretches.inside(*asked) == len(oracle & set(range(*asked)))
+    edges = np.arange(-40, 71)
+    assert stretches.before(edges).tolist() == [len([s for s in oracle if s < edge]) for edge in edges]
     assert stretches.first_from(sample) == min((s for s in oracle if s >= sample), default=None)
     runs = len([s for s in oracle if s - 1 not in oracle])
     assert len(stretches) == runs, "touching stretches melt together"

@@ -88,13 +88,13 @@ def test_what_comes_later_changes_no_window():
         assert np.array_equal(one, other)
 
 
-def test_windows_before_the_warm_up_are_refused():
+def test_windows_before_the_warm_up_are_rejected():
     traces, observed = np.ones((3, 32), dtype=np.float32), np.arange(32) >= 4
-    refusals = [exclusion for _, exclusion in in_windows(traces, observed, 4, warm_up=12)]
-    assert refusals == ["normaliser"] * 2 + [""] * 5, "12 observed frames: from frame 16 on"
+    exclusions = [exclusion for _, exclusion in in_windows(traces, observed, 4, warm_up=12)]
+    assert exclusions == ["normaliser"] * 2 + [""] * 5, "12 observed frames: from frame 16 on"
 
 
-def test_traces_that_are_never_above_zero_are_refused_and_left_alone():
+def test_traces_that_are_never_above_zero_are_rejected_and_left_alone():
     traces = np.full((3, 16), -0.5, dtype=np.float32)
     for window, exclusion in in_windows(traces, np.ones(16, dtype=bool), 8):
         assert exclusion == "normaliser"
@@ -110,6 +110,6 @@ def test_the_scale_of_every_frame_is_that_of_a_window_that_ends_there():
 
 
 @pytest.mark.parametrize("wrong", [{"quantile": 0.0}, {"quantile": 1.0}, {"warm_up_frames": -1}])
-def test_senseless_settings_are_refused(wrong):
+def test_senseless_settings_are_rejected(wrong):
     with pytest.raises(ValueError, match="quantile must be within"):
         Normalisation(**wrong)

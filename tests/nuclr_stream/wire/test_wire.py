@@ -61,10 +61,10 @@ def test_arrays_are_read_only_views_on_the_frames(wrap):
     for array, frame in [
         (message.unit_index, frames[2]),
         (message.exposure, frames[6]),
-        (message.out_of_distribution, frames[8]),
-        (task.probabilities, frames[12]),
-        (task.sets, frames[13]),
-        (task.stable_since, frames[15]),
+        (message.ood_score, frames[7]),
+        (task.probabilities, frames[11]),
+        (task.sets, frames[12]),
+        (task.stable_since, frames[14]),
     ]:
         assert np.shares_memory(array, np.frombuffer(frame, dtype=np.uint8))
         with pytest.raises(ValueError, match="read-only"):
@@ -89,12 +89,10 @@ def test_numbers_of_numpy_and_narrower_arrays_are_sent_as_the_declared_types():
     assert type(back.seq) is int and back.samples.dtype == np.int64 and back.units.dtype == np.uint32
 
 
-def test_every_kind_says_the_version_in_which_it_last_changed():
-    versions = {kind: msgpack.unpackb(frames[1])["v"] for kind, frames in FRAMES.items()}
-    assert {kind for kind, version in versions.items() if version != 1} == {"predictions", "embed_window_reply"}
-    assert max(versions.values()) == wire.PROTOCOL_VERSION
+def test_every_header_holds_the_protocol_version_and_another_one_is_rejected():
+    assert {msgpack.unpackb(frames[1])["v"] for frames in FRAMES.values()} == {wire.PROTOCOL_VERSION}
     future = [FRAMES["mask"][0], msgpack.packb(msgpack.unpackb(FRAMES["mask"][1]) | {"v": 3})]
-    with pytest.raises(WireError, match="mask of version 3; this side knows version 1"):
+    with pytest.raises(WireError, match="mask of version 3; this side has version 1"):
         wire.decode(future)
 
 
@@ -103,7 +101,7 @@ def test_whether_a_unit_is_abstained_from_follows_from_why():
     assert every.abstained.tolist() == [False, True, True, True, True, True]
 
 
-def test_whether_a_unit_is_unfamiliar_follows_from_its_flags():
+def test_whether_a_unit_is_out_of_distribution_follows_from_its_flags():
     flags = np.array([0, 7, *(wire.UnitFlag.UNSORTED >> k for k in range(4)), 128], dtype=np.uint8)
     message = dataclasses.replace(MESSAGES["predictions"], flags=flags)
     assert message.out_of_distribution.tolist() == [False, False, True, True, True, True, False]
@@ -223,7 +221,7 @@ def spike_batches(draw):
 
 @st.composite
 def unit_tables(draw):
-    n, w = draw(st.integers(0, 8)), draw(st.integers(0, 3))
+    n = draw(st.integers(0, 8))
     return wire.UnitTable(
         **draw(source()),
         version=draw(counters),
@@ -239,14 +237,12 @@ def unit_tables(draw):
         depth_um=draw(hnp.arrays(np.float32, n, elements={"allow_infinity": False})),
         channel=draw(arrays(np.int32, n, -1, 2**31 - 1)),
         unit_ids=tuple(draw(st.lists(texts(), min_size=n, max_size=n))),
-        waveforms=draw(arrays(np.float32, (n, w))),
-        waveform_rate=draw(st.none() | rates),
     )
 
 
 @st.composite
-def embed_window_replies(draw):
-    n, d, classes = draw(st.integers(0, 5)), draw(st.integers(0, 5)), draw(st.lists(texts(), max_size=4))
+def predictions(draw):
+    n, classes = draw(st.integers(0, 5)), draw(st.lists(texts(), max_size=4))
     task = wire.TaskPredictions(
         name=draw(texts(1)),
         classes=tuple(classes),
@@ -256,13 +252,20 @@ def embed_window_replies(draw):
         stable_since=draw(arrays(np.int64, n, -(2**53), 2**53)),
         flips=draw(st.integers(0, 8192)),
     )
-    return wire.EmbedWindowReply(
-        request_id=draw(counters), embedding=draw(arrays(np.float32, (n, d))), tasks=(task,) * draw(st.integers(0, 3))
+    per_unit = ("exposure", "ood_score")
+    return dataclasses.replace(
+        MESSAGES["predictions"],
+        unit_index=draw(arrays(np.uint32, n)),
+        unit_ids=tuple(draw(st.lists(texts(), min_size=n, max_size=n))),
+        windows=draw(arrays(np.uint32, n)),
+        **{name: draw(hnp.arrays(np.float32, n, elements=st.floats(0, 2.0**100, width=32))) for name in per_unit},
+        flags=draw(arrays(np.uint8, n)),
+        tasks=(task,) * draw(st.integers(0, 3)),
     )
 
 
 @settings(max_examples=150)
-@given(st.one_of(spike_batches(), unit_tables(), embed_window_replies()))
+@given(st.one_of(spike_batches(), unit_tables(), predictions()))
 def test_whatever_is_sent_arrives_unchanged(message):
     assert_same(wire.decode(wire.encode(message)), message)
 
@@ -292,7 +295,7 @@ def test_the_library_understands_the_source_of_the_documentation(examples):
         port = pull.bind_to_random_port("tcp://127.0.0.1")
         exec(examples[0].replace(":5581", f":{port}"), {})
         table, spikes = wire.decode(pull.recv_multipart()), wire.decode(pull.recv_multipart())
-    assert table.unit_ids == ("good-12", "good-15") and table.full and not table.waveforms.size
+    assert table.unit_ids == ("good-12", "good-15") and table.full
     assert spikes.samples.tolist() == [30012, 30400, 30555] and spikes.units.tolist() == [0, 1, 0]
     assert (table.seq, spikes.seq, spikes.stop, spikes.table_version) == (0, 1, 30600, table.version)
 

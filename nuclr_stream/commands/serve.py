@@ -1,0 +1,68 @@
+"""`nuclr-stream serve`: the daemon as a process that signals end in order."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nuclr_stream.commands.options import Bundle, load_model
+from nuclr_stream.config import load_settings
+from nuclr_stream.daemon.daemon import Daemon
+
+WARM_UNITS = 128
+
+
+def serve(
+    bundle: Bundle = "",
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file, see configs/rig.toml.")] = None,
+    data_endpoint: Annotated[str | None, typer.Option(help="Sources push spikes here.")] = None,
+    results_endpoint: Annotated[str | None, typer.Option(help="Predictions come out here.")] = None,
+    query_endpoint: Annotated[str | None, typer.Option(help="Clients ask here.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="/metrics, /livez, /readyz, /status on 127.0.0.1.")] = None,
+    hop_s: Annotated[float | None, typer.Option(help="Seconds between windows instead of the bundle's.")] = None,
+    provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of one inference; 0 takes all cores but one.")] = None,
+    record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
+) -> None:
+    """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
+    given = {
+        "bundle": bundle or None,
+        "data_endpoint": data_endpoint,
+        "results_endpoint": results_endpoint,
+        "query_endpoint": query_endpoint,
+        "http_port": http_port,
+        "hop_s": hop_s,
+        "provider": provider,
+        "threads": threads,
+        "record": record,
+    }
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    model = load_model(settings.bundle, provider=settings.provider, threads=settings.threads)
+    model.warm_up(min(WARM_UNITS, model.manifest.max_units))
+    daemon = Daemon(settings, model)
+    end_on_signals(daemon.stop)
+    print(
+        json.dumps({"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}), flush=True
+    )
+    if not daemon.run():
+        os._exit(0)  # a step that hangs must not keep the process
+
+
+def end_on_signals(stop: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT ends the daemon in order, the second at once."""
+
+    def end(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+        stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
