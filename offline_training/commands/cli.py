@@ -67,6 +67,7 @@ def pretrain(
     from offline_training.pretraining.distributed import is_first
     from offline_training.pretraining.pretrain import load_run
     from offline_training.pretraining.pretrain import pretrain as train
+    from offline_training.readouts.validation import validation_score
 
     settings = TrainConfig.load(config)
     if seed is not None:
@@ -75,7 +76,8 @@ def pretrain(
         settings = settings.with_training(steps=steps, epochs=None)
     loaded = recordings_cli.load_recordings(recordings, settings)
     chosen = _of_subjects(loaded, only=_names(only), without=_names(without))
-    train(settings, chosen, out, resume=resume, title=settings.name)
+    score = validation_score(settings, chosen)
+    train(settings, chosen, out, score=score, resume=resume, title=settings.name)
     if not is_first():
         return
     info = load_run(out)[2]

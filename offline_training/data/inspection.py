@@ -16,8 +16,8 @@ from nuclr_stream.recordings.readers import UNKNOWN_SUBJECT, AnyRecording, Sourc
 from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import Grid, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.data.binned import bin_recording
 from offline_training.data.membership import observed_s, rates_hz, select_units
-from offline_training.pretraining.views import bin_recording
 
 MAX_VALUES = 40
 """A text column with more values than this is stated by their number only."""

@@ -34,6 +34,7 @@ from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readouts.embedded_runs import embed_by_run
 from offline_training.readouts.examples import UnitFeatures, examples
 from offline_training.readouts.readout import Readout, fit_readout
+from offline_training.readouts.validation import validation_score
 
 INDUCTIVE = "inductive zero-shot"
 TRANSDUCTIVE = "transductive zero-shot"
@@ -309,7 +310,8 @@ def pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir:
             )
         if info["finished"]:
             return
-    pretrain(config, recordings, run_dir, resume=begun, title=run_dir.name)
+    score = validation_score(config, recordings)
+    pretrain(config, recordings, run_dir, score=score, resume=begun, title=run_dir.name)
     if not load_run(run_dir)[2]["finished"]:
         raise EvaluationError(f"{run_dir}: the training was interrupted; the same command goes on with it")
 

@@ -21,13 +21,13 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
+from offline_training.pretraining.checkpoint_choice import Score, keep_the_better, without_validation
 from offline_training.pretraining.distributed import Processes, join
 from offline_training.pretraining.loader import batches
 from offline_training.pretraining.progress import TrainingProgress
 from offline_training.pretraining.runs import LAST, close_run, load_run, open_run, resume_run
-from offline_training.pretraining.selection import Validation, without_validation
 from offline_training.pretraining.steps import Training, learning_rate, new_training, train_step, uses_bf16
 from offline_training.pretraining.views import ViewSampler
 
@@ -38,20 +38,37 @@ TENSORBOARD_EVERY = 10
 
 def pretrain(
     config: TrainConfig,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnyRecording],
     run_dir: Path,
     *,
+    score: Score | None = None,
     resume: bool = False,
     stop_after: int | None = None,
     title: str = "pretrain",
 ) -> Path:
     """Train an encoder on `recordings` as `config` says and return `run_dir`, ready for `load_run`.
 
-    Seeds torch's global generator and sets its number of threads. With `resume` an interrupted run goes on;
-    `stop_after` leaves one at that step. Ctrl-C ends after the step at hand, with a checkpoint. Raises RunError,
-    ConfigError, or NonFiniteError when the loss stops being a number.
+    Seeds torch's global generator and sets its number of threads. Ctrl-C ends after the step at hand, with a checkpoint
+    to resume from.
+
+    Args:
+        config: all settings.
+        recordings: those of validation animals included, where the config names some.
+        run_dir: where the run is kept; made by the first of several processes.
+        score: what chooses the checkpoint; given exactly where `config.selection` is,
+            see `offline_training.readouts.validation.validation_score`.
+        resume: go on with an interrupted run.
+        stop_after: leave the run at that step.
+        title: the name of the progress bar.
+
+    Raises:
+        RunError: the directory holds another run, or none to resume.
+        ConfigError: the settings do not fit the recordings, the processes or `score`.
+        NonFiniteError: the loss stopped being a number.
     """
     settings = config.training
+    if (score is None) != (config.selection is None):
+        raise ConfigError(f"{config.name}: [selection] and what scores a checkpoint belong together; one is missing")
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
@@ -68,7 +85,6 @@ def pretrain(
         "steps_per_epoch": per_epoch,
         "parameters": sum(p.numel() for p in training.encoder.parameters()),
     }
-    validation = Validation(config, recordings) if config.selection and processes.first else None
     state = None
     if resume and processes.first:
         state = resume_run(run_dir, config, info["recordings"])
@@ -98,8 +114,8 @@ def pretrain(
                 continue
             if line is not None:
                 report.write(line)
-            if validation is not None and _is_due(config, training.step, steps=steps, per_epoch=per_epoch):
-                validation.choose(training)
+            if score is not None and _is_due(config, training.step, steps=steps, per_epoch=per_epoch):
+                keep_the_better(training, score(training.encoder))
             if time.monotonic() - saved > settings.checkpoint_every_s:
                 close_run(run_dir, training, info)
                 saved = time.monotonic()
@@ -121,7 +137,7 @@ def _check_shares(config: TrainConfig, processes: Processes) -> None:
         )
 
 
-def _facts(config: TrainConfig, recordings: Sequence[Recording], processes: Processes) -> dict[str, Any]:
+def _facts(config: TrainConfig, recordings: Sequence[AnyRecording], processes: Processes) -> dict[str, Any]:
     """What run.json says from the start. Validation animals are among the recordings and subjects: the run saw them."""
     chosen = config.selection
     return {

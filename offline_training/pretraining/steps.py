@@ -24,7 +24,7 @@ ALONE = Processes()
 @dataclass
 class Training:
     """Everything that changes while training: what a checkpoint holds. `selected`: the weights that validation
-    animals chose so far, see `selection.Validation`."""
+    animals chose so far, see `checkpoint_choice`."""
 
     encoder: Encoder
     loss: nn.Module

@@ -15,10 +15,11 @@ from offline_training.data.labels import LabelError
 from offline_training.data.splits import Fold, Split
 from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, run_with_encoder
 from offline_training.model.encoder import Encoder
+from offline_training.pretraining.checkpoint_choice import Score, without_validation
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.runs import load_run
-from offline_training.pretraining.selection import Validation, without_validation
 from offline_training.pretraining.steps import build_encoder
+from offline_training.readouts.validation import Validation, validation_score
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 SUBJECTS = ("a", "b", "c")
@@ -70,17 +71,16 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_best_step_is_kept_and_recorded_while_training_goes_on_as_without(
-    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recordings: list[Recording], tmp_path: Path
 ) -> None:
-    said = iter([0.2, 0.9, 0.9])
+    scores = iter([0.2, 0.9, 0.9])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def score(validation: Validation, encoder: Encoder) -> float:
+    def score(encoder: Encoder) -> float:
         seen.append({name: value.clone() for name, value in encoder.state_dict().items()})
-        return next(said)
+        return next(scores)
 
-    monkeypatch.setattr(Validation, "macro_f1", score)
-    pretrain(config_of("b", every_steps=2), recordings, tmp_path / "chosen")
+    pretrain(config_of("b", every_steps=2), recordings, tmp_path / "chosen", score=score)
     encoder, _, info = load_run(tmp_path / "chosen")
     assert info["selection"] == {
         **{"by": "validation_macro_f1", "subjects": ["b"], "step": 4, "macro_f1": 0.9},
@@ -96,9 +96,10 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
     recordings: list[Recording], tmp_path: Path
 ) -> None:
     config = config_of("b", every_steps=2)
-    pretrain(config, recordings, tmp_path / "whole")
-    pretrain(config, recordings, tmp_path / "halves", stop_after=3)
-    pretrain(config, recordings, tmp_path / "halves", resume=True)
+    score = validation_score(config, recordings)
+    pretrain(config, recordings, tmp_path / "whole", score=score)
+    pretrain(config, recordings, tmp_path / "halves", score=score, stop_after=3)
+    pretrain(config, recordings, tmp_path / "halves", score=score, resume=True)
     whole, halves = load_run(tmp_path / "whole"), load_run(tmp_path / "halves")
     assert whole[2]["selection"] == halves[2]["selection"]
     assert same(whole[0].state_dict(), halves[0].state_dict())
@@ -112,7 +113,7 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
 
 
 def test_an_epoch_passes_between_scores_unless_steps_are_given(recordings: list[Recording], tmp_path: Path) -> None:
-    pretrain(config_of("b", steps=None, epochs=2), recordings, tmp_path / "run")
+    pretrain(config_of("b", steps=None, epochs=2), recordings, tmp_path / "run", score=lambda _: 0.5)
     info = load_run(tmp_path / "run")[2]
     per_epoch = info["steps_per_epoch"]
     assert [step for step, _ in info["selection"]["scores"]] == [per_epoch, 2 * per_epoch]
@@ -137,9 +138,19 @@ def test_validation_animals_are_not_trained_on(recordings: list[Recording]) -> N
 
 def test_an_animal_that_is_held_out_for_testing_cannot_choose(recordings: list[Recording], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no recording of b among those to train on.*Choose from a, c"):
-        pretrain(config_of("b"), [recordings[0], recordings[2]], tmp_path / "run")
+        pretrain(config_of("b"), [recordings[0], recordings[2]], tmp_path / "run", score=lambda _: 0.5)
     with pytest.raises(ConfigError, match="a, b, c are all animals"):
-        pretrain(config_of("a", "b", "c"), recordings, tmp_path / "run")
+        pretrain(config_of("a", "b", "c"), recordings, tmp_path / "run", score=lambda _: 0.5)
+
+
+@pytest.mark.parametrize(("subjects", "score"), [(("b",), None), ((), lambda _: 0.5)])
+def test_a_config_that_selects_and_what_scores_belong_together(
+    recordings: list[Recording], tmp_path: Path, subjects: tuple[str, ...], score: Score | None
+) -> None:
+    with pytest.raises(ConfigError, match=r"\[selection\] and what scores a checkpoint belong together"):
+        pretrain(config_of(*subjects), recordings, tmp_path / "run", score=score)
+    assert not (tmp_path / "run").exists()
+    assert validation_score(config_of(), recordings) is None
 
 
 def test_labels_are_needed_on_both_sides(recordings: list[Recording]) -> None:
