@@ -140,7 +140,8 @@ def spike_train(rng: Rng, parameters: TypeParameters, intensity_hz: np.ndarray) 
 def _burst_spikes(rng: Rng, parameters: TypeParameters, events: np.ndarray, extra: np.ndarray) -> np.ndarray:
     """The spikes that follow an event within its burst: the j-th comes j jittered intervals later."""
     position = np.arange(extra.sum()) - np.repeat(np.cumsum(extra) - extra, extra) + 1
-    return np.repeat(events, extra) + position * parameters.burst_interval_s * rng.uniform(0.8, 1.2, len(position))
+    late_s = position * parameters.burst_interval_s * rng.uniform(0.8, 1.2, len(position))
+    return np.asarray(np.repeat(events, extra) + late_s)
 
 
 def refract(times: np.ndarray, refractory_s: float) -> np.ndarray:

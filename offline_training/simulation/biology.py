@@ -221,7 +221,7 @@ def event_intensity(rng: Rng, cell: Cell, *, heard: np.ndarray, depth: np.ndarra
     wander = _standardise(_noise(rng, len(heard), tau_s=6.0, frequency_hz=0.0))
     log_rate = p.gain * depth * heard + STATE_EXCITABILITY[cell.cell_type] @ states + cell.wander * wander
     rate = np.exp(np.minimum(log_rate, 4.0))
-    return rate * (p.rate_hz / (1 + p.burst_probability * p.burst_extra) / rate.mean())
+    return np.asarray(rate * (p.rate_hz / (1 + p.burst_probability * p.burst_extra) / rate.mean()))
 
 
 def lowpass(signal: np.ndarray, *, tau_s: float, lag_s: float) -> np.ndarray:
@@ -238,4 +238,5 @@ def _noise(rng: Rng, steps: int, *, tau_s: float, frequency_hz: float) -> np.nda
 
 
 def _standardise(signal: np.ndarray) -> np.ndarray:
-    return (signal - signal.mean()) / max(float(signal.std()), 1e-9)  # a short recording may hold no burst at all
+    # A short recording may hold no burst at all: its drive is then zero, not 0 / 0.
+    return np.asarray((signal - signal.mean()) / max(float(signal.std()), 1e-9))

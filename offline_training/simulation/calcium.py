@@ -93,7 +93,7 @@ def _transients(rng: Rng, train: np.ndarray, frames: int) -> np.ndarray:
     trace = amplitude * trace
     total = np.concatenate([[0.0], np.cumsum(trace / (1 + trace / half))])
     at_edges = np.interp(edges, np.arange(steps + 1) * STEP_S, total)
-    return np.diff(at_edges) / np.diff(edges) * STEP_S
+    return np.asarray(np.diff(at_edges) / np.diff(edges) * STEP_S)
 
 
 def _seen(rng: Rng, calcium: np.ndarray, animal: Animal) -> Imaged:
@@ -118,4 +118,4 @@ def _smoothed_along_depth(calcium: np.ndarray, animal: Animal) -> np.ndarray:
     depths_um = np.array([cell.depth_um for cell in animal.cells])
     near = np.exp(-0.5 * ((depths_um[:, None] - depths_um) / 60.0) ** 2)
     np.fill_diagonal(near, 0.0)
-    return near @ calcium / near.sum(axis=1, keepdims=True)
+    return np.asarray(near @ calcium / near.sum(axis=1, keepdims=True))
