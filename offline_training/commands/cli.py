@@ -49,10 +49,10 @@ def readout(
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows; one window if not given.")] = None,
 ) -> None:
     """Fit one readout per task of the run on labelled recordings and store them with the run."""
-    from offline_training.pretraining.pretrain import load_run
+    from offline_training.pretraining.runs import Run
     from offline_training.readouts.run_readouts import fit_readouts
 
-    loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
+    loaded = recordings_cli.load_recordings(recordings, Run.open(run).config)
     for task, fitted in fit_readouts(run, loaded, hop_s=hop_s).items():
         typer.echo(f"{task}: macro-F1 {fitted.out_of_fold_f1:.3f} out of fold by {fitted.grouped_by}, C = {fitted.c:g}")
 
@@ -65,11 +65,11 @@ def recalibrate(
     seed: Annotated[int, typer.Option(help="Take the folds of this seed.")] = 0,
 ) -> None:
     """Calibrate the readouts of a run on animals that neither the fold's encoder nor its readouts had seen."""
-    from offline_training.pretraining.pretrain import load_run
+    from offline_training.pretraining.runs import Run
     from offline_training.readouts.run_readouts import recalibrate as calibrate_on_folds
 
     found = sorted(folds.glob(f"fold_*_seed{seed}"))
-    loaded = recordings_cli.load_recordings(recordings, load_run(run)[1])
+    loaded = recordings_cli.load_recordings(recordings, Run.open(run).config)
     for task, fitted in calibrate_on_folds(run, found, loaded).items():
         typer.echo(
             f"{task}: T(n) {fitted.calibration.temperature}, abstain below {fitted.calibration.abstain_below:.3f}"

@@ -26,7 +26,7 @@ def pretrain(
     from offline_training.config import TrainConfig
     from offline_training.pretraining.distributed import is_first
     from offline_training.pretraining.pretrain import pretrain as train
-    from offline_training.pretraining.runs import load_run
+    from offline_training.pretraining.runs import Run
     from offline_training.readouts.validation import validation_score
 
     settings = TrainConfig.load(config)
@@ -40,8 +40,8 @@ def pretrain(
     train(settings, chosen, out, score=score, resume=resume, title=settings.name)
     if not is_first():  # of several processes one reports
         return
-    info = load_run(out)[2]
-    state = "finished" if info["finished"] else "stopped; --resume goes on"
+    run = Run.open(out)
+    info, state = run.info, "finished" if run.finished else "stopped; --resume goes on"
     typer.echo(f"{out}: {info['step']}/{info['steps']} steps, {info['windows_per_s']} windows/s, {state}")
 
 

@@ -27,7 +27,7 @@ from offline_training.pretraining.checkpoint_choice import Score, keep_the_bette
 from offline_training.pretraining.distributed import Processes, join
 from offline_training.pretraining.loader import batches
 from offline_training.pretraining.progress import TrainingProgress
-from offline_training.pretraining.runs import LAST, close_run, load_run, open_run, resume_run
+from offline_training.pretraining.runs import LAST, begin_run, load_run, resume_run, save_run
 from offline_training.pretraining.steps import Training, learning_rate, new_training, train_step, uses_bf16
 from offline_training.pretraining.views import ViewSampler
 
@@ -46,7 +46,7 @@ def pretrain(
     stop_after: int | None = None,
     title: str = "pretrain",
 ) -> Path:
-    """Train an encoder on `recordings` as `config` says and return `run_dir`, ready for `load_run`.
+    """Train an encoder on `recordings` as `config` says and return `run_dir`, ready for `Run.open`.
 
     Seeds torch's global generator and sets its number of threads. Ctrl-C ends after the step at hand, with a checkpoint
     to resume from.
@@ -87,9 +87,9 @@ def pretrain(
     }
     state = None
     if resume and processes.first:
-        state = resume_run(run_dir, config, info["recordings"])
+        state = resume_run(run_dir, config, recordings)
     elif processes.first:
-        open_run(run_dir, config)
+        begin_run(run_dir, config)
     if resume:
         training.restore(processes.from_first(state))
 
@@ -117,10 +117,10 @@ def pretrain(
             if score is not None and _is_due(config, training.step, steps=steps, per_epoch=per_epoch):
                 keep_the_better(training, score(training.encoder))
             if time.monotonic() - saved > settings.checkpoint_every_s:
-                close_run(run_dir, training, info)
+                save_run(run_dir, training, info)
                 saved = time.monotonic()
     if processes.first:
-        close_run(run_dir, training, info)
+        save_run(run_dir, training, info)
     processes.wait()
     return run_dir
 

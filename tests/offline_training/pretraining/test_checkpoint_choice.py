@@ -17,7 +17,7 @@ from offline_training.evaluation.evaluate import EvaluationError, encoder_facts,
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining.checkpoint_choice import Score, without_validation
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.pretraining.steps import build_encoder
 from offline_training.readouts.validation import Validation, validation_score
 
@@ -81,15 +81,15 @@ def test_the_best_step_is_kept_and_recorded_while_training_goes_on_as_without(
         return next(scores)
 
     pretrain(config_of("b", every_steps=2), recordings, tmp_path / "chosen", score=score)
-    encoder, _, info = load_run(tmp_path / "chosen")
-    assert info["selection"] == {
+    chosen = Run.open(tmp_path / "chosen")
+    assert chosen.info["selection"] == {
         **{"by": "validation_macro_f1", "subjects": ["b"], "step": 4, "macro_f1": 0.9},
         "scores": [[2, 0.2], [4, 0.9], [6, 0.9]],
     }
-    assert same(seen[1], encoder.state_dict()) and not same(seen[1], checkpoint(tmp_path / "chosen")["encoder"])
+    assert same(seen[1], chosen.encoder.state_dict()) and not same(seen[1], checkpoint(tmp_path / "chosen")["encoder"])
     pretrain(config_of(), [recordings[0], recordings[2]], tmp_path / "last")
     assert same(checkpoint(tmp_path / "last")["encoder"], checkpoint(tmp_path / "chosen")["encoder"])
-    assert load_run(tmp_path / "last")[2]["selection"] == {"by": "last"}
+    assert Run.open(tmp_path / "last").info["selection"] == {"by": "last"}
 
 
 def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
@@ -100,11 +100,11 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
     pretrain(config, recordings, tmp_path / "whole", score=score)
     pretrain(config, recordings, tmp_path / "halves", score=score, stop_after=3)
     pretrain(config, recordings, tmp_path / "halves", score=score, resume=True)
-    whole, halves = load_run(tmp_path / "whole"), load_run(tmp_path / "halves")
-    assert whole[2]["selection"] == halves[2]["selection"]
-    assert same(whole[0].state_dict(), halves[0].state_dict())
+    whole, halves = Run.open(tmp_path / "whole"), Run.open(tmp_path / "halves")
+    assert whole.info["selection"] == halves.info["selection"]
+    assert same(whole.encoder.state_dict(), halves.encoder.state_dict())
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["subjects"] == ["a", "b", "c"]
-    assert encoder_facts(whole[2])["selection"] == whole[2]["selection"]  # what result files record
+    assert encoder_facts(whole.info)["selection"] == whole.info["selection"]  # what result files record
     fold = Fold(("b",))
     with pytest.raises(EvaluationError, match="the labels of b chose its checkpoint; test other animals"):
         run_with_encoder(
@@ -114,7 +114,7 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
 
 def test_an_epoch_passes_between_scores_unless_steps_are_given(recordings: list[Recording], tmp_path: Path) -> None:
     pretrain(config_of("b", steps=None, epochs=2), recordings, tmp_path / "run", score=lambda _: 0.5)
-    info = load_run(tmp_path / "run")[2]
+    info = Run.open(tmp_path / "run").info
     per_epoch = info["steps_per_epoch"]
     assert [step for step, _ in info["selection"]["scores"]] == [per_epoch, 2 * per_epoch]
 

@@ -18,7 +18,7 @@ from offline_training.model.encoder import Encoder
 from offline_training.pretraining import pretrain as module
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.progress import TrainingProgress
-from offline_training.pretraining.runs import RunError, load_run
+from offline_training.pretraining.runs import Run, RunError
 from offline_training.pretraining.steps import build_optimiser, learning_rate, new_training
 from offline_training.pretraining.views import Views, ViewSampler
 
@@ -75,7 +75,7 @@ def test_a_resumed_training_is_bitwise_the_one_that_never_stopped(
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     pretrain(config, recordings, whole)
     pretrain(config, recordings, halves, stop_after=3)
-    assert not load_run(halves)[2]["finished"]
+    assert not Run.open(halves).finished
     torch.manual_seed(99)  # whatever happens in between does not matter
     pretrain(config, recordings, halves, resume=True)
     expected, found = weights_of(whole), weights_of(halves)
@@ -144,12 +144,12 @@ def test_ctrl_c_ends_after_the_step_at_hand_with_a_checkpoint(
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(ViewSampler, "batch", interrupted)
     pretrain(config_of(), recordings, tmp_path / "run")
-    info = load_run(tmp_path / "run")[2]
+    info = Run.open(tmp_path / "run").info
     assert (info["step"], info["finished"]) == (3, False)
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     pretrain(config_of(), recordings, tmp_path / "run", resume=True)
-    assert load_run(tmp_path / "run")[2]["finished"]
+    assert Run.open(tmp_path / "run").finished
 
 
 def test_training_lowers_the_loss(recordings: list[Recording], tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_training_lowers_the_loss(recordings: list[Recording], tmp_path: Path) -
 @pytest.mark.parametrize("loss", ["published", "vicreg"])
 def test_the_other_losses_train_too(recordings: list[Recording], tmp_path: Path, loss: str) -> None:
     pretrain(config_of(loss=loss, steps=2), recordings, tmp_path / "run")
-    assert load_run(tmp_path / "run")[1].loss.kind == loss
+    assert Run.open(tmp_path / "run").config.loss.kind == loss
 
 
 def test_a_run_says_what_it_was_trained_on_and_gives_the_encoder_back(
@@ -169,8 +169,9 @@ def test_a_run_says_what_it_was_trained_on_and_gives_the_encoder_back(
 ) -> None:
     config = config_of(steps=None, epochs=2, max_units_per_view=16)
     pretrain(config, recordings, tmp_path / "run")
-    encoder, read, info = load_run(tmp_path / "run")
-    assert read == config and not encoder.training
+    run = Run.open(tmp_path / "run")
+    encoder, info = run.encoder, run.info
+    assert run.config == config and not encoder.training
     assert info["recordings"] == ["s1_a", "s2_a"] and info["subjects"] == ["s1", "s2"]
     assert info["step"] == info["steps"] == 2 * ViewSampler(recordings, config).batches_per_epoch
     assert info["finished"] and info["windows_per_s"] > 0 and info["torch"] == torch.__version__
@@ -221,7 +222,7 @@ def test_a_damaged_checkpoint_is_named(recordings: list[Recording], tmp_path: Pa
     pretrain(config_of(steps=1), recordings, tmp_path / "run")
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(RunError, match=r"checkpoint\.pt: not a readable checkpoint"):
-        load_run(tmp_path / "run")
+        _ = Run.open(tmp_path / "run").encoder
 
 
 def test_a_loss_that_is_no_number_ends_the_training(
