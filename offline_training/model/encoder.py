@@ -7,16 +7,20 @@ named as in the published checkpoints, without their `model.` prefix, so that we
 Shapes: N windows, U units, T bins, P patches, B bins per patch, D embedding, H heads, K head size.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-InputKind = Literal["spikes", "traces"]
+from nuclr_stream.windows.binning import InputKind, WindowSpec
+from offline_training.config import EncoderSizes
+
 Layout = Literal["nuclr", "brainwidebench"]
 LAYOUTS: tuple[Layout, ...] = ("nuclr", "brainwidebench")
 
@@ -25,34 +29,25 @@ MASKED_SCORE = -1e9
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Every size of the encoder. The defaults are the published model for spikes (10 s of 20 ms bins).
-
-    `ffn_hidden` is the width of the value (the gate is as wide, in_proj gives both); `rope_ratio` the share of every
-    head that is rotated; `rope_max_period_factor` times `patches` the longest period, in patches.
-    """
+class EncoderConfig(EncoderSizes):
+    """The sizes of the encoder and the window that it takes, by default the published one for spikes (10 s of 20 ms
+    bins). Raises ValueError naming what cannot be."""
 
     input_kind: InputKind = "spikes"
     bins_per_patch: int = 50
     patches: int = 10
-    dim: int = 256
-    heads: int = 4
-    head_dim: int = 64
-    ffn_hidden: int = 1024
-    temporal_blocks: int = 2
-    spatiotemporal_blocks: int = 2
-    dropout: float = 0.2
-    rope_ratio: float = 0.5
-    rope_max_period_factor: float = 8.0
 
     def __post_init__(self) -> None:
-        for name in ("bins_per_patch", "patches", "dim", "heads", "head_dim", "ffn_hidden"):
+        super().__post_init__()
+        for name in ("bins_per_patch", "patches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"encoder.{name} = {getattr(self, name)}: must be at least 1")
-        if self.head_dim % 2:
-            raise ValueError(f"encoder.head_dim = {self.head_dim}: must be even, rotary positions turn pairs")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"encoder.dropout = {self.dropout}: must lie in [0, 1)")
+
+    @classmethod
+    def of(cls, sizes: EncoderSizes, spec: WindowSpec) -> EncoderConfig:
+        """These sizes for windows of this shape."""
+        window = {"input_kind": spec.input_kind, "bins_per_patch": spec.bins_per_patch, "patches": spec.patches}
+        return cls(**asdict(sizes), **window)
 
     @property
     def bins(self) -> int:

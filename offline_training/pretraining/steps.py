@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuclr_stream.errors import ConfigError, NonFiniteError
+from nuclr_stream.errors import NonFiniteError
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.model.loss import LossConfig, LossTerms, build_loss
@@ -78,27 +78,8 @@ def new_training(config: TrainConfig, device: torch.device) -> Training:
 
 
 def build_encoder(config: TrainConfig) -> Encoder:
-    """An encoder of the sizes that `config` gives. Raises ConfigError when they do not fit together."""
-    window, sizes = config.window, config.encoder
-    try:
-        return Encoder(
-            EncoderConfig(
-                input_kind=window.input_kind,
-                bins_per_patch=window.bins_per_patch,
-                patches=window.patches,
-                dim=sizes.dim,
-                heads=sizes.heads,
-                head_dim=sizes.head_dim,
-                ffn_hidden=sizes.ffn_hidden,
-                temporal_blocks=sizes.temporal_blocks,
-                spatiotemporal_blocks=sizes.spatiotemporal_blocks,
-                dropout=sizes.dropout,
-                rope_ratio=sizes.rope_ratio,
-                rope_max_period_factor=sizes.rope_max_period_factor,
-            )
-        )
-    except ValueError as error:
-        raise ConfigError(f"{config.name}: {error}") from error
+    """An encoder of the sizes and for the windows that `config` gives, with weights from torch's generator."""
+    return Encoder(EncoderConfig.of(config.encoder, config.window.spec))
 
 
 def build_optimiser(modules: Sequence[nn.Module], config: TrainConfig) -> torch.optim.AdamW:

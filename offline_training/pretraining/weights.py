@@ -15,7 +15,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
-from offline_training.config import TrainConfig
+from offline_training.config import EncoderSizes, TrainConfig
 from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, Layout, infer_config, load_layout
 from offline_training.pretraining.runs import LAST, WEIGHTS, RunError, write_settings
 from offline_training.pretraining.steps import build_encoder
@@ -196,7 +196,7 @@ def _described(config: TrainConfig, sizes: EncoderConfig) -> TrainConfig:
         )
     values = config.model_dump(exclude_none=True)
     values["window"]["patches"] = sizes.patches
-    values["encoder"] = {name: getattr(sizes, name) for name in values["encoder"]}
+    values["encoder"] = {field.name: getattr(sizes, field.name) for field in fields(EncoderSizes)}
     return TrainConfig.parse(values, config.name)
 
 
