@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.recordings.recording import Recorded, require_fit
+from nuclr_stream.recordings.readers import AnyRecording
+from nuclr_stream.recordings.recording import require_fit
+from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec, grid_of
-from nuclr_stream.windows.normaliser import running_scales
+from nuclr_stream.windows.normaliser import Normalisation, running_scales
 from offline_training.config import TrainConfig
 
 Counts = npt.NDArray[np.uint8] | Float32Array
@@ -35,10 +37,11 @@ class BinnedRecording:
         return values if self.scales is None else values / self.scales[start + bins]
 
 
-def bin_recording(recording: Recorded, config: TrainConfig) -> BinnedRecording:
+def bin_recording(recording: AnyRecording, config: TrainConfig) -> BinnedRecording:
     """Count a recording once and find its usable intervals, each at least two windows long.
 
-    Masks, gaps, the dropped end and, where the rules say so, silent seconds with one second around them are cut out.
+    Masks, gaps, the dropped end and, where the rules say so, silent seconds with one second around them are cut out; of
+    traces also what the running normaliser has no scale for.
     """
     spec = config.window.spec
     require_fit(recording, spec)
@@ -47,26 +50,37 @@ def bin_recording(recording: Recorded, config: TrainConfig) -> BinnedRecording:
     bins = counts.shape[1]
     usable = np.ones(bins, dtype=bool)
     usable[max(0, bins - int(config.training.drop_last_s * spec.bins_per_second)) :] = False
-    for start, stop in np.concatenate([recording.mask_samples, recording.gap_samples]):
-        usable[max(0, grid.bin_of(start)) : max(0, grid.bin_of(stop - 1) + 1)] = False
+    for start, stop in np.concatenate([recording.mask_samples, recording.gap_samples]).tolist():
+        first, last = grid.bin_of([start, stop - 1]).tolist()
+        usable[max(0, first) : max(0, last + 1)] = False
     if config.rules.cut_silence and spec.input_kind == "spikes":
         usable &= ~_silent(counts.sum(axis=0), spec)
-    scales = _scales(recording, counts, spec)
-    if scales is not None and spec.normaliser.trained_with == "running":
-        usable[: spec.normaliser.warm_up_frames] = False
+    scales = None
+    if spec.normaliser is not None and isinstance(recording, TraceRecording):
+        scales = _scales(recording, counts, spec.normaliser)
+        usable &= _has_scale(recording, spec.normaliser, scales)
     intervals = _runs(usable)
-    small = spec.input_kind == "spikes" and counts.size and counts.max() <= 255
     intervals = intervals[intervals[:, 1] - intervals[:, 0] >= 2 * spec.bins]
+    small = spec.input_kind == "spikes" and counts.size and counts.max() <= 255
     return BinnedRecording(counts.astype(np.uint8) if small else counts, intervals, scales)
 
 
-def _scales(recording: Recorded, counts: Float32Array, spec: WindowSpec) -> Float32Array | None:
+def _scales(recording: TraceRecording, counts: Float32Array, normaliser: Normalisation) -> Float32Array:
     """What traces are divided by at every bin: the published percentile of the recording, or the running one."""
-    if spec.normaliser is None:
-        return None
-    if spec.normaliser.trained_with == "running":
-        return running_scales(counts, recording.observed, spec.normaliser.quantile)
-    return np.full(counts.shape[1] + 1, recording.percentile(spec.normaliser.quantile), dtype=np.float32)
+    if normaliser.trained_with == "running":
+        return running_scales(counts, recording.observed, normaliser.quantile)
+    return np.full(recording.num_samples + 1, recording.percentile(normaliser.quantile), dtype=np.float32)
+
+
+def _has_scale(recording: TraceRecording, normaliser: Normalisation, scales: Float32Array) -> BoolArray:
+    """Bins (T,) that views may hold: those after `warm_up_frames` observed ones, with a scale above 0 at their end.
+
+    The daemon embeds nothing before either, and a view that ends at a bin is divided by the scale there.
+    """
+    if normaliser.trained_with == "offline":
+        return np.ones(recording.num_samples, dtype=bool)
+    before: Int64Array = np.cumsum(recording.observed) - recording.observed
+    return np.asarray((before >= normaliser.warm_up_frames) & (scales[1:] > 0))
 
 
 def _silent(totals: Float32Array, spec: WindowSpec) -> BoolArray:
@@ -76,7 +90,7 @@ def _silent(totals: Float32Array, spec: WindowSpec) -> BoolArray:
     edges = -(-np.arange(seconds + 1) * n // d)
     sums = np.concatenate([[0], np.cumsum(totals, dtype=np.float64)])
     silent = np.zeros(len(totals), dtype=bool)
-    for second in np.flatnonzero((np.diff(sums[edges]) == 0) & (np.diff(edges) > 0)):
+    for second in np.flatnonzero((np.diff(sums[edges]) == 0) & (np.diff(edges) > 0)).tolist():
         silent[edges[max(second - 1, 0)] : edges[second + 2] if second + 2 <= seconds else None] = True
     return silent
 

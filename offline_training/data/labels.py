@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.recording import Recorded
 from offline_training.config import UNLABELLED, TaskSettings
 
 IntArray = npt.NDArray[np.int64]
@@ -23,7 +23,7 @@ class LabelError(NuclrStreamError):
     """The recordings hold too few labels for what is asked."""
 
 
-def task_labels(task: str, settings: TaskSettings, recordings: Sequence[Recording]) -> list[IntArray]:
+def task_labels(task: str, settings: TaskSettings, recordings: Sequence[Recorded]) -> list[IntArray]:
     """Class index (U,) of the units of every recording.
 
     Raises LabelError when fewer than two classes occur at all: there is nothing to tell apart then.

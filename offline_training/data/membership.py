@@ -80,18 +80,19 @@ def _rules(recording: AnyRecording, settings: RecordingSettings) -> list[tuple[s
         regions = ", ".join(settings.excluded_regions)
         excluded = _one_of(recording, settings.region_column, settings.excluded_regions)
         rules.append((f"{settings.region_column} is {regions}", ~excluded))
-    if settings.min_rate_hz and not isinstance(recording, Recording):
-        raise ConfigError(
-            f"recordings: min_rate_hz = {settings.min_rate_hz:g}: {recording.recording_id} holds no spikes"
-        )
     if settings.min_rate_hz:
+        if not isinstance(recording, Recording):
+            raise ConfigError(
+                f"recordings: min_rate_hz = {settings.min_rate_hz:g}: {recording.recording_id} holds no spikes"
+            )
         rules.append((f"below {settings.min_rate_hz:g} Hz", rates_hz(recording) >= settings.min_rate_hz))
     return rules
 
 
 def rates_hz(recording: Recording) -> np.ndarray:
-    """Mean rate of every unit (U,) over what was recorded, gaps left out."""
-    return recording.spikes_per_unit / observed_s(recording)
+    """Mean rate of every unit (U,) over what was recorded, gaps left out; 0 where nothing was."""
+    seconds = observed_s(recording)
+    return recording.spikes_per_unit / seconds if seconds else np.zeros(len(recording.unit_ids))
 
 
 def observed_s(recording: AnyRecording) -> float:
@@ -125,17 +126,16 @@ def only_units(recording: AnyRecording, keep: BoolArray) -> AnyRecording | None:
         return recording
     if not keep.any():
         return None
-    table = {
-        "unit_ids": recording.unit_ids[keep],
-        "units": {name: values[keep] for name, values in recording.units.items()},
-    }
+    unit_ids = recording.unit_ids[keep]
+    units = {name: values[keep] for name, values in recording.units.items()}
     if not isinstance(recording, Recording):
-        return replace(recording, traces=recording.traces[keep], **table)
+        return replace(recording, traces=recording.traces[keep], unit_ids=unit_ids, units=units)
     new_row = np.cumsum(keep, dtype=np.int32) - 1
     spikes = keep[recording.spike_units]
     return replace(
         recording,
         spike_samples=recording.spike_samples[spikes],
         spike_units=new_row[recording.spike_units[spikes]].astype(np.int32),
-        **table,
+        unit_ids=unit_ids,
+        units=units,
     )

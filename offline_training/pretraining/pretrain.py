@@ -91,7 +91,9 @@ def pretrain(
     elif processes.first:
         begin_run(run_dir, config)
     if resume:
-        training.restore(processes.from_first(state))
+        begun = processes.from_first(state)
+        assert begun is not None, "the first process has read the checkpoint"
+        training.restore(begun)
 
     last = min(steps, stop_after or steps)
     with ExitStack() as stack:

@@ -175,6 +175,6 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Elsewhere bf16 is emulated and slow; these instructions make steps faster (docs/performance.md).
     return bool(torch.cpu._is_avx512_bf16_supported())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recorded
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Int64Array, active_units
 from offline_training.config import TrainConfig
 from offline_training.data.binned import Counts, bin_recording
@@ -47,7 +47,7 @@ class ViewSampler:
     """
 
     def __init__(
-        self, recordings: Sequence[Recorded], config: TrainConfig, *, rank: int = 0, processes: int = 1
+        self, recordings: Sequence[AnyRecording], config: TrainConfig, *, rank: int = 0, processes: int = 1
     ) -> None:
         self.config = config
         self.rank, self.processes = rank, processes

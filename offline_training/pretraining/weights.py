@@ -27,7 +27,7 @@ from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.config import EncoderSizes, TrainConfig
-from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, Layout, infer_config, load_layout
+from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, infer_config, load_layout
 from offline_training.pretraining.runs import LAST, WEIGHTS, RunError, write_settings
 from offline_training.pretraining.steps import build_encoder
 
@@ -87,7 +87,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool) -> dict[str, Tensor]:
 def import_weights(
     weights: Mapping[str, Tensor],
     *,
-    layout: Layout,
+    layout: str,
     config: TrainConfig,
     reference: Path | None = None,
 ) -> tuple[Encoder, TrainConfig, Proof]:
@@ -119,7 +119,7 @@ def import_weights(
 
 
 def write_imported(
-    run_dir: Path, encoder: Encoder, config: TrainConfig, *, source: Path, layout: Layout, proof: Proof
+    run_dir: Path, encoder: Encoder, config: TrainConfig, *, source: Path, layout: str, proof: Proof
 ) -> dict[str, Any]:
     """Write a run that holds encoder.safetensors in place of a checkpoint, and return what its run.json says.
 
@@ -222,7 +222,7 @@ def _distance(encoder: Encoder, reference: Path) -> float:
 
 
 def _rejection(
-    weights: Mapping[str, Tensor], layout: Layout, config: TrainConfig, reference: Path, distance: float
+    weights: Mapping[str, Tensor], layout: str, config: TrainConfig, reference: Path, distance: float
 ) -> str:
     (other,) = (each for each in LAYOUTS if each != layout)
     encoder = build_encoder(config)
