@@ -1,6 +1,6 @@
 """Settings of one training: what is read, how windows are cut, which encoder, which loss, how long, which tasks.
 
-One TOML file is one `TrainConfig`. Nothing is guessed: an unknown key is refused together with the nearest known one.
+One TOML file is one `TrainConfig`. Nothing is guessed: an unknown key is an error that names the nearest known one.
 This module is free of torch, so that labels and windows can be had without it.
 """
 
@@ -22,7 +22,7 @@ from nuclr_stream.windows.binning import InputKind, WindowRules, WindowSpec, rat
 from nuclr_stream.windows.normaliser import Normalisation
 
 UNLABELLED = -1
-"""Class index of a unit that a task does not know: context only."""
+"""Class index of a unit without a label for a task: it is context only."""
 
 
 class _Section(BaseModel):
@@ -231,7 +231,7 @@ class TaskSettings(_Section):
 
 
 class TrainConfig(_Section):
-    """Everything about one training. `kind` says in words what the recordings are, for cards and results. Without
+    """Everything about one training. `kind` describes the recordings in words, for cards and results. Without
     `selection` the last checkpoint counts."""
 
     name: str

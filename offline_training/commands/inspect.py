@@ -21,7 +21,7 @@ def inspect(
     config: Annotated[Path | None, typer.Option("--config", help="Whose rules and tasks to apply.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Nothing but one JSON document.")] = False,
 ) -> None:
-    """Say what is there and what a training would use of it, and why; exit code 1 when something is not readable."""
+    """Show what is there and what a training would use of it, and why; exit code 1 when something is not readable."""
     facts = inspect_path(path, TrainConfig.load(config) if config is not None else TrainConfig.parse(DEFAULTS))
     for line in [json.dumps(facts)] if as_json else in_words(facts):
         typer.echo(line)

@@ -50,6 +50,7 @@ def bin_recording(recording: AnyRecording, config: TrainConfig) -> BinnedRecordi
     bins = counts.shape[1]
     usable = np.ones(bins, dtype=bool)
     usable[max(0, bins - int(config.training.drop_last_s * spec.bins_per_second)) :] = False
+    # A bin that a mask or gap touches at all holds too few spikes or frames: it goes as a whole.
     for start, stop in np.concatenate([recording.mask_samples, recording.gap_samples]).tolist():
         first, last = grid.bin_of([start, stop - 1]).tolist()
         usable[max(0, first) : max(0, last + 1)] = False
@@ -60,7 +61,9 @@ def bin_recording(recording: AnyRecording, config: TrainConfig) -> BinnedRecordi
         scales = _scales(recording, counts, spec.normaliser)
         usable &= _has_scale(recording, spec.normaliser, scales)
     intervals = _runs(usable)
+    # Two windows long: with one window only, both views of a pair would be the same.
     intervals = intervals[intervals[:, 1] - intervals[:, 0] >= 2 * spec.bins]
+    # Whole numbers that fit into a byte take a quarter of the memory; traces are no whole numbers.
     small = spec.input_kind == "spikes" and counts.size and counts.max() <= 255
     return BinnedRecording(counts.astype(np.uint8) if small else counts, intervals, scales)
 
@@ -88,6 +91,7 @@ def _silent(totals: Float32Array, spec: WindowSpec) -> BoolArray:
     n, d = spec.bins_per_second.numerator, spec.bins_per_second.denominator
     seconds = len(totals) * d // n
     edges = -(-np.arange(seconds + 1) * n // d)
+    # float64: float32 sums of a long recording pass 2^24, and a lone spike would no longer change them.
     sums = np.concatenate([[0], np.cumsum(totals, dtype=np.float64)])
     silent = np.zeros(len(totals), dtype=bool)
     for second in np.flatnonzero((np.diff(sums[edges]) == 0) & (np.diff(edges) > 0)).tolist():

@@ -1,7 +1,7 @@
 """Which units of a recording are used at all: the rules of a config's `[recordings]`, applied when it is read.
 
-They go into the bundle's manifest beside the rules about windows. A daemon can not apply them: nobody has checked its
-units' quality, or knows their region, while they are being recorded.
+They go into the bundle's manifest beside the rules about windows. A daemon cannot apply them: while units are being
+recorded, their quality is not checked and their region is not known.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def select_units(recording: AnyRecording, settings: RecordingSettings | None) ->
     keep = np.ones(len(recording.unit_ids), dtype=bool)
     left_out = []
     for why, passes in _rules(recording, settings) if settings is not None else ():
-        fails = keep & ~passes
+        fails = keep & ~passes  # a unit counts where it fails first, so that the numbers add up
         if fails.any():
             left_out.append(LeftOut(why, tuple(recording.unit_ids[fails].tolist())))
         keep &= passes
@@ -70,7 +70,7 @@ def recordings_of(selected: Sequence[Selected]) -> list[AnyRecording]:
 
 
 def _rules(recording: AnyRecording, settings: RecordingSettings) -> list[tuple[str, BoolArray]]:
-    """Every rule that is set: what it says of those that it leaves out, and which units (U,) pass."""
+    """Every rule that is set: the reason that it gives for leaving units out, and which units (U,) pass."""
     rules = []
     if settings.quality_column is not None:
         values = ", ".join(str(value) for value in settings.quality_keep)

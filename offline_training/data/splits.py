@@ -76,7 +76,7 @@ class UnitFold(Fold):
 
 @dataclass(frozen=True)
 class Split:
-    """A way to hold out: its name, as it was asked for or as its file says, and its folds."""
+    """A way to hold out: its name, from the command line or its file, and its folds."""
 
     name: str
     folds: tuple[Fold, ...]
@@ -91,6 +91,7 @@ class Split:
 
 def unit_parts(recording: AnyRecording, parts: int) -> np.ndarray:
     """The part (U,) of every unit: SHA-256 of "recording_id/unit_id" modulo `parts`, the same on every machine."""
+    # Not Python's hash: that one changes from process to process.
     names = [f"{recording.recording_id}/{unit_id}" for unit_id in recording.unit_ids]
     return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest(), "big") % parts for name in names])
 
@@ -99,7 +100,7 @@ def parse_split(name: str, config: TrainConfig, recordings: Sequence[AnyRecordin
     """The split "leave-one-subject-out", "held-out=ID,ID" (one fold), or that of a .json file.
 
     Left out in turn are the animals with labelled units for every task; the others are always trained on.
-    Raises SplitError for another name, a file that says something else, an unknown animal, or a fold without training
+    Raises SplitError for another name, a file with other content, an unknown animal, or a fold without training
     animals.
     """
     subjects = sorted({recording.subject_id for recording in recordings})

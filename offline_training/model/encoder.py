@@ -229,7 +229,7 @@ def load_layout(state_dict: Mapping[str, Tensor], layout: str) -> dict[str, Tens
     """Encoder weights of a published checkpoint under this module's names.
 
     Takes the entries named `model.*` (or all, where none is) and, for "brainwidebench", swaps the temporal and spatial
-    pairs of each spatio-temporal block: both layouts have identical shapes, so only the caller can know which it is.
+    pairs of each spatio-temporal block: both layouts have identical shapes, so the weights do not show which it is.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout = {layout!r}: must be one of {', '.join(LAYOUTS)}")

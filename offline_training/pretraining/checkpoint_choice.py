@@ -1,8 +1,8 @@
 """Which checkpoint counts: the last one, or the one that does best on labelled animals kept out of pretraining.
 
-The NuCLR authors choose by validation macro-F1, that is, with labels; a training that does the same says so in run.json
-and in all results. Validation animals train nothing of the encoder and are never test animals. What scores a checkpoint
-comes from outside (`offline_training.readouts.validation`): pretraining knows nothing of readouts.
+The NuCLR authors choose by validation macro-F1, that is, with labels; a training that does the same notes it in
+run.json and in all results. Validation animals train nothing of the encoder and are never test animals. What scores a
+checkpoint is an argument (`offline_training.readouts.validation`): pretraining does not import readouts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Score = Callable[[Encoder], float]
 def without_validation(config: TrainConfig, recordings: Sequence[AnyRecording]) -> list[AnyRecording]:
     """The recordings that views are drawn from: all but those of the validation animals.
 
-    Raises ConfigError when a validation animal is not there, or nobody else is.
+    Raises ConfigError when a validation animal has no recording, or no other animal has one.
     """
     chosen = set(config.selection.subjects) if config.selection else set()
     known = {recording.subject_id for recording in recordings}
@@ -42,6 +42,7 @@ def keep_the_better(training: Training, score: float) -> None:
     before: dict[str, Any] = training.selected or {"macro_f1": -1.0, "scores": []}
     scores = [*before["scores"], [training.step, score]]
     if score > before["macro_f1"]:
+        # A copy: the optimiser goes on changing the weights in place.
         weights = {name: value.detach().cpu().clone() for name, value in training.encoder.state_dict().items()}
         before = {"encoder": weights, "step": training.step, "macro_f1": score}
     training.selected = before | {"scores": scores}

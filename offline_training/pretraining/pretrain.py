@@ -11,7 +11,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -69,6 +69,8 @@ def pretrain(
     settings = config.training
     if (score is None) != (config.selection is None):
         raise ConfigError(f"{config.name}: [selection] and what scores a checkpoint belong together; one is missing")
+
+    # The machine: denormal numbers appear late in training and make CPUs many times slower.
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
@@ -76,6 +78,8 @@ def pretrain(
     _check_shares(config, processes)
     device = processes.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
+
+    # What is trained, on what, and for how long.
     sampler = ViewSampler(without_validation(config, recordings), config, rank=processes.rank, processes=processes.size)
     per_epoch = sampler.batches_per_epoch
     steps = settings.steps or per_epoch * (settings.epochs or 0)
@@ -85,16 +89,12 @@ def pretrain(
         "steps_per_epoch": per_epoch,
         "parameters": sum(p.numel() for p in training.encoder.parameters()),
     }
-    state = None
-    if resume and processes.first:
-        state = resume_run(run_dir, config, recordings)
+    if resume:
+        training.restore(_checkpoint(run_dir, config, recordings, processes))
     elif processes.first:
         begin_run(run_dir, config)
-    if resume:
-        begun = processes.from_first(state)
-        assert begun is not None, "the first process has read the checkpoint"
-        training.restore(begun)
 
+    # Step by step, until the last one or a signal.
     last = min(steps, stop_after or steps)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
@@ -107,12 +107,12 @@ def pretrain(
             views = next(ahead)
             rate = learning_rate(config, step=training.step, steps=steps, per_epoch=per_epoch)
             processes.seed(settings.seed, training.step)
-            training.step += 1
+            training.step += 1  # before the step, so that its line and its errors carry its own number
             line = train_step(training, views, config, rate=rate, autocast=autocast, processes=processes)
             if line is not None:  # otherwise no pair of this batch had enough active units
                 training.windows += int(line["windows"])
                 training.seconds += time.monotonic() - began
-            if report is None:
+            if report is None:  # only the first process writes
                 continue
             if line is not None:
                 report.write(line)
@@ -125,6 +125,15 @@ def pretrain(
         save_run(run_dir, training, info)
     processes.wait()
     return run_dir
+
+
+def _checkpoint(
+    run_dir: Path, config: TrainConfig, recordings: Sequence[AnyRecording], processes: Processes
+) -> Mapping[str, Any]:
+    """The checkpoint that the first process reads, in all of them: the others need not see its files."""
+    state = processes.from_first(resume_run(run_dir, config, recordings) if processes.first else None)
+    assert state is not None, "the first process has read it"
+    return state
 
 
 def _check_shares(config: TrainConfig, processes: Processes) -> None:
@@ -140,7 +149,7 @@ def _check_shares(config: TrainConfig, processes: Processes) -> None:
 
 
 def _facts(config: TrainConfig, recordings: Sequence[AnyRecording], processes: Processes) -> dict[str, Any]:
-    """What run.json says from the start. Validation animals are among the recordings and subjects: the run saw them."""
+    """What run.json holds from the start. Validation animals count as subjects too: they choose the checkpoint."""
     chosen = config.selection
     return {
         "name": config.name,
@@ -170,7 +179,7 @@ def _is_due(config: TrainConfig, step: int, *, steps: int, per_epoch: int) -> bo
 
 
 class _Report:
-    """What a training says while it runs: metrics.jsonl, TensorBoard's files, and a bar or lines for people."""
+    """What a training reports while it runs: metrics.jsonl, TensorBoard's files, and a progress bar or lines."""
 
     def __init__(self, run_dir: Path, title: str, training: Training, steps: int) -> None:
         self._training = training
@@ -213,13 +222,13 @@ def _stop_signals() -> Iterator[threading.Event]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
-        signal.signal(number, asked)
+        signal.signal(number, on_signal)
     try:
         yield stop
     finally:

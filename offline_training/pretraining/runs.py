@@ -87,12 +87,12 @@ def save_run(run_dir: Path, training: Training, info: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, read back: settings and facts at once, the encoder when it is first asked for, and only once."""
+    """A run directory, read back: settings and facts at once, the encoder when it is first used, and only once."""
 
     path: Path
     config: TrainConfig
     info: dict[str, Any]
-    """What run.json says."""
+    """The content of run.json."""
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -103,8 +103,8 @@ class Run:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder on the CPU, ready to embed: that of the last step, or the one that validation animals chose, as
-        `info["selection"]` says. Raises RunError when its weights are missing, damaged or of other sizes."""
+        """The encoder on the CPU, ready to embed: that of the last step, or the one that validation animals chose, see
+        `info["selection"]`. Raises RunError when its weights are missing, damaged or of other sizes."""
         encoder = build_encoder(self.config)
         try:
             encoder.load_state_dict(_encoder_weights(self.path))
@@ -140,7 +140,7 @@ class Run:
 
 
 def load_run(run_dir: Path) -> tuple[Encoder, TrainConfig, dict[str, Any]]:
-    """The encoder, the settings and run.json of a run. `Run.open` reads only what is asked for: use that."""
+    """The encoder, the settings and run.json of a run. `Run.open` reads only what is used: prefer it."""
     run = Run.open(run_dir)
     return run.encoder, run.config, run.info
 

@@ -52,6 +52,7 @@ class Training:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        # A rename is all or nothing: a process that dies while writing leaves the checkpoint before.
         temporary = path.with_name(path.name + ".part")
         torch.save(state, temporary)
         temporary.replace(path)
@@ -64,6 +65,7 @@ class Training:
         self.step, self.windows, self.seconds = state["step"], state["windows"], state["seconds"]
         self.selected = state.get("selected")
         torch.set_rng_state(state["rng"])
+        # On other GPUs than before dropout differs; everything else goes on exactly.
         if torch.cuda.is_available() and len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
@@ -112,7 +114,7 @@ def train_step(
 ) -> dict[str, float] | None:
     """One step of the optimiser on one batch, of which `views` is what this process has of it (None: nothing).
 
-    Returns what metrics.jsonl says about the whole batch; None, with all weights as they were, when no process had a
+    Returns the line of metrics.jsonl for the whole batch; None, with all weights as they were, when no process had a
     pair. Raises NonFiniteError when the loss is not a number.
     """
     for group in training.optimiser.param_groups:
@@ -121,6 +123,7 @@ def train_step(
     share = processes.combine(backward(training, views, autocast), training.parameters)
     if not share.windows:
         return None
+    # Clipped apart: a large gradient of the projector does not shorten the encoder's.
     encoder_norm = nn.utils.clip_grad_norm_(training.encoder.parameters(), config.training.clip_norm)
     projector_norm = nn.utils.clip_grad_norm_(training.loss.parameters(), config.training.clip_norm)
     if not math.isfinite(share.loss):
@@ -171,7 +174,7 @@ def _loss_config(config: TrainConfig) -> LossConfig:
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the encoder runs in bf16: as the config says, or with "auto" where `device` computes in it."""
+    """Whether the encoder runs in bf16: as the config sets, or with "auto" where `device` computes in it."""
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     if device.type == "cuda":

@@ -82,10 +82,11 @@ class ViewSampler:
 
     def order(self, epoch: int) -> Int64Array:
         """The tiles of an epoch as shuffled batches (batches_per_epoch, N, 2); similar population sizes go together."""
+        # Another stream of numbers than that of the tiles: how many offsets were drawn must not move the order.
         size, whole = self.config.training.batch_windows, self.batches_per_epoch
         rng = np.random.default_rng([self.config.training.seed, epoch, 1])
         tiles = rng.permutation(self.tiles(epoch))
-        tiles = tiles[np.arange(whole * size) % len(tiles)]
+        tiles = tiles[np.arange(whole * size) % len(tiles)]  # few tiles are repeated until a batch is full
         groups = np.split(tiles, range(BATCHES_SORTED_TOGETHER * size, len(tiles), BATCHES_SORTED_TOGETHER * size))
         units = np.array([len(self.binned[r].counts) for r in self.intervals[:, 0]])
         ordered = np.concatenate([group[np.argsort(units[group[:, 0]], kind="stable")] for group in groups])
@@ -99,6 +100,7 @@ class ViewSampler:
         pairs = []
         for position in range(self.rank, self.config.training.batch_windows, self.processes):
             interval, start = self._ordered[1][index, position]
+            # A pair depends on its place alone: whichever process or worker draws it, it is the same.
             rng = np.random.default_rng([self.config.training.seed, epoch, 2, index, position])
             pair = self._pair(rng, int(interval), int(start))
             if pair is not None:
@@ -110,9 +112,11 @@ class ViewSampler:
         reach = int(self.config.training.max_pair_distance_s * self.spec.bins_per_second)
         low, high = max(first, start1 - reach), min(end - self.spec.bins, start1 + reach)
         start2 = int(rng.integers(low, high + 1))
+        # Dropout first, then activity: as for a daemon, a unit that is silent in the window is no member of it.
         window1, window2 = (self.binned[recording].view(start, self.spec.bins) for start in (start1, start2))
         present1 = self._kept(rng, len(window1)) & active_units(window1, self.spec.input_kind)
         present2 = self._kept(rng, len(window2)) & active_units(window2, self.spec.input_kind)
+        # A unit in one view only is kept: it is a negative for the others and context for its view.
         order = rng.permutation(len(window1))
         units = order[(present1 | present2)[order]][: self.config.training.max_units_per_view]
         present1, present2 = present1[units], present2[units]

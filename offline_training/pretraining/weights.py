@@ -1,11 +1,11 @@
 """Published weights: a checkpoint of either public code base becomes a run without readouts.
 
 nerdslab/nuclr and brainbench-org/ibl-bwb keep pickled checkpoints. They are converted once, offline: unpickling a file
-runs whatever code it holds, so anything beyond plain tensors is refused unless the user says that the file is trusted.
+runs whatever code it holds, so anything beyond plain tensors is an error unless the user trusts the file.
 What comes out are safetensors, which hold numbers and nothing else.
 
-The two code bases order the modules of a spatio-temporal block differently, with identical shapes: a file cannot say
-which one wrote it, so the caller names the layout, and only numbers that the authors' code computed can prove it.
+The two code bases order the modules of a spatio-temporal block differently, with identical shapes: a file does not
+show which one wrote it, so the caller names the layout, and only numbers that the authors' code computed can prove it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, ImportErro
 
 
 class WeightsError(NuclrStreamError):
-    """A checkpoint cannot be read, is not to be trusted, or is not what it was said to be."""
+    """A checkpoint cannot be read, is not to be trusted, or is not what the caller named."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def import_weights(
 def write_imported(
     run_dir: Path, encoder: Encoder, config: TrainConfig, *, source: Path, layout: str, proof: Proof
 ) -> dict[str, Any]:
-    """Write a run that holds encoder.safetensors in place of a checkpoint, and return what its run.json says.
+    """Write a run that holds encoder.safetensors in place of a checkpoint, and return the content of its run.json.
 
     Raises RunError when `run_dir` is not empty.
     """
@@ -228,10 +228,10 @@ def _rejection(
     encoder = build_encoder(config)
     encoder.load_state_dict(load_layout(weights, other))
     swapped = _distance(encoder.eval(), reference)
-    said = f"{reference}: in layout {layout} its embeddings differ by {distance:.3g}, the bar is {REFERENCE_BAR:g}"
+    found = f"{reference}: in layout {layout} its embeddings differ by {distance:.3g}, the bar is {REFERENCE_BAR:g}"
     if swapped <= REFERENCE_BAR:
-        return f"{said}; in layout {other} by {swapped:.1e}: import with --layout {other}"
-    return f"{said}; in layout {other} by {swapped:.3g}: it was computed from other weights"
+        return f"{found}; in layout {other} by {swapped:.1e}: import with --layout {other}"
+    return f"{found}; in layout {other} by {swapped:.3g}: it was computed from other weights"
 
 
 def _first_line(error: BaseException) -> str:

@@ -58,8 +58,8 @@ def image(seed: int, *, units: int = 120, duration_s: float = 600.0, session: in
     """The fluorescence behind `simulate_calcium`, as a microscope and a segmentation would give it."""
     if seed < 0 or session < 0 or units < LEAST_UNITS or not 120.0 <= duration_s < float("inf"):
         raise SimulationError(
-            f"seed {seed}, session {session}, units {units}, duration_s {duration_s}: ask for a seed and a session "
-            f"from 0, at least {LEAST_UNITS} units and 120 s"
+            f"seed {seed}, session {session}, units {units}, duration_s {duration_s}: seed and session must be 0 "
+            f"or more, with at least {LEAST_UNITS} units and 120 s"
         )
     animal = draw_animal(np.random.default_rng([seed, 0]), units=units, swallowed=0)
     rng = np.random.default_rng([seed, 2, session])

@@ -3,7 +3,7 @@
 About 800 to 1700 conductance-coupled adaptive exponential integrate-and-fire cells of two to four regions along a
 probe, with E, PV, SST and VIP motifs, delays and short-term plasticity, driven by arousal, stimuli, rhythms and events;
 then a spike sorter's errors. Rates are set by group and overlap, so single-cell statistics separate the classes only in
-part; coupling to the others separates them further. It says nothing about figures on real recordings.
+part; coupling to the others separates them further. Figures on it predict no figures on real recordings.
 
 A session depends on (seed, index, duration) alone, on one kind of processor (see `network_kernel`).
 """
@@ -38,7 +38,7 @@ from offline_training.simulation.network_drive import (
 from offline_training.simulation.network_sorting import SAMPLE_RATE_HZ, SortedUnits, sort_network
 
 RESERVED_SEEDS_FROM = 10_000
-"""Seeds from here on are left to whoever judges a method: nothing may be trained or tuned on them."""
+"""Seeds from here on are kept for the final comparison of methods: nothing may be trained or tuned on them."""
 STEP_MS = 0.5
 CHUNK_S = 10.0
 CHUNK_SPIKES = 2_000_000
@@ -88,7 +88,7 @@ def simulate_session(seed: int, index: int, duration_s: float) -> SortedUnits:
 
 
 def as_recording(units: SortedUnits, *, seed: int, index: int, duration_s: float) -> Recording:
-    """The session in our layout, units shuffled: their order must not tell where they lie."""
+    """The session in our layout, units shuffled: their order must not reveal where they lie."""
     number = len(units.region)
     order = np.random.default_rng([seed, index, number]).permutation(number)
     row = np.empty(number, np.int32)
@@ -208,4 +208,4 @@ def _require_possible(seed: int, index: int, duration_s: float) -> None:
     if seed < 0 or index < 0:
         raise SimulationError(f"seed {seed}, index {index}: both must be 0 or more")
     if not LEAST_S <= duration_s < float("inf"):
-        raise SimulationError(f"duration_s {duration_s}: ask for at least {LEAST_S:g} seconds")
+        raise SimulationError(f"duration_s {duration_s}: must be at least {LEAST_S:g} seconds")

@@ -1,4 +1,4 @@
-"""The cells of a simulated network: where they lie, what they are like, whom they excite or inhibit, what drives them.
+"""The cells of a simulated network: their place, their constants, their synapses, and the drives that they follow.
 
 Shapes: N cells, S synapses, K channels that drive one cell. Draws depend on each other's order: a change of it is
 another simulation.

@@ -1,4 +1,4 @@
-"""Probes whose borders between regions are known, and what single units say on them.
+"""Probes whose borders between regions are known, and predictions of single units on them.
 
 Two kinds: predictions of a bundle on simulated animals, with `borders_of_animal`, and probes drawn without any spikes
 (`draw_probe`), in which how often and how jointly units err is set by numbers.
@@ -86,8 +86,8 @@ def borders_of_animal(seed: int, units: int) -> Float64Array:
 def draw_probe(seed: int, *, seconds: Sequence[float] = tuple(SEPARATION)) -> SimulatedProbe:
     """A probe of 3 to 6 regions, 200 um thick at least, a unit every 12 to 40 um, drawn without spikes.
 
-    What a unit says is the posterior of a Gaussian with unit variance around its region, so each unit by itself is
-    calibrated; a tenth of the variance is shared by all units of a region and a fifth by neighbours, at all times.
+    The prediction of a unit is the posterior of a Gaussian with unit variance around its region, so each unit by itself
+    is calibrated; a tenth of the variance is shared by all units of a region and a fifth by neighbours, at all times.
     """
     rng = np.random.default_rng([seed, 2])
     count = int(rng.integers(3, 7))
