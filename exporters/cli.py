@@ -120,9 +120,10 @@ def _contents(
     from exporters.export import Contents
     from nuclr_stream.bundle.manifest import MembershipPart, TrainedOn
     from offline_training.config import RecordingSettings
-    from offline_training.pretraining.runs import load_run
+    from offline_training.pretraining.runs import Run
 
-    encoder, config, info = load_run(run)
+    opened = Run.open(run)
+    config, info = opened.config, opened.info
     settings, description = config.model_dump(mode="json", exclude_none=True), config.kind or config.name
     membership: MembershipPart | None = MembershipPart(
         **(config.recordings or RecordingSettings()).model_dump(), drop_last_s=config.training.drop_last_s
@@ -133,7 +134,7 @@ def _contents(
     seen = {key: tuple(sorted({*info[key], *fitted[key]})) for key in ("subjects", "recordings")}
     return Contents(
         name=name or config.name,
-        encoder=encoder,
+        encoder=opened.encoder,
         spec=config.window.spec,
         rules=config.rules.rules,
         tasks=tasks,

@@ -1,6 +1,6 @@
 """Settings of one training: what is read, how windows are cut, which encoder, which loss, how long, which tasks.
 
-One TOML file is one `TrainConfig`. Nothing is guessed: an unknown key is refused together with the nearest known one.
+One TOML file is one `TrainConfig`. Nothing is guessed: an unknown key is an error that names the nearest known one.
 This module is free of torch, so that labels and windows can be had without it.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recorded, Recording
@@ -21,7 +22,7 @@ from nuclr_stream.windows.binning import InputKind, WindowRules, WindowSpec, rat
 from nuclr_stream.windows.normaliser import Normalisation
 
 UNLABELLED = -1
-"""Class index of a unit that a task does not know: context only."""
+"""Class index of a unit without a label for a task: it is context only."""
 
 
 class _Section(BaseModel):
@@ -30,12 +31,16 @@ class _Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys_only(cls, values: Any) -> Any:
-        for key in values if isinstance(values, dict) else ():
-            if key not in cls.model_fields:
-                known = list(cls.model_fields)
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-                raise ValueError(f"unknown key {key!r}; the nearest known key is {near[0]!r} (all: {', '.join(known)})")
-        return values
+        return _only_known(values, list(cls.model_fields))
+
+
+def _only_known(values: Any, known: list[str]) -> Any:
+    """The values as they are. Raises ValueError for a key that is not known, with the nearest one that is."""
+    for key in values if isinstance(values, dict) else ():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            raise ValueError(f"unknown key {key!r}; the nearest known key is {near[0]!r} (all: {', '.join(known)})")
+    return values
 
 
 class NormaliserSettings(_Section):
@@ -103,18 +108,43 @@ class RecordingSettings(_Section):
         return self
 
 
-class EncoderSettings(_Section):
-    """Sizes of the encoder, the published spike model by default; the window's lengths come from `window`."""
+@dataclass(frozen=True)
+class EncoderSizes:
+    """Sizes of the encoder, the published model for spikes by default; the window's lengths come from `window`.
 
-    dim: int = Field(default=256, ge=1)
-    heads: int = Field(default=4, ge=1)
-    head_dim: int = Field(default=64, ge=2, multiple_of=2)
-    ffn_hidden: int = Field(default=1024, ge=1)
-    temporal_blocks: int = Field(default=2, ge=0)
-    spatiotemporal_blocks: int = Field(default=2, ge=0)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    rope_ratio: float = Field(default=0.5, ge=0, le=1)
-    rope_max_period_factor: float = Field(default=8.0, gt=0)
+    A plain dataclass, because modules of torch hold it. `ffn_hidden` is the width of the value (the gate is as wide,
+    in_proj gives both); `rope_ratio` the share of every head that is rotated; `rope_max_period_factor` times the
+    patches of a window the longest period, in patches. Raises ValueError naming a size that cannot be.
+    """
+
+    dim: int = 256
+    heads: int = 4
+    head_dim: int = 64
+    ffn_hidden: int = 1024
+    temporal_blocks: int = 2
+    spatiotemporal_blocks: int = 2
+    dropout: float = 0.2
+    rope_ratio: float = 0.5
+    rope_max_period_factor: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "heads", "head_dim", "ffn_hidden"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("temporal_blocks", "spatiotemporal_blocks"):
+            _require(self, name, getattr(self, name) >= 0, "at least 0")
+        _require(self, "head_dim", self.head_dim % 2 == 0, "even, rotary positions turn pairs")
+        _require(self, "dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        _require(self, "rope_ratio", 0 <= self.rope_ratio <= 1, "in [0, 1]")
+        _require(self, "rope_max_period_factor", self.rope_max_period_factor > 0, "above 0")
+
+
+def _require(sizes: EncoderSizes, name: str, holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"encoder.{name} = {getattr(sizes, name)}: must be {what}")
+
+
+def _known_sizes(values: Any) -> Any:
+    return _only_known(values, [field.name for field in fields(EncoderSizes)])
 
 
 class LossSettings(_Section):
@@ -201,7 +231,7 @@ class TaskSettings(_Section):
 
 
 class TrainConfig(_Section):
-    """Everything about one training. `kind` says in words what the recordings are, for cards and results. Without
+    """Everything about one training. `kind` describes the recordings in words, for cards and results. Without
     `selection` the last checkpoint counts."""
 
     name: str
@@ -209,7 +239,7 @@ class TrainConfig(_Section):
     window: WindowSettings = WindowSettings()
     rules: RuleSettings = RuleSettings()
     recordings: RecordingSettings | None = None
-    encoder: EncoderSettings = EncoderSettings()
+    encoder: Annotated[EncoderSizes, BeforeValidator(_known_sizes)] = EncoderSizes()
     loss: LossSettings = LossSettings()
     training: TrainingSettings
     selection: SelectionSettings | None = None
@@ -268,4 +298,6 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in fault["loc"]) or "top level"
     value = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
-    return f"{place}{value}: {fault['msg'].removeprefix('Value error, ')}"
+    message = fault["msg"].removeprefix("Value error, ")
+    # The sizes of the encoder name themselves: nothing but themselves stands where they are checked.
+    return message if message.startswith(f"{place}.") else f"{place}{value}: {message}"

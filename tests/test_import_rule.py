@@ -1,4 +1,9 @@
-"""Who may import whom: the daemon's side never meets torch, and offline code shares only the contract with it."""
+"""Who may import whom: rooms in order, the contract between packages, and a few libraries that live in one place each.
+
+The rooms are listed ground first, as in docs/architecture.md: a room imports only rooms that are listed before it.
+Commands are exempt from the rules between packages: `nuclr-train check-reference` takes the exported graph from
+`exporters`, lazily inside its command, because a command is where the packages meet.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +16,56 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("nuclr_stream", "offline_training", "exporters")
-CONTRACT = {
-    f"nuclr_stream.{name}"
-    for name in (
-        "binning",
-        "normaliser",
-        "recording",
-        "traces",
-        "readers",
-        "features",
-        "intervals",
-        "unit_rows",
-        "exposure",
-        "company",
-        "observed",
-        "predictors",
-        "pool",
-        "out_of_distribution",
-        "placement",
-        "trajectory",
-        "bundle",
+ROOMS = {
+    "nuclr_stream": (
         "errors",
-    )
+        "config",
+        "sockets",
+        "windows",
+        "features",
+        "wire",
+        "recordings",
+        "prediction",
+        "bundle",
+        "inference",
+        "placement",
+        "stream",
+        "client",
+        "daemon",
+        "sources",
+        "export",
+        "dashboard",
+        "commands",
+        "__main__",
+    ),
+    "offline_training": (
+        "config",
+        "scores",
+        "data",
+        "simulation",
+        "model",
+        "pretraining",
+        "readouts",
+        "evaluation",
+        "studies",
+        "reporting",
+        "commands",
+    ),
 }
-EXPORTERS_MAY = {f"offline_training.{name}" for name in ("encoder", "loss", "readout", "predictor_readouts", "weights")}
+CONTRACT = {"errors", "windows", "features", "recordings", "prediction", "bundle", "placement"}
+"""Rooms of nuclr_stream that offline_training and exporters may take."""
+EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
+"""Rooms of offline_training that exporters may take."""
 ONLY_IN = {
-    "zmq": {"daemon", "client", "sources", "dashboard", "bench", "doctor", "auth", "endpoints"},
-    "onnxruntime": {"inference", "doctor"},
-    "prometheus_client": {"metrics"},
+    "zmq": ("sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "onnxruntime": ("inference", "commands.doctor"),
+    "prometheus_client": ("daemon.metrics",),
 }
-HEAVY = ("torch", "onnx", "onnxscript", "sklearn", "offline_training", "exporters")
+"""Libraries that only these rooms or modules of nuclr_stream import."""
+HEAVY = ("torch", "onnx", "onnxscript", "sklearn", "numba", "offline_training", "exporters")
+PACKAGES = ("nuclr_stream", "offline_training", "exporters")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-DAEMON_SIDE = sorted(path for path in (ROOT / "nuclr_stream").rglob("*.py"))
+DAEMON_SIDE = sorted((ROOT / "nuclr_stream").rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
@@ -69,46 +91,106 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def is_command(path: Path) -> bool:
-    return path.name == "cli.py" or path.name.endswith("_cli.py")
+def room_of(module: str) -> str:
+    """The room of a module, empty for the package itself: `nuclr_stream.wire.decode` -> `wire`."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def exclusion(path: Path, name: str) -> str:
-    """Why this file must not import that module, or an empty string."""
-    package, top = path.relative_to(ROOT).parts[0], name.split(".")[0]
+def is_command(module: str) -> bool:
+    """Whether a module is where packages may meet: in a room of commands, or a package's cli."""
+    return room_of(module) == "commands" or module.endswith(".cli")
+
+
+def rejection(module: str, name: str) -> str:
+    """Why `module` must not import `name`, or an empty string."""
+    package, top = module.split(".")[0], name.split(".")[0]
+    if top == package:
+        return _order(package, room_of(module), room_of(name))
     if package == "nuclr_stream":
-        place = path.relative_to(ROOT).parts[1].removesuffix(".py")
-        if top in HEAVY:
-            return "the daemon's side never knows training"
-        return "" if place in ONLY_IN.get(top, {place}) else f"{top} lives in {sorted(ONLY_IN[top])}"
-    if is_command(path):
+        return _of_the_daemons_side(module, top)
+    if is_command(module):
         return ""
-    if top == "nuclr_stream" and name != top and ".".join(name.split(".")[:2]) not in CONTRACT:
-        return "only the contract is shared"
-    if package == "offline_training" and top == "exporters":
+    if top == "nuclr_stream" and name != top and room_of(name) not in CONTRACT:
+        return f"the contract is {sorted(CONTRACT)}"
+    if (package, top) == ("offline_training", "exporters"):
         return "training does not know exporting"
-    if package == "exporters" and top == "offline_training" and name not in EXPORTERS_MAY:
+    if (package, top) == ("exporters", "offline_training") and room_of(name) not in EXPORTERS_MAY:
         return f"exporters may import {sorted(EXPORTERS_MAY)}"
     return ""
 
 
+def _order(package: str, room: str, other: str) -> str:
+    rooms = ROOMS.get(package)
+    if rooms is None or room == other or not other:
+        return ""
+    if room and rooms.index(other) < rooms.index(room):
+        return ""
+    return f"{other} is not before {room or package}"
+
+
+def _of_the_daemons_side(module: str, top: str) -> str:
+    if top in HEAVY:
+        return "the daemon's side never knows training"
+    places = ONLY_IN.get(top)
+    inside = module.removeprefix("nuclr_stream.")
+    if places is None or any(inside == place or inside.startswith(f"{place}.") for place in places):
+        return ""
+    return f"{top} lives in {', '.join(places)}"
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_every_file_is_in_a_room_of_the_list(package: str) -> None:
+    found = {room_of(module) for module in MODULES if module.startswith(f"{package}.")}
+    assert found <= set(ROOMS[package])
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
-    refused = {name: why for name in sorted(imported(path)) if (why := exclusion(path, name))}
-    assert not refused
+    module = module_of(path)
+    assert not {name: why for name in sorted(imported(path)) if (why := rejection(module, name))}
 
 
-def test_the_rule_notices_what_it_forbids() -> None:
-    labeler, evaluate = ROOT / "nuclr_stream" / "labeler.py", ROOT / "offline_training" / "evaluate.py"
-    export = ROOT / "exporters" / "export.py"
-    assert exclusion(labeler, "torch") and exclusion(labeler, "zmq") and exclusion(labeler, "onnxruntime")
-    assert exclusion(evaluate, "nuclr_stream.stream.labeler") and exclusion(evaluate, "exporters.export")
-    assert exclusion(export, "offline_training.pretraining.pretrain") and exclusion(
-        export, "nuclr_stream.inference.model"
-    )
-    assert not exclusion(export, "nuclr_stream.bundle.manifest") and not exclusion(
-        ROOT / "exporters" / "cli.py", "nuclr_stream.wire"
-    )
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("nuclr_stream.stream.labeler", "torch"),
+        ("nuclr_stream.stream.labeler", "zmq"),
+        ("nuclr_stream.stream.labeler", "onnxruntime"),
+        ("nuclr_stream.commands.label", "zmq"),
+        ("nuclr_stream.daemon.daemon", "prometheus_client"),
+        ("nuclr_stream.commands.cli", "offline_training.config"),
+        ("nuclr_stream", "nuclr_stream.windows.binning"),
+        ("nuclr_stream.windows.binning", "nuclr_stream.recordings.recording"),
+        ("nuclr_stream.prediction.answer", "nuclr_stream.bundle.manifest"),
+        ("offline_training.evaluation.evaluate", "nuclr_stream.stream.labeler"),
+        ("offline_training.evaluation.evaluate", "exporters.export"),
+        ("offline_training.pretraining.pretrain", "offline_training.readouts.embed"),
+        ("offline_training.data.labels", "offline_training.model.encoder"),
+        ("exporters.export", "offline_training.evaluation.evaluate"),
+        ("exporters.export", "nuclr_stream.inference.model"),
+    ],
+)
+def test_the_rule_notices_what_it_forbids(module: str, name: str) -> None:
+    assert rejection(module, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("nuclr_stream.commands.doctor", "onnxruntime"),
+        ("nuclr_stream.commands.bench", "zmq"),
+        ("nuclr_stream.daemon.metrics", "prometheus_client"),
+        ("nuclr_stream.stream.labeler", "nuclr_stream.bundle.manifest"),
+        ("nuclr_stream.stream.labeler", "nuclr_stream.stream.population"),
+        ("offline_training.readouts.embed", "offline_training.pretraining.runs"),
+        ("offline_training.commands.cli", "exporters.parity"),
+        ("exporters.export", "nuclr_stream.bundle.manifest"),
+        ("exporters.export", "offline_training.pretraining.runs"),
+        ("exporters.cli", "nuclr_stream.wire"),
+    ],
+)
+def test_the_rule_allows_what_it_is_for(module: str, name: str) -> None:
+    assert not rejection(module, name)
 
 
 @pytest.mark.parametrize("path", DAEMON_SIDE, ids=module_of)
@@ -133,6 +215,22 @@ def test_the_daemons_side_loads_nothing_of_training() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_settings_and_labels_come_without_torch() -> None:
+    modules = sorted(name for name in MODULES if name.startswith("offline_training.") and _is_light(name))
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print(*sorted({'torch', 'sklearn', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def _is_light(module: str) -> bool:
+    """Rooms that a machine without torch can use; the numba kernel of the network waits until it is asked for."""
+    return room_of(module) in ("config", "scores", "data", "simulation") and not module.endswith(".network_kernel")
 
 
 def _file(module: str) -> Path:

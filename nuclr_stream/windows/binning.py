@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -182,7 +182,7 @@ def first_window_end(first_bin: int, spec: WindowSpec) -> int:
     return -(-(first_bin + spec.bins) // spec.hop_bins) * spec.hop_bins
 
 
-def active_units(counts: Float32Array, input_kind: InputKind) -> BoolArray:
+def active_units(counts: npt.NDArray[Any], input_kind: InputKind) -> BoolArray:
     """Return which units (U,) of a window (U, T) enter the encoder: those that fired; for traces all of them."""
     if input_kind == "traces":
         return np.ones(len(counts), dtype=bool)

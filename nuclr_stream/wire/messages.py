@@ -163,9 +163,9 @@ class Predictions:
     the window without data, `skipped_steps` how many steps of this epoch were overtaken by newer ones.
 
     `unit_index` (U,) uint32, `unit_ids` U names, `windows` (U,) uint32 windows behind the mean, `exposure` (U,) float32
-    the same as non-overlapping windows. `ood_score` (U,) float32 is how far a unit is from those of training, its largest distance over the bundle's limit:
-    above 1 it is out of distribution, 0 where the bundle sets no limit or nothing is known yet. `flags` (U,)
-    uint8 of UnitFlag.
+    the same as non-overlapping windows. `ood_score` (U,) float32 is how far a unit is from those of training, its
+    largest distance over the bundle's limit: above 1 it is out of distribution, 0 where the bundle sets no limit or
+    nothing is known yet. `flags` (U,) uint8 of UnitFlag.
     """
 
     stream: str

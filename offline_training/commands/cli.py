@@ -8,11 +8,18 @@ from typing import Annotated
 
 import typer
 
-from nuclr_stream.errors import ConfigError, NuclrStreamError
-from nuclr_stream.recordings.recording import Recording
-from offline_training.commands import calcium_cli, placement_cli, recordings_cli, report_cli
-from offline_training.commands import evaluate as evaluate_command
-from offline_training.commands import readout as readout_command
+from nuclr_stream.errors import NuclrStreamError
+from offline_training.commands import (
+    calcium_cli,
+    evaluate,
+    inspect,
+    placement_cli,
+    pretrain,
+    readout,
+    report_cli,
+    simulate,
+    simulate_calcium,
+)
 
 app = typer.Typer(
     name="nuclr-train",
@@ -22,65 +29,16 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Recordings = Annotated[Path, typer.Option("--recordings", help=recordings_cli.HELP)]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, see configs/pretrain_*.toml.")]
 
 
-@app.command()
-def simulate(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the .npz recordings.")],
-    animals: Annotated[int, typer.Option(help="How many animals.")] = 16,
-    first_seed: Annotated[int, typer.Option(help="Seed of the first animal; the next ones count up.")] = 1000,
-    sessions: Annotated[int, typer.Option(help="Recordings of each animal.")] = 1,
-    units: Annotated[int, typer.Option(help="Units of each recording.")] = 120,
-    duration_s: Annotated[float, typer.Option(help="Length of each recording in seconds.")] = 600.0,
-) -> None:
-    """Write labelled populations of simulated animals."""
-    from offline_training.simulation.animals import write_simulated
-
-    paths = write_simulated(
-        out, animals=animals, first_seed=first_seed, recordings=sessions, units=units, duration_s=duration_s
-    )
-    typer.echo(f"{len(paths)} recordings in {out}")
-
-
-@app.command()
-def pretrain(
-    config: ConfigFile,
-    recordings: Recordings,
-    out: Annotated[Path, typer.Option("--out", help="Directory of the run.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    only: Annotated[str, typer.Option(help="Train on these subjects only, separated by commas.")] = "",
-    without: Annotated[str, typer.Option(help="Leave these subjects out, separated by commas.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Instead of the config's training.seed.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of the config's training.steps.")] = None,
-) -> None:
-    """Train an encoder without labels. Ctrl-C saves and ends; --resume goes on with the very next step."""
-    from offline_training.config import TrainConfig
-    from offline_training.pretraining.distributed import is_first
-    from offline_training.pretraining.pretrain import load_run
-    from offline_training.pretraining.pretrain import pretrain as train
-
-    settings = TrainConfig.load(config)
-    if seed is not None:
-        settings = settings.with_training(seed=seed)
-    if steps is not None:
-        settings = settings.with_training(steps=steps, epochs=None)
-    loaded = recordings_cli.load_recordings(recordings, settings)
-    chosen = _of_subjects(loaded, only=_names(only), without=_names(without))
-    train(settings, chosen, out, resume=resume, title=settings.name)
-    if not is_first():
-        return
-    info = load_run(out)[2]
-    state = "finished" if info["finished"] else "stopped; --resume goes on"
-    typer.echo(f"{out}: {info['step']}/{info['steps']} steps, {info['windows_per_s']} windows/s, {state}")
-
-
-app.command()(readout_command.readout)
-app.command()(recordings_cli.inspect)
-app.command()(evaluate_command.evaluate)
+app.command()(simulate.simulate)
+app.command()(simulate_calcium.simulate_calcium)
+app.command()(inspect.inspect)
+app.command()(pretrain.pretrain)
+app.command()(readout.readout)
+app.command()(evaluate.evaluate)
 app.command()(report_cli.report_results)
-app.command()(calcium_cli.simulate_calcium)
 app.command()(calcium_cli.normaliser_distance)
 app.command()(placement_cli.placement)
 app.command()(report_cli.report)
@@ -136,6 +94,7 @@ def check_reference(
     """Compare encoder, losses and exported graph with the published numbers; exit 0 when all are within their bars."""
     import json
 
+    # Offline code does not know exporters; a command is where the packages meet, and only when it is called.
     from exporters.parity import graph_embedder
     from offline_training.studies.reference import check_reference as check
 
@@ -151,15 +110,3 @@ def main() -> None:
     except NuclrStreamError as error:
         print(f"nuclr-train: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _names(listed: str) -> set[str]:
-    return {name.strip() for name in listed.split(",") if name.strip()}
-
-
-def _of_subjects(recordings: list[Recording], *, only: set[str], without: set[str]) -> list[Recording]:
-    known = {recording.subject_id for recording in recordings}
-    if unknown := (only | without) - known:
-        raise ConfigError(f"no recording of subject {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    chosen = (only or known) - without
-    return [recording for recording in recordings if recording.subject_id in chosen]

@@ -39,10 +39,10 @@ def evaluate(
     from offline_training.data.splits import Fold, parse_split
     from offline_training.evaluation.encoders import covering, pretrain_once
     from offline_training.evaluation.nested import evaluation_facts, result, run_fold, write_result
-    from offline_training.pretraining.runs import load_run
+    from offline_training.pretraining.runs import Run
 
     ready = config.is_dir()
-    settings = load_run(config)[1] if ready else TrainConfig.load(config)
+    settings = Run.open(config).config if ready else TrainConfig.load(config)
     loaded = load_recordings(recordings, settings)
     if test is not None:
         fresh = load_recordings(test, settings)

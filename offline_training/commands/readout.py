@@ -20,18 +20,18 @@ def readout(
     Prints macro-F1 of the training units, of animals left out, and of animals left out with readouts of whole
     recordings only, by length of the stretch; warns where the readouts of the length are worse than those.
     """
-    from offline_training.pretraining.runs import load_run
+    from offline_training.pretraining.runs import Run
     from offline_training.readouts.run_readouts import fit_readouts
     from offline_training.readouts.task_model import below_plain
 
-    loaded = load_recordings(recordings, load_run(run)[1])
+    loaded = load_recordings(recordings, Run.open(run).config)
     for task, model in fit_readouts(run, loaded, hop_s=hop_s).items():
         typer.echo(f"{task}: {', '.join(model.pools[0].predictors)}")
         for length, score in model.scores.items():
             words = "whole recordings" if length == "0" else f"{length} windows"
             typer.echo(
-                f"  {words}: macro-F1 {score['training']:.3f} on training units, {score['left_out']:.3f} on animals left "
-                f"out, {score['plain']:.3f} there with readouts of whole recordings"
+                f"  {words}: macro-F1 {score['training']:.3f} on training units, {score['left_out']:.3f} on "
+                f"animals left out, {score['plain']:.3f} there with readouts of whole recordings"
             )
         typer.echo(f"  {model.threshold_promise}")
         for warning in below_plain(model):

@@ -16,11 +16,11 @@ from nuclr_stream.recordings.readers import UNKNOWN_SUBJECT, AnyRecording, Sourc
 from nuclr_stream.recordings.recording import Recording, recorded_windows
 from nuclr_stream.windows.binning import Grid, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.data.binned import bin_recording
 from offline_training.data.membership import observed_s, rates_hz, select_units
-from offline_training.pretraining.views import bin_recording
 
 MAX_VALUES = 40
-"""A text column with more values than this is stated by their number only."""
+"""A text column with more values than this is described by their number only."""
 
 Facts = dict[str, Any]
 
@@ -115,7 +115,7 @@ def _used(recording: AnyRecording, config: TrainConfig) -> Facts:
         "units": len(kept.unit_ids) if kept else 0,
         "left_out": [{"why": each.why, "units": len(each.unit_ids)} for each in selected.left_out],
         "labels": {},
-        "windows": {"total": 0, "refused": {}, "small": 0, "usable": 0},
+        "windows": {"total": 0, "excluded": {}, "small": 0, "usable": 0},
         "training_s": 0.0,
         "notes": _notes(recording, kept, config),
     }
@@ -135,17 +135,17 @@ def _used(recording: AnyRecording, config: TrainConfig) -> Facts:
 
 
 def _windows(recording: AnyRecording, config: TrainConfig) -> Facts:
-    """How many windows there are, how many are refused and why, and how many hold too few active units."""
-    refused: Counter[str] = Counter()
+    """How many windows there are, how many are excluded and why, and how many hold too few active units."""
+    excluded: Counter[str] = Counter()
     total = small = 0
     for window in recorded_windows(recording, config.window.spec, config.rules.rules):
         total += 1
         if window.exclusion:
-            refused[window.exclusion] += 1
+            excluded[window.exclusion] += 1
         else:
             small += int(window.active.sum()) < config.rules.min_population
-    usable = total - refused.total() - small
-    return {"total": total, "refused": dict(sorted(refused.items())), "small": small, "usable": usable}
+    usable = total - excluded.total() - small
+    return {"total": total, "excluded": dict(sorted(excluded.items())), "small": small, "usable": usable}
 
 
 def _notes(recording: AnyRecording, kept: AnyRecording | None, config: TrainConfig) -> list[str]:
@@ -201,9 +201,9 @@ def _lines(recording: Facts) -> Iterator[str]:
         classes = ", ".join(f"{name} {count}" for name, count in labels["classes"].items())
         yield f"    labels   {task} ({labels['column']}): {classes}; {labels['context_only']} context only"
     windows = used["windows"]
-    refused = "".join(f", {count} refused: {why}" for why, count in windows["refused"].items())
+    excluded = "".join(f", {count} excluded: {why}" for why, count in windows["excluded"].items())
     small = f", {windows['small']} with too few active units" if windows["small"] else ""
-    yield f"    windows  {windows['usable']} of {windows['total']} usable{refused}{small}"
+    yield f"    windows  {windows['usable']} of {windows['total']} usable{excluded}{small}"
     yield f"    training {used['training_s']:g} s"
     for note in used["notes"]:
         yield f"    note     {note}"

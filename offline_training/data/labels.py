@@ -1,7 +1,7 @@
 """Which units have a label, and which classes can be tested on an animal that training never saw.
 
 A label is ground truth: the class index of a unit for a task of `TrainConfig.tasks`, UNLABELLED where the unit has
-another value or fewer spikes in the whole recording than the task asks for (100 by default).
+another value or fewer spikes in the whole recording than the task needs (100 by default).
 Shapes: U units, C classes.
 """
 
@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.recording import Recorded
 from offline_training.config import UNLABELLED, TaskSettings
 
 IntArray = npt.NDArray[np.int64]
 
 
 class LabelError(NuclrStreamError):
-    """The recordings hold too few labels for what is asked."""
+    """The recordings hold too few labels for a task."""
 
 
-def task_labels(task: str, settings: TaskSettings, recordings: Sequence[Recording]) -> list[IntArray]:
+def task_labels(task: str, settings: TaskSettings, recordings: Sequence[Recorded]) -> list[IntArray]:
     """Class index (U,) of the units of every recording.
 
-    Raises LabelError when fewer than two classes occur at all: there is nothing to tell apart then.
+    Raises LabelError when fewer than two classes occur at all: there is nothing to classify.
     """
     labels = [settings.labels(recording) for recording in recordings]
     found = np.unique(np.concatenate([known[known != UNLABELLED] for known in labels]))
@@ -49,5 +49,5 @@ def class_subjects(labels: Sequence[IntArray], subjects: Sequence[str], classes:
 
 
 def transferable_classes(subjects_of_class: dict[str, list[str]]) -> list[str]:
-    """Classes with units in at least two subjects: only they can be learnt from one and tested on another."""
+    """Classes with units in at least two subjects: only they can be fitted on one and tested on another."""
     return [name for name, subjects in subjects_of_class.items() if len(subjects) >= 2]

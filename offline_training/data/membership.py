@@ -1,7 +1,7 @@
 """Which units of a recording are used at all: the rules of a config's `[recordings]`, applied when it is read.
 
-They go into the bundle's manifest beside the rules about windows. A daemon can not apply them: nobody has checked its
-units' quality, or knows their region, while they are being recorded.
+They go into the bundle's manifest beside the rules about windows. A daemon cannot apply them: while units are being
+recorded, their quality is not checked and their region is not known.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def select_units(recording: AnyRecording, settings: RecordingSettings | None) ->
     keep = np.ones(len(recording.unit_ids), dtype=bool)
     left_out = []
     for why, passes in _rules(recording, settings) if settings is not None else ():
-        fails = keep & ~passes
+        fails = keep & ~passes  # a unit counts where it fails first, so that the numbers add up
         if fails.any():
             left_out.append(LeftOut(why, tuple(recording.unit_ids[fails].tolist())))
         keep &= passes
@@ -70,7 +70,7 @@ def recordings_of(selected: Sequence[Selected]) -> list[AnyRecording]:
 
 
 def _rules(recording: AnyRecording, settings: RecordingSettings) -> list[tuple[str, BoolArray]]:
-    """Every rule that is set: what it says of those that it leaves out, and which units (U,) pass."""
+    """Every rule that is set: the reason that it gives for leaving units out, and which units (U,) pass."""
     rules = []
     if settings.quality_column is not None:
         values = ", ".join(str(value) for value in settings.quality_keep)
@@ -80,18 +80,19 @@ def _rules(recording: AnyRecording, settings: RecordingSettings) -> list[tuple[s
         regions = ", ".join(settings.excluded_regions)
         excluded = _one_of(recording, settings.region_column, settings.excluded_regions)
         rules.append((f"{settings.region_column} is {regions}", ~excluded))
-    if settings.min_rate_hz and not isinstance(recording, Recording):
-        raise ConfigError(
-            f"recordings: min_rate_hz = {settings.min_rate_hz:g}: {recording.recording_id} holds no spikes"
-        )
     if settings.min_rate_hz:
+        if not isinstance(recording, Recording):
+            raise ConfigError(
+                f"recordings: min_rate_hz = {settings.min_rate_hz:g}: {recording.recording_id} holds no spikes"
+            )
         rules.append((f"below {settings.min_rate_hz:g} Hz", rates_hz(recording) >= settings.min_rate_hz))
     return rules
 
 
 def rates_hz(recording: Recording) -> np.ndarray:
-    """Mean rate of every unit (U,) over what was recorded, gaps left out."""
-    return recording.spikes_per_unit / observed_s(recording)
+    """Mean rate of every unit (U,) over what was recorded, gaps left out; 0 where nothing was."""
+    seconds = observed_s(recording)
+    return recording.spikes_per_unit / seconds if seconds else np.zeros(len(recording.unit_ids))
 
 
 def observed_s(recording: AnyRecording) -> float:
@@ -125,17 +126,16 @@ def only_units(recording: AnyRecording, keep: BoolArray) -> AnyRecording | None:
         return recording
     if not keep.any():
         return None
-    table = {
-        "unit_ids": recording.unit_ids[keep],
-        "units": {name: values[keep] for name, values in recording.units.items()},
-    }
+    unit_ids = recording.unit_ids[keep]
+    units = {name: values[keep] for name, values in recording.units.items()}
     if not isinstance(recording, Recording):
-        return replace(recording, traces=recording.traces[keep], **table)
+        return replace(recording, traces=recording.traces[keep], unit_ids=unit_ids, units=units)
     new_row = np.cumsum(keep, dtype=np.int32) - 1
     spikes = keep[recording.spike_units]
     return replace(
         recording,
         spike_samples=recording.spike_samples[spikes],
         spike_units=new_row[recording.spike_units[spikes]].astype(np.int32),
-        **table,
+        unit_ids=unit_ids,
+        units=units,
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray
 from offline_training.config import UNLABELLED, TrainConfig
 
@@ -40,19 +40,19 @@ class Fold:
         """The held-out animals, joined by +."""
         return "+".join(self.held_out)
 
-    def trains_on(self, recording: Recording) -> BoolArray:
+    def trains_on(self, recording: AnyRecording) -> BoolArray:
         """Which units (U,) readouts may be fitted on."""
         return np.full(len(recording.unit_ids), recording.subject_id not in self.held_out)
 
-    def tests_on(self, recording: Recording) -> BoolArray:
+    def tests_on(self, recording: AnyRecording) -> BoolArray:
         """Which units (U,) are tested: no unit of a recording is both."""
         return ~self.trains_on(recording)
 
-    def training(self, recordings: Sequence[Recording]) -> list[Recording]:
+    def training(self, recordings: Sequence[AnyRecording]) -> list[AnyRecording]:
         """The recordings that encoder and readouts may be trained on."""
         return [recording for recording in recordings if self.trains_on(recording).any()]
 
-    def test(self, recordings: Sequence[Recording]) -> list[Recording]:
+    def test(self, recordings: Sequence[AnyRecording]) -> list[AnyRecording]:
         """The recordings with units that are tested."""
         return [recording for recording in recordings if self.tests_on(recording).any()]
 
@@ -69,14 +69,14 @@ class UnitFold(Fold):
         """Which part of how many."""
         return f"units{self.part + 1}of{self.parts}"
 
-    def trains_on(self, recording: Recording) -> BoolArray:
+    def trains_on(self, recording: AnyRecording) -> BoolArray:
         """The units (U,) of all other parts."""
-        return unit_parts(recording, self.parts) != self.part
+        return np.asarray(unit_parts(recording, self.parts) != self.part)
 
 
 @dataclass(frozen=True)
 class Split:
-    """A way to hold out: its name, as it was asked for or as its file says, and its folds."""
+    """A way to hold out: its name, from the command line or its file, and its folds."""
 
     name: str
     folds: tuple[Fold, ...]
@@ -89,17 +89,18 @@ class Split:
         raise SplitError(f"split {self.name}: no fold {name!r}; choose from {', '.join(f.name for f in self.folds)}")
 
 
-def unit_parts(recording: Recording, parts: int) -> np.ndarray:
+def unit_parts(recording: AnyRecording, parts: int) -> np.ndarray:
     """The part (U,) of every unit: SHA-256 of "recording_id/unit_id" modulo `parts`, the same on every machine."""
+    # Not Python's hash: that one changes from process to process.
     names = [f"{recording.recording_id}/{unit_id}" for unit_id in recording.unit_ids]
     return np.array([int.from_bytes(hashlib.sha256(name.encode()).digest(), "big") % parts for name in names])
 
 
-def parse_split(name: str, config: TrainConfig, recordings: Sequence[Recording]) -> Split:
+def parse_split(name: str, config: TrainConfig, recordings: Sequence[AnyRecording]) -> Split:
     """The split "leave-one-subject-out", "held-out=ID,ID" (one fold), or that of a .json file.
 
     Left out in turn are the animals with labelled units for every task; the others are always trained on.
-    Raises SplitError for another name, a file that says something else, an unknown animal, or a fold without training
+    Raises SplitError for another name, a file with other content, an unknown animal, or a fold without training
     animals.
     """
     subjects = sorted({recording.subject_id for recording in recordings})
@@ -149,6 +150,6 @@ def _list(path: Path, value: Any) -> list[Any]:
     return value
 
 
-def _labelled(subject: str, config: TrainConfig, recordings: Sequence[Recording]) -> bool:
+def _labelled(subject: str, config: TrainConfig, recordings: Sequence[AnyRecording]) -> bool:
     own = [recording for recording in recordings if recording.subject_id == subject]
     return all(any((task.labels(recording) != UNLABELLED).any() for recording in own) for task in config.tasks.values())

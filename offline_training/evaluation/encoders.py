@@ -10,7 +10,7 @@ from offline_training.config import TrainConfig
 from offline_training.data.splits import Fold
 from offline_training.evaluation.nested import EvaluationError
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.runs import Run
 
 
 def covering(fold: Fold, encoder_folds: Sequence[Fold]) -> Fold:
@@ -26,13 +26,13 @@ def pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir:
     comes from other settings or recordings, or when it is interrupted again."""
     begun = (run_dir / "checkpoint.pt").is_file()
     if begun:
-        _, stored, info = load_run(run_dir)
-        if stored != config or info["recordings"] != [recording.recording_id for recording in recordings]:
+        run = Run.open(run_dir)
+        if not run.is_of(config, recordings):
             raise EvaluationError(
                 f"{run_dir}: trained with other settings or recordings; remove it or name another place"
             )
-        if info["finished"]:
+        if run.finished:
             return
     pretrain(config, recordings, run_dir, resume=begun, title=run_dir.name)
-    if not load_run(run_dir)[2]["finished"]:
+    if not Run.open(run_dir).finished:
         raise EvaluationError(f"{run_dir}: the training was interrupted; the same command goes on with it")

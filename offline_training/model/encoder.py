@@ -7,52 +7,48 @@ named as in the published checkpoints, without their `model.` prefix, so that we
 Shapes: N windows, U units, T bins, P patches, B bins per patch, D embedding, H heads, K head size.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-InputKind = Literal["spikes", "traces"]
-Layout = Literal["nuclr", "brainwidebench"]
-LAYOUTS: tuple[Layout, ...] = ("nuclr", "brainwidebench")
+from nuclr_stream.windows.binning import InputKind, WindowSpec
+from offline_training.config import EncoderSizes
+
+LAYOUTS = ("nuclr", "brainwidebench")
+"""The code bases that published checkpoints; they order the modules of a block differently."""
 
 # Large and finite: a row whose keys are all masked then averages them instead of turning into NaN.
 MASKED_SCORE = -1e9
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Every size of the encoder. The defaults are the published model for spikes (10 s of 20 ms bins).
-
-    `ffn_hidden` is the width of the value (the gate is as wide, in_proj gives both); `rope_ratio` the share of every
-    head that is rotated; `rope_max_period_factor` times `patches` the longest period, in patches.
-    """
+class EncoderConfig(EncoderSizes):
+    """The sizes of the encoder and the window that it takes, by default the published one for spikes (10 s of 20 ms
+    bins). Raises ValueError naming what cannot be."""
 
     input_kind: InputKind = "spikes"
     bins_per_patch: int = 50
     patches: int = 10
-    dim: int = 256
-    heads: int = 4
-    head_dim: int = 64
-    ffn_hidden: int = 1024
-    temporal_blocks: int = 2
-    spatiotemporal_blocks: int = 2
-    dropout: float = 0.2
-    rope_ratio: float = 0.5
-    rope_max_period_factor: float = 8.0
 
     def __post_init__(self) -> None:
-        for name in ("bins_per_patch", "patches", "dim", "heads", "head_dim", "ffn_hidden"):
+        super().__post_init__()
+        for name in ("bins_per_patch", "patches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"encoder.{name} = {getattr(self, name)}: must be at least 1")
-        if self.head_dim % 2:
-            raise ValueError(f"encoder.head_dim = {self.head_dim}: must be even, rotary positions turn pairs")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"encoder.dropout = {self.dropout}: must lie in [0, 1)")
+
+    @classmethod
+    def of(cls, sizes: EncoderSizes, spec: WindowSpec) -> EncoderConfig:
+        """These sizes for windows of this shape."""
+        return cls(
+            **asdict(sizes), input_kind=spec.input_kind, bins_per_patch=spec.bins_per_patch, patches=spec.patches
+        )
 
     @property
     def bins(self) -> int:
@@ -62,6 +58,8 @@ class EncoderConfig:
 
 class RotaryAngles(nn.Module):
     """Angular speeds of the rotary position code, radians per patch, one for every pair of a head's channels."""
+
+    omega: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -123,7 +121,8 @@ class Attention(nn.Module):
         scores = (query * self.head_dim**-0.5) @ key.transpose(-1, -2)
         if bias is not None:
             scores = scores + bias
-        return scores.softmax(dim=-1) @ value
+        attended: Tensor = scores.softmax(dim=-1) @ value
+        return attended
 
 
 class TemporalAttention(Attention):
@@ -141,7 +140,8 @@ class TemporalAttention(Attention):
         query, key, value = qkv.view(patches, windows * units, 3, self.heads, self.head_dim).permute(2, 1, 3, 0, 4)
         out = self.attend(query, key, value).permute(2, 0, 1, 3).flatten(2)
         back = turn(self.to_out.weight.T.unflatten(0, (self.heads, -1)), rotation)
-        return self.dropout(torch.baddbmm(self.to_out.bias, out, back).unflatten(1, (windows, units)))
+        joined: Tensor = self.dropout(torch.baddbmm(self.to_out.bias, out, back).unflatten(1, (windows, units)))
+        return joined
 
 
 class SpatialAttention(Attention):
@@ -152,7 +152,8 @@ class SpatialAttention(Attention):
         qkv = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, self.head_dim))
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)
         out = self.attend(query, key, value, bias).transpose(2, 3).flatten(-2)
-        return self.dropout(self.to_out(out))
+        joined: Tensor = self.dropout(self.to_out(out))
+        return joined
 
 
 class FeedForward(nn.Module):
@@ -172,7 +173,8 @@ class FeedForward(nn.Module):
         value_bias, gate_bias = self.in_proj.bias.chunk(2)
         gate = functional.gelu(functional.linear(x, gate_weight, gate_bias))
         hidden = functional.linear(x, value_weight, value_bias) * gate
-        return self.dropout(self.out_proj(self.dropout(hidden)))
+        out: Tensor = self.dropout(self.out_proj(self.dropout(hidden)))
+        return out
 
 
 class Encoder(nn.Module):
@@ -211,10 +213,11 @@ class Encoder(nn.Module):
         """Tokens (P, N, U, D), patches first: the units of a patch lie together for the products across units."""
         rotation = self.rotary_emb(self.config.patches)
         bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, MASKED_SCORE)[:, None, None]
-        for attention, feed_forward in self.t_blocks:
+        for attention, feed_forward in cast(Iterable[tuple[nn.Module, ...]], self.t_blocks):
             x = x + attention(x, rotation)
             x = x + feed_forward(x)
-        for temporal, temporal_feed_forward, spatial, spatial_feed_forward in self.st_blocks:
+        for block in cast(Iterable[tuple[nn.Module, ...]], self.st_blocks):
+            temporal, temporal_feed_forward, spatial, spatial_feed_forward = block
             x = x + spatial(x, bias)
             x = x + spatial_feed_forward(x)
             x = x + temporal(x, rotation)
@@ -222,11 +225,11 @@ class Encoder(nn.Module):
         return x
 
 
-def load_layout(state_dict: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def load_layout(state_dict: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     """Encoder weights of a published checkpoint under this module's names.
 
     Takes the entries named `model.*` (or all, where none is) and, for "brainwidebench", swaps the temporal and spatial
-    pairs of each spatio-temporal block: both layouts have identical shapes, so only the caller can know which it is.
+    pairs of each spatio-temporal block: both layouts have identical shapes, so the weights do not show which it is.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout = {layout!r}: must be one of {', '.join(LAYOUTS)}")

@@ -72,6 +72,7 @@ class ContrastiveLoss(nn.Module):
         matched = present1 & present2 & several[:, None]
         across = x1 @ x2.transpose(1, 2) / self.config.temperature
         positive = across.diagonal(dim1=1, dim2=2)
+        # 1 / temperature is the largest that a positive can be: the term is 0 where both views agree exactly.
         numerator = 1 / self.config.temperature - _mean_where(positive, matched)
         forth = self._spread(across, x1, present1, present2)
         back = self._spread(across.transpose(1, 2), x2, present2, present1)
@@ -83,6 +84,7 @@ class ContrastiveLoss(nn.Module):
         self_pair = torch.eye(own.shape[1], dtype=torch.bool, device=own.device)
         lowest = torch.finfo(across.dtype).min
         absent = ~present_other[:, None, :]
+        # The lowest finite number, not -inf: a row without any column would turn into NaN.
         scores = across.masked_fill(absent | self_pair if self.config.decoupled else absent, lowest)
         columns = present_other.sum(1)
         if self.config.within_view != "none":
@@ -93,7 +95,7 @@ class ContrastiveLoss(nn.Module):
 
 
 class VicregLoss(nn.Module):
-    """Variance-invariance-covariance regularisation over all matched units of the batch, pooled."""
+    """Variance-invariance-covariance regularisation over all matched units of the batch together."""
 
     INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0
 

@@ -64,19 +64,20 @@ class Processes:
         if self.size == 1:
             return share
         weighted = [share.weight * value for value in share[:3]]
+        # float64: matched units of many processes are counted exactly, and all round alike.
         sums = torch.tensor([*weighted, *share[3:]], dtype=torch.float64, device=self.device)
         distributed.all_reduce(sums)
         loss, numerator, denominator, weight, windows, units = sums.tolist()
         weight = max(weight, 1.0)
-        if windows:
+        if windows:  # the same in all processes: either all join the sum of gradients or none does
             _add_up(parameters, share.weight / weight)
         return Share(loss / weight, numerator / weight, denominator / weight, weight, int(windows), int(units))
 
-    def any(self, asked: bool) -> bool:
-        """Whether any process was asked: all of them stop after the same step or none does."""
+    def any(self, stop: bool) -> bool:
+        """Whether any process is to stop: all of them stop after the same step or none does."""
         if self.size == 1:
-            return asked
-        flag = torch.tensor(float(asked), device=self.device)
+            return stop
+        flag = torch.tensor(float(stop), device=self.device)
         distributed.all_reduce(flag)
         return bool(flag.item())
 
@@ -116,7 +117,7 @@ def join() -> Processes:
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks: the only one, or rank 0 of those that torchrun started."""
+    """Whether this is the process that reports: the only one, or rank 0 of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -11,7 +11,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,13 +21,13 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
+from offline_training.pretraining.checkpoint_choice import Score, keep_the_better, without_validation
 from offline_training.pretraining.distributed import Processes, join
 from offline_training.pretraining.loader import batches
 from offline_training.pretraining.progress import TrainingProgress
-from offline_training.pretraining.runs import LAST, close_run, load_run, open_run, resume_run
-from offline_training.pretraining.selection import Validation, without_validation
+from offline_training.pretraining.runs import LAST, begin_run, load_run, resume_run, save_run
 from offline_training.pretraining.steps import Training, learning_rate, new_training, train_step, uses_bf16
 from offline_training.pretraining.views import ViewSampler
 
@@ -38,20 +38,39 @@ TENSORBOARD_EVERY = 10
 
 def pretrain(
     config: TrainConfig,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnyRecording],
     run_dir: Path,
     *,
+    score: Score | None = None,
     resume: bool = False,
     stop_after: int | None = None,
     title: str = "pretrain",
 ) -> Path:
-    """Train an encoder on `recordings` as `config` says and return `run_dir`, ready for `load_run`.
+    """Train an encoder on `recordings` as `config` says and return `run_dir`, ready for `Run.open`.
 
-    Seeds torch's global generator and sets its number of threads. With `resume` an interrupted run goes on;
-    `stop_after` leaves one at that step. Ctrl-C ends after the step at hand, with a checkpoint. Raises RunError,
-    ConfigError, or NonFiniteError when the loss stops being a number.
+    Seeds torch's global generator and sets its number of threads. Ctrl-C ends after the step at hand, with a checkpoint
+    to resume from.
+
+    Args:
+        config: all settings.
+        recordings: those of validation animals included, where the config names some.
+        run_dir: where the run is kept; made by the first of several processes.
+        score: what chooses the checkpoint; given exactly where `config.selection` is,
+            see `offline_training.readouts.validation.validation_score`.
+        resume: go on with an interrupted run.
+        stop_after: leave the run at that step.
+        title: the name of the progress bar.
+
+    Raises:
+        RunError: the directory holds another run, or none to resume.
+        ConfigError: the settings do not fit the recordings, the processes or `score`.
+        NonFiniteError: the loss stopped being a number.
     """
     settings = config.training
+    if (score is None) != (config.selection is None):
+        raise ConfigError(f"{config.name}: [selection] and what scores a checkpoint belong together; one is missing")
+
+    # The machine: denormal numbers appear late in training and make CPUs many times slower.
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
@@ -59,6 +78,8 @@ def pretrain(
     _check_shares(config, processes)
     device = processes.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(config, device))
+
+    # What is trained, on what, and for how long.
     sampler = ViewSampler(without_validation(config, recordings), config, rank=processes.rank, processes=processes.size)
     per_epoch = sampler.batches_per_epoch
     steps = settings.steps or per_epoch * (settings.epochs or 0)
@@ -68,15 +89,12 @@ def pretrain(
         "steps_per_epoch": per_epoch,
         "parameters": sum(p.numel() for p in training.encoder.parameters()),
     }
-    validation = Validation(config, recordings) if config.selection and processes.first else None
-    state = None
-    if resume and processes.first:
-        state = resume_run(run_dir, config, info["recordings"])
-    elif processes.first:
-        open_run(run_dir, config)
     if resume:
-        training.restore(processes.from_first(state))
+        training.restore(_checkpoint(run_dir, config, recordings, processes))
+    elif processes.first:
+        begin_run(run_dir, config)
 
+    # Step by step, until the last one or a signal.
     last = min(steps, stop_after or steps)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_signals())
@@ -89,24 +107,33 @@ def pretrain(
             views = next(ahead)
             rate = learning_rate(config, step=training.step, steps=steps, per_epoch=per_epoch)
             processes.seed(settings.seed, training.step)
-            training.step += 1
+            training.step += 1  # before the step, so that its line and its errors carry its own number
             line = train_step(training, views, config, rate=rate, autocast=autocast, processes=processes)
             if line is not None:  # otherwise no pair of this batch had enough active units
                 training.windows += int(line["windows"])
                 training.seconds += time.monotonic() - began
-            if report is None:
+            if report is None:  # only the first process writes
                 continue
             if line is not None:
                 report.write(line)
-            if validation is not None and _is_due(config, training.step, steps=steps, per_epoch=per_epoch):
-                validation.choose(training)
+            if score is not None and _is_due(config, training.step, steps=steps, per_epoch=per_epoch):
+                keep_the_better(training, score(training.encoder))
             if time.monotonic() - saved > settings.checkpoint_every_s:
-                close_run(run_dir, training, info)
+                save_run(run_dir, training, info)
                 saved = time.monotonic()
     if processes.first:
-        close_run(run_dir, training, info)
+        save_run(run_dir, training, info)
     processes.wait()
     return run_dir
+
+
+def _checkpoint(
+    run_dir: Path, config: TrainConfig, recordings: Sequence[AnyRecording], processes: Processes
+) -> Mapping[str, Any]:
+    """The checkpoint that the first process reads, in all of them: the others need not see its files."""
+    state = processes.from_first(resume_run(run_dir, config, recordings) if processes.first else None)
+    assert state is not None, "the first process has read it"
+    return state
 
 
 def _check_shares(config: TrainConfig, processes: Processes) -> None:
@@ -121,8 +148,8 @@ def _check_shares(config: TrainConfig, processes: Processes) -> None:
         )
 
 
-def _facts(config: TrainConfig, recordings: Sequence[Recording], processes: Processes) -> dict[str, Any]:
-    """What run.json says from the start. Validation animals are among the recordings and subjects: the run saw them."""
+def _facts(config: TrainConfig, recordings: Sequence[AnyRecording], processes: Processes) -> dict[str, Any]:
+    """What run.json holds from the start. Validation animals count as subjects too: they choose the checkpoint."""
     chosen = config.selection
     return {
         "name": config.name,
@@ -152,7 +179,7 @@ def _is_due(config: TrainConfig, step: int, *, steps: int, per_epoch: int) -> bo
 
 
 class _Report:
-    """What a training says while it runs: metrics.jsonl, TensorBoard's files, and a bar or lines for people."""
+    """What a training reports while it runs: metrics.jsonl, TensorBoard's files, and a progress bar or lines."""
 
     def __init__(self, run_dir: Path, title: str, training: Training, steps: int) -> None:
         self._training = training
@@ -195,13 +222,13 @@ def _stop_signals() -> Iterator[threading.Event]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
-        signal.signal(number, asked)
+        signal.signal(number, on_signal)
     try:
         yield stop
     finally:

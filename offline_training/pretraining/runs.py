@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining.steps import Training, build_encoder
@@ -32,7 +36,7 @@ class RunError(NuclrStreamError):
     """A run directory is missing, incomplete, or already in use."""
 
 
-def open_run(run_dir: Path, config: TrainConfig) -> None:
+def begin_run(run_dir: Path, config: TrainConfig) -> None:
     """Begin a run. Raises RunError when there is one."""
     if any((run_dir / name).exists() for name in ("checkpoint.pt", WEIGHTS)):
         raise RunError(f"{run_dir}: holds a training already; resume it or name another directory")
@@ -47,21 +51,25 @@ def write_settings(run_dir: Path, config: TrainConfig) -> None:
     (run_dir / "config.json").write_text(settings + "\n", encoding="utf-8")
 
 
-def resume_run(run_dir: Path, config: TrainConfig, recordings: list[str]) -> dict[str, Any]:
+def resume_run(run_dir: Path, config: TrainConfig, recordings: Sequence[AnyRecording]) -> dict[str, Any]:
     """Return the checkpoint of a run and forget what was noted after it. Raises RunError for other settings."""
-    settings = run_dir / "config.json"
-    if TrainConfig.parse(_read_json(settings), str(settings)) != config:
-        raise RunError(f"{settings}: differs from the settings given; a run is resumed with the settings it began with")
-    if _read_json(run_dir / "run.json")["recordings"] != recordings:
+    run = Run.open(run_dir)
+    if run.config != config:
+        raise RunError(
+            f"{run_dir / 'config.json'}: differs from the settings given; a run is resumed with the settings it began "
+            "with"
+        )
+    if not run.is_of(config, recordings):
         raise RunError(f"{run_dir}: was trained on other recordings; a run is resumed with the ones it began with")
     state = _read_checkpoint(run_dir / "checkpoint.pt")
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    # A line that was being written when the process died has no end; steps after the checkpoint are done again.
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state["step"]]
     (run_dir / "metrics.jsonl").write_text("".join(kept), encoding="utf-8")
     return state
 
 
-def close_run(run_dir: Path, training: Training, info: dict[str, Any]) -> None:
+def save_run(run_dir: Path, training: Training, info: dict[str, Any]) -> None:
     """Write the checkpoint and what is known of the run so far."""
     training.save(run_dir / "checkpoint.pt")
     done = {
@@ -77,16 +85,64 @@ def close_run(run_dir: Path, training: Training, info: dict[str, Any]) -> None:
     (run_dir / "run.json").write_text(json.dumps(info | done, indent=1) + "\n", encoding="utf-8")
 
 
-def load_run(run_dir: Path) -> tuple[Encoder, TrainConfig, dict[str, Any]]:
-    """Read a run: its encoder on the CPU, ready to embed, its settings, and run.json. Raises RunError.
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read back: settings and facts at once, the encoder when it is first used, and only once."""
 
-    The encoder is that of the last step, or the one that validation animals chose; run.json's `selection` says which.
-    """
-    config = TrainConfig.parse(_read_json(run_dir / "config.json"), str(run_dir / "config.json"))
-    info = {"selection": LAST} | _read_json(run_dir / "run.json")
-    encoder = build_encoder(config)
-    encoder.load_state_dict(_encoder_weights(run_dir))
-    return encoder.eval(), config, info
+    path: Path
+    config: TrainConfig
+    info: dict[str, Any]
+    """The content of run.json."""
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Read config.json and run.json. Raises RunError, or ConfigError for settings that are none."""
+        settings = path / "config.json"
+        config = TrainConfig.parse(_read_json(settings), str(settings))
+        return cls(path, config, {"selection": LAST} | _read_json(path / "run.json"))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder on the CPU, ready to embed: that of the last step, or the one that validation animals chose, see
+        `info["selection"]`. Raises RunError when its weights are missing, damaged or of other sizes."""
+        encoder = build_encoder(self.config)
+        try:
+            encoder.load_state_dict(_encoder_weights(self.path))
+        except RuntimeError as error:
+            raise RunError(f"{self.path}: the weights are not those of an encoder of config.json ({error})") from error
+        return encoder.eval()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The animals whose activity the encoder saw, validation animals among them; none are known for imported
+        weights."""
+        return tuple(self.info["subjects"])
+
+    @property
+    def recordings(self) -> tuple[str, ...]:
+        """The recordings that it was trained on."""
+        return tuple(self.info["recordings"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return bool(self.info["finished"])
+
+    @property
+    def imported(self) -> dict[str, Any] | None:
+        """Where weights that came from elsewhere are from; None for a training of our own."""
+        found: dict[str, Any] | None = self.info.get("imported")
+        return found
+
+    def is_of(self, config: TrainConfig, recordings: Sequence[AnyRecording]) -> bool:
+        """Whether it was trained with these settings on these recordings, in this order."""
+        return self.config == config and list(self.recordings) == [each.recording_id for each in recordings]
+
+
+def load_run(run_dir: Path) -> tuple[Encoder, TrainConfig, dict[str, Any]]:
+    """The encoder, the settings and run.json of a run. `Run.open` reads only what is used: prefer it."""
+    run = Run.open(run_dir)
+    return run.encoder, run.config, run.info
 
 
 def _encoder_weights(run_dir: Path) -> dict[str, Tensor]:

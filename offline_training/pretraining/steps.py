@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nuclr_stream.errors import ConfigError, NonFiniteError
+from nuclr_stream.errors import NonFiniteError
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.model.loss import LossConfig, LossTerms, build_loss
@@ -24,7 +24,7 @@ ALONE = Processes()
 @dataclass
 class Training:
     """Everything that changes while training: what a checkpoint holds. `selected`: the weights that validation
-    animals chose so far, see `selection.Validation`."""
+    animals chose so far, see `checkpoint_choice`."""
 
     encoder: Encoder
     loss: nn.Module
@@ -52,6 +52,7 @@ class Training:
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        # A rename is all or nothing: a process that dies while writing leaves the checkpoint before.
         temporary = path.with_name(path.name + ".part")
         torch.save(state, temporary)
         temporary.replace(path)
@@ -64,6 +65,7 @@ class Training:
         self.step, self.windows, self.seconds = state["step"], state["windows"], state["seconds"]
         self.selected = state.get("selected")
         torch.set_rng_state(state["rng"])
+        # On other GPUs than before dropout differs; everything else goes on exactly.
         if torch.cuda.is_available() and len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
@@ -78,27 +80,8 @@ def new_training(config: TrainConfig, device: torch.device) -> Training:
 
 
 def build_encoder(config: TrainConfig) -> Encoder:
-    """An encoder of the sizes that `config` gives. Raises ConfigError when they do not fit together."""
-    window, sizes = config.window, config.encoder
-    try:
-        return Encoder(
-            EncoderConfig(
-                input_kind=window.input_kind,
-                bins_per_patch=window.bins_per_patch,
-                patches=window.patches,
-                dim=sizes.dim,
-                heads=sizes.heads,
-                head_dim=sizes.head_dim,
-                ffn_hidden=sizes.ffn_hidden,
-                temporal_blocks=sizes.temporal_blocks,
-                spatiotemporal_blocks=sizes.spatiotemporal_blocks,
-                dropout=sizes.dropout,
-                rope_ratio=sizes.rope_ratio,
-                rope_max_period_factor=sizes.rope_max_period_factor,
-            )
-        )
-    except ValueError as error:
-        raise ConfigError(f"{config.name}: {error}") from error
+    """An encoder of the sizes and for the windows that `config` gives, with weights from torch's generator."""
+    return Encoder(EncoderConfig.of(config.encoder, config.window.spec))
 
 
 def build_optimiser(modules: Sequence[nn.Module], config: TrainConfig) -> torch.optim.AdamW:
@@ -131,7 +114,7 @@ def train_step(
 ) -> dict[str, float] | None:
     """One step of the optimiser on one batch, of which `views` is what this process has of it (None: nothing).
 
-    Returns what metrics.jsonl says about the whole batch; None, with all weights as they were, when no process had a
+    Returns the line of metrics.jsonl for the whole batch; None, with all weights as they were, when no process had a
     pair. Raises NonFiniteError when the loss is not a number.
     """
     for group in training.optimiser.param_groups:
@@ -140,6 +123,7 @@ def train_step(
     share = processes.combine(backward(training, views, autocast), training.parameters)
     if not share.windows:
         return None
+    # Clipped apart: a large gradient of the projector does not shorten the encoder's.
     encoder_norm = nn.utils.clip_grad_norm_(training.encoder.parameters(), config.training.clip_norm)
     projector_norm = nn.utils.clip_grad_norm_(training.loss.parameters(), config.training.clip_norm)
     if not math.isfinite(share.loss):
@@ -190,10 +174,10 @@ def _loss_config(config: TrainConfig) -> LossConfig:
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the encoder runs in bf16: as the config says, or with "auto" where `device` computes in it."""
+    """Whether the encoder runs in bf16: as the config sets, or with "auto" where `device` computes in it."""
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Elsewhere bf16 is emulated and slow; these instructions make steps faster (docs/performance.md).
     return bool(torch.cpu._is_avx512_bf16_supported())

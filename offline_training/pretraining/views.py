@@ -8,19 +8,15 @@ of the units, then the membership rules of `nuclr_stream.windows.binning` apply.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recorded, require_fit
-from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec, active_units, grid_of
-from nuclr_stream.windows.normaliser import running_scales
+from nuclr_stream.recordings.readers import AnyRecording
+from nuclr_stream.windows.binning import BoolArray, Int64Array, active_units
 from offline_training.config import TrainConfig
-
-Counts = npt.NDArray[np.uint8] | Float32Array
+from offline_training.data.binned import Counts, bin_recording
 
 BATCHES_SORTED_TOGETHER = 8
 """Pairs are ordered by population size within so many batches: less padding, still mixed recordings."""
@@ -42,75 +38,6 @@ class Views(NamedTuple):
     starts: Int64Array
 
 
-@dataclass(frozen=True)
-class BinnedRecording:
-    """Counts of a whole recording (U, all bins), as small integers where they fit, and its usable bins (M, 2).
-
-    `scales` (all bins + 1,) are what traces of a view that ends at that bin are divided by; None for counts.
-    """
-
-    counts: Counts
-    intervals: Int64Array
-    scales: Float32Array | None = None
-
-    def view(self, start: int, bins: int) -> Counts:
-        """What the encoder gets of all units in bins [start, start + bins)."""
-        values = self.counts[:, start : start + bins]
-        return values if self.scales is None else values / self.scales[start + bins]
-
-
-def bin_recording(recording: Recorded, config: TrainConfig) -> BinnedRecording:
-    """Count a recording once and find its usable intervals, each at least two windows long.
-
-    Masks, gaps, the dropped end and, where the rules say so, silent seconds with one second around them are cut out.
-    """
-    spec = config.window.spec
-    require_fit(recording, spec)
-    grid = grid_of(recording.sample_rate, spec)
-    counts = recording.counts(grid)
-    bins = counts.shape[1]
-    usable = np.ones(bins, dtype=bool)
-    usable[max(0, bins - int(config.training.drop_last_s * spec.bins_per_second)) :] = False
-    for start, stop in np.concatenate([recording.mask_samples, recording.gap_samples]):
-        usable[max(0, grid.bin_of(start)) : max(0, grid.bin_of(stop - 1) + 1)] = False
-    if config.rules.cut_silence and spec.input_kind == "spikes":
-        usable &= ~_silent(counts.sum(axis=0), spec)
-    scales = _scales(recording, counts, spec)
-    if scales is not None and spec.normaliser.trained_with == "running":
-        usable[: spec.normaliser.warm_up_frames] = False
-    intervals = _runs(usable)
-    small = spec.input_kind == "spikes" and counts.size and counts.max() <= 255
-    intervals = intervals[intervals[:, 1] - intervals[:, 0] >= 2 * spec.bins]
-    return BinnedRecording(counts.astype(np.uint8) if small else counts, intervals, scales)
-
-
-def _scales(recording: Recorded, counts: Float32Array, spec: WindowSpec) -> Float32Array | None:
-    """What traces are divided by at every bin: the published percentile of the recording, or the running one."""
-    if spec.normaliser is None:
-        return None
-    if spec.normaliser.trained_with == "running":
-        return running_scales(counts, recording.observed, spec.normaliser.quantile)
-    return np.full(counts.shape[1] + 1, recording.percentile(spec.normaliser.quantile), dtype=np.float32)
-
-
-def _silent(totals: Float32Array, spec: WindowSpec) -> BoolArray:
-    """Bins (T,) of whole silent seconds of the grid and of the second before and after each."""
-    n, d = spec.bins_per_second.numerator, spec.bins_per_second.denominator
-    seconds = len(totals) * d // n
-    edges = -(-np.arange(seconds + 1) * n // d)
-    sums = np.concatenate([[0], np.cumsum(totals, dtype=np.float64)])
-    silent = np.zeros(len(totals), dtype=bool)
-    for second in np.flatnonzero((np.diff(sums[edges]) == 0) & (np.diff(edges) > 0)):
-        silent[edges[max(second - 1, 0)] : edges[second + 2] if second + 2 <= seconds else None] = True
-    return silent
-
-
-def _runs(usable: BoolArray) -> Int64Array:
-    """Stretches (M, 2) [start, stop) of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
-    return edges.reshape(-1, 2).astype(np.int64)
-
-
 class ViewSampler:
     """Batches of view pairs of many recordings: `batch(epoch, index)` is a pure function of them and the config's seed.
 
@@ -120,7 +47,7 @@ class ViewSampler:
     """
 
     def __init__(
-        self, recordings: Sequence[Recorded], config: TrainConfig, *, rank: int = 0, processes: int = 1
+        self, recordings: Sequence[AnyRecording], config: TrainConfig, *, rank: int = 0, processes: int = 1
     ) -> None:
         self.config = config
         self.rank, self.processes = rank, processes
@@ -155,10 +82,11 @@ class ViewSampler:
 
     def order(self, epoch: int) -> Int64Array:
         """The tiles of an epoch as shuffled batches (batches_per_epoch, N, 2); similar population sizes go together."""
+        # Another stream of numbers than that of the tiles: how many offsets were drawn must not move the order.
         size, whole = self.config.training.batch_windows, self.batches_per_epoch
         rng = np.random.default_rng([self.config.training.seed, epoch, 1])
         tiles = rng.permutation(self.tiles(epoch))
-        tiles = tiles[np.arange(whole * size) % len(tiles)]
+        tiles = tiles[np.arange(whole * size) % len(tiles)]  # few tiles are repeated until a batch is full
         groups = np.split(tiles, range(BATCHES_SORTED_TOGETHER * size, len(tiles), BATCHES_SORTED_TOGETHER * size))
         units = np.array([len(self.binned[r].counts) for r in self.intervals[:, 0]])
         ordered = np.concatenate([group[np.argsort(units[group[:, 0]], kind="stable")] for group in groups])
@@ -172,6 +100,7 @@ class ViewSampler:
         pairs = []
         for position in range(self.rank, self.config.training.batch_windows, self.processes):
             interval, start = self._ordered[1][index, position]
+            # A pair depends on its place alone: whichever process or worker draws it, it is the same.
             rng = np.random.default_rng([self.config.training.seed, epoch, 2, index, position])
             pair = self._pair(rng, int(interval), int(start))
             if pair is not None:
@@ -183,9 +112,11 @@ class ViewSampler:
         reach = int(self.config.training.max_pair_distance_s * self.spec.bins_per_second)
         low, high = max(first, start1 - reach), min(end - self.spec.bins, start1 + reach)
         start2 = int(rng.integers(low, high + 1))
+        # Dropout first, then activity: as for a daemon, a unit that is silent in the window is no member of it.
         window1, window2 = (self.binned[recording].view(start, self.spec.bins) for start in (start1, start2))
         present1 = self._kept(rng, len(window1)) & active_units(window1, self.spec.input_kind)
         present2 = self._kept(rng, len(window2)) & active_units(window2, self.spec.input_kind)
+        # A unit in one view only is kept: it is a negative for the others and context for its view.
         order = rng.permutation(len(window1))
         units = order[(present1 | present2)[order]][: self.config.training.max_units_per_view]
         present1, present2 = present1[units], present2[units]

@@ -1,11 +1,11 @@
 """Published weights: a checkpoint of either public code base becomes a run without readouts.
 
 nerdslab/nuclr and brainbench-org/ibl-bwb keep pickled checkpoints. They are converted once, offline: unpickling a file
-runs whatever code it holds, so anything beyond plain tensors is refused unless the user says that the file is trusted.
+runs whatever code it holds, so anything beyond plain tensors is an error unless the user trusts the file.
 What comes out are safetensors, which hold numbers and nothing else.
 
-The two code bases order the modules of a spatio-temporal block differently, with identical shapes: a file cannot say
-which one wrote it, so the caller names the layout, and only numbers that the authors' code computed can prove it.
+The two code bases order the modules of a spatio-temporal block differently, with identical shapes: a file does not
+show which one wrote it, so the caller names the layout, and only numbers that the authors' code computed can prove it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
-from offline_training.config import TrainConfig
-from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, Layout, infer_config, load_layout
+from offline_training.config import EncoderSizes, TrainConfig
+from offline_training.model.encoder import LAYOUTS, Encoder, EncoderConfig, infer_config, load_layout
 from offline_training.pretraining.runs import LAST, WEIGHTS, RunError, write_settings
 from offline_training.pretraining.steps import build_encoder
 
@@ -41,7 +41,7 @@ _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, ImportErro
 
 
 class WeightsError(NuclrStreamError):
-    """A checkpoint cannot be read, is not to be trusted, or is not what it was said to be."""
+    """A checkpoint cannot be read, is not to be trusted, or is not what the caller named."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool) -> dict[str, Tensor]:
 def import_weights(
     weights: Mapping[str, Tensor],
     *,
-    layout: Layout,
+    layout: str,
     config: TrainConfig,
     reference: Path | None = None,
 ) -> tuple[Encoder, TrainConfig, Proof]:
@@ -119,9 +119,9 @@ def import_weights(
 
 
 def write_imported(
-    run_dir: Path, encoder: Encoder, config: TrainConfig, *, source: Path, layout: Layout, proof: Proof
+    run_dir: Path, encoder: Encoder, config: TrainConfig, *, source: Path, layout: str, proof: Proof
 ) -> dict[str, Any]:
-    """Write a run that holds encoder.safetensors in place of a checkpoint, and return what its run.json says.
+    """Write a run that holds encoder.safetensors in place of a checkpoint, and return the content of its run.json.
 
     Raises RunError when `run_dir` is not empty.
     """
@@ -196,7 +196,7 @@ def _described(config: TrainConfig, sizes: EncoderConfig) -> TrainConfig:
         )
     values = config.model_dump(exclude_none=True)
     values["window"]["patches"] = sizes.patches
-    values["encoder"] = {name: getattr(sizes, name) for name in values["encoder"]}
+    values["encoder"] = {field.name: getattr(sizes, field.name) for field in fields(EncoderSizes)}
     return TrainConfig.parse(values, config.name)
 
 
@@ -222,16 +222,16 @@ def _distance(encoder: Encoder, reference: Path) -> float:
 
 
 def _rejection(
-    weights: Mapping[str, Tensor], layout: Layout, config: TrainConfig, reference: Path, distance: float
+    weights: Mapping[str, Tensor], layout: str, config: TrainConfig, reference: Path, distance: float
 ) -> str:
     (other,) = (each for each in LAYOUTS if each != layout)
     encoder = build_encoder(config)
     encoder.load_state_dict(load_layout(weights, other))
     swapped = _distance(encoder.eval(), reference)
-    said = f"{reference}: in layout {layout} its embeddings differ by {distance:.3g}, the bar is {REFERENCE_BAR:g}"
+    found = f"{reference}: in layout {layout} its embeddings differ by {distance:.3g}, the bar is {REFERENCE_BAR:g}"
     if swapped <= REFERENCE_BAR:
-        return f"{said}; in layout {other} by {swapped:.1e}: import with --layout {other}"
-    return f"{said}; in layout {other} by {swapped:.3g}: it was computed from other weights"
+        return f"{found}; in layout {other} by {swapped:.1e}: import with --layout {other}"
+    return f"{found}; in layout {other} by {swapped:.3g}: it was computed from other weights"
 
 
 def _first_line(error: BaseException) -> str:

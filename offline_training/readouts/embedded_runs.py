@@ -10,7 +10,7 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowRules, WindowSpec
-from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import Embedded, Encode, embed_recording, through_torch
 
 
@@ -20,7 +20,8 @@ def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording], *, hop_s: fl
     Embeddings one window apart are kept in run_dir/embedded, where the next call finds them; those of another recording
     of that name, or of other rules, do not fit its units and windows and are made anew.
     """
-    encoder, config, _ = load_run(run_dir)
+    run = Run.open(run_dir)
+    encoder, config = run.encoder, run.config
     window_s = config.window.spec.window_s
     spec = config.window.spec.with_hop_s(hop_s or window_s)
     if spec.hop_s != window_s:

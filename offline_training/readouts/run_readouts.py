@@ -9,7 +9,7 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.data.labels import task_labels
-from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embedded_runs import embed_by_run
 from offline_training.readouts.examples import examples
 from offline_training.readouts.feature_source import FeatureSource
@@ -28,7 +28,8 @@ def fit_readouts(
     trained on or, for a calibration that its knowledge of their activity does not flatter, others.
     Raises LabelError, ReadoutError or RunError.
     """
-    _, config, info = load_run(run_dir)
+    run = Run.open(run_dir)
+    config, info = run.config, run.info
     sources = [FeatureSource(one) for one in embed_by_run(run_dir, recordings, hop_s=hop_s)]
     labels = {task: task_labels(task, settings, recordings) for task, settings in config.tasks.items()}
     saw = info["animals"] if "imported" in info else _saw(recordings, info["subjects"])

@@ -1,8 +1,9 @@
 """Labelled populations of E, PV, SST and VIP cells in four regions on one probe, from a mechanistic simulation.
 
-`simulated_biology` gives every cell an intensity; here intensities become spikes (gamma renewal in operational time,
+`biology` gives every cell an intensity; here intensities become spikes (gamma renewal in operational time,
 bursts, refractoriness) and spikes become what a sorter reports (missed spikes that drift, contamination, merges).
-Mean rates overlap between all classes, so rate alone says little; timing and coupling to the population say much.
+Mean rates overlap between all classes, so rate alone separates them badly; timing and coupling to the population
+separate them well.
 
 Seeds are subjects. TRAINING_SEEDS, EVALUATION_SEEDS and DEMO_SEED are disjoint and were fixed before any training.
 """
@@ -25,7 +26,7 @@ from offline_training.simulation.biology import (
     brain_states,
     draw_animal,
     event_intensity,
-    heard_drive,
+    filtered_drive,
     regional_drive,
 )
 
@@ -39,7 +40,7 @@ NEIGHBOUR_UM = 60.0
 
 
 class SimulationError(NuclrStreamError):
-    """A population was asked for that cannot be simulated."""
+    """A population that cannot be simulated."""
 
 
 def simulate(seed: int, *, units: int = 120, duration_s: float = 600.0, session: int = 0) -> Recording:
@@ -98,7 +99,7 @@ def _refuse_impossible(*, seed: int, units: int, duration_s: float, session: int
     if units < LEAST_UNITS:
         raise SimulationError(f"units {units}: at least {LEAST_UNITS} are needed (4 cell types in 4 regions)")
     if not 1.0 <= duration_s < float("inf"):
-        raise SimulationError(f"duration_s {duration_s}: ask for at least 1 second")
+        raise SimulationError(f"duration_s {duration_s}: must be at least 1 second")
 
 
 def fire(rng: Rng, animal: Animal, duration_s: float) -> list[np.ndarray]:
@@ -109,9 +110,9 @@ def fire(rng: Rng, animal: Animal, duration_s: float) -> list[np.ndarray]:
     drives = {name: regional_drive(rng, animal.regions[name], steps) for name in REGIONS}
     trains = []
     for cell in animal.cells:
-        heard = heard_drive(cell, drives[cell.region])
+        drive = filtered_drive(cell, drives[cell.region])
         own_depth = depth * animal.regions[cell.region].depth
-        intensity = event_intensity(rng, cell, heard=heard, depth=own_depth, states=states)
+        intensity = event_intensity(rng, cell, drive=drive, depth=own_depth, states=states)
         train = spike_train(rng, cell.parameters, intensity)
         trains.append(train[train < duration_s])
     return trains
@@ -140,7 +141,8 @@ def spike_train(rng: Rng, parameters: TypeParameters, intensity_hz: np.ndarray) 
 def _burst_spikes(rng: Rng, parameters: TypeParameters, events: np.ndarray, extra: np.ndarray) -> np.ndarray:
     """The spikes that follow an event within its burst: the j-th comes j jittered intervals later."""
     position = np.arange(extra.sum()) - np.repeat(np.cumsum(extra) - extra, extra) + 1
-    return np.repeat(events, extra) + position * parameters.burst_interval_s * rng.uniform(0.8, 1.2, len(position))
+    late_s = position * parameters.burst_interval_s * rng.uniform(0.8, 1.2, len(position))
+    return np.asarray(np.repeat(events, extra) + late_s)
 
 
 def refract(times: np.ndarray, refractory_s: float) -> np.ndarray:

@@ -7,11 +7,11 @@ Mechanism, front to back:
   excitable each cell type is, so neighbouring windows resemble each other more than distant ones;
 * every region has a *drive* of its own kind in every animal: slow up and down states (CTX), a 7.5 Hz rhythm (HPF),
   sparse population bursts (BLA), a 2.3 Hz breathing rhythm (PIR); its pace and depth differ between animals;
-* every cell hears its region's drive through its *type*: E weakly and with adaptation, PV at once and strongly,
+* every cell follows its region's drive through its *type*: E weakly and with adaptation, PV at once and strongly,
   SST delayed, low-passed and facilitating, VIP inverted (it inhibits SST, so the two alternate);
 * every cell keeps its own rate, gain, lag and slow wandering.
 
-Filters act in the frequency domain and are circular: the first half second hears the end of the recording.
+Filters act in the frequency domain and are circular: the first half second depends on the end of the recording.
 """
 
 from dataclasses import dataclass, replace
@@ -201,27 +201,27 @@ def _breathing(rng: Rng, pace: float, steps: int) -> np.ndarray:
 _DRIVES = {"BLA": _population_bursts, "CTX": _up_down, "HPF": _theta, "PIR": _breathing}
 
 
-def heard_drive(cell: Cell, drive: np.ndarray) -> np.ndarray:
-    """The drive (steps,) as the cell hears it through the delay, filter, adaptation and facilitation of its type."""
+def filtered_drive(cell: Cell, drive: np.ndarray) -> np.ndarray:
+    """The drive (steps,) as it reaches the cell through the delay, filter, adaptation and facilitation of its type."""
     p = cell.parameters
-    heard = lowpass(drive, tau_s=p.lowpass_s, lag_s=p.lag_s)
+    reaching = lowpass(drive, tau_s=p.lowpass_s, lag_s=p.lag_s)
     if p.adaptation:
-        heard = heard - p.adaptation * lowpass(heard, tau_s=0.3, lag_s=0.0)
+        reaching = reaching - p.adaptation * lowpass(reaching, tau_s=0.3, lag_s=0.0)
     if p.facilitation:
-        heard = heard * (1 + p.facilitation * lowpass(np.maximum(heard, 0.0), tau_s=0.2, lag_s=0.0))
-    return _standardise(heard)
+        reaching = reaching * (1 + p.facilitation * lowpass(np.maximum(reaching, 0.0), tau_s=0.2, lag_s=0.0))
+    return _standardise(reaching)
 
 
-def event_intensity(rng: Rng, cell: Cell, *, heard: np.ndarray, depth: np.ndarray, states: np.ndarray) -> np.ndarray:
+def event_intensity(rng: Rng, cell: Cell, *, drive: np.ndarray, depth: np.ndarray, states: np.ndarray) -> np.ndarray:
     """Intensity (steps,) in events per second; a burst is one event, so its mean is rate / spikes per event.
 
-    `heard` is `heard_drive`, `depth` (steps,) the modulation depth now, `states` the occupancies of `brain_states`.
+    `drive` is `filtered_drive`, `depth` (steps,) the modulation depth now, `states` the occupancies of `brain_states`.
     """
     p = cell.parameters
-    wander = _standardise(_noise(rng, len(heard), tau_s=6.0, frequency_hz=0.0))
-    log_rate = p.gain * depth * heard + STATE_EXCITABILITY[cell.cell_type] @ states + cell.wander * wander
+    wander = _standardise(_noise(rng, len(drive), tau_s=6.0, frequency_hz=0.0))
+    log_rate = p.gain * depth * drive + STATE_EXCITABILITY[cell.cell_type] @ states + cell.wander * wander
     rate = np.exp(np.minimum(log_rate, 4.0))
-    return rate * (p.rate_hz / (1 + p.burst_probability * p.burst_extra) / rate.mean())
+    return np.asarray(rate * (p.rate_hz / (1 + p.burst_probability * p.burst_extra) / rate.mean()))
 
 
 def lowpass(signal: np.ndarray, *, tau_s: float, lag_s: float) -> np.ndarray:
@@ -238,4 +238,5 @@ def _noise(rng: Rng, steps: int, *, tau_s: float, frequency_hz: float) -> np.nda
 
 
 def _standardise(signal: np.ndarray) -> np.ndarray:
-    return (signal - signal.mean()) / max(float(signal.std()), 1e-9)  # a short recording may hold no burst at all
+    # A short recording may hold no burst at all: its drive is then zero, not 0 / 0.
+    return np.asarray((signal - signal.mean()) / max(float(signal.std()), 1e-9))

@@ -58,8 +58,8 @@ def image(seed: int, *, units: int = 120, duration_s: float = 600.0, session: in
     """The fluorescence behind `simulate_calcium`, as a microscope and a segmentation would give it."""
     if seed < 0 or session < 0 or units < LEAST_UNITS or not 120.0 <= duration_s < float("inf"):
         raise SimulationError(
-            f"seed {seed}, session {session}, units {units}, duration_s {duration_s}: ask for a seed and a session "
-            f"from 0, at least {LEAST_UNITS} units and 120 s"
+            f"seed {seed}, session {session}, units {units}, duration_s {duration_s}: seed and session must be 0 "
+            f"or more, with at least {LEAST_UNITS} units and 120 s"
         )
     animal = draw_animal(np.random.default_rng([seed, 0]), units=units, swallowed=0)
     rng = np.random.default_rng([seed, 2, session])
@@ -93,7 +93,7 @@ def _transients(rng: Rng, train: np.ndarray, frames: int) -> np.ndarray:
     trace = amplitude * trace
     total = np.concatenate([[0.0], np.cumsum(trace / (1 + trace / half))])
     at_edges = np.interp(edges, np.arange(steps + 1) * STEP_S, total)
-    return np.diff(at_edges) / np.diff(edges) * STEP_S
+    return np.asarray(np.diff(at_edges) / np.diff(edges) * STEP_S)
 
 
 def _seen(rng: Rng, calcium: np.ndarray, animal: Animal) -> Imaged:
@@ -118,4 +118,4 @@ def _smoothed_along_depth(calcium: np.ndarray, animal: Animal) -> np.ndarray:
     depths_um = np.array([cell.depth_um for cell in animal.cells])
     near = np.exp(-0.5 * ((depths_um[:, None] - depths_um) / 60.0) ** 2)
     np.fill_diagonal(near, 0.0)
-    return near @ calcium / near.sum(axis=1, keepdims=True)
+    return np.asarray(near @ calcium / near.sum(axis=1, keepdims=True))

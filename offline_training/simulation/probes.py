@@ -1,4 +1,4 @@
-"""Probes whose borders between regions are known, and what single units say on them.
+"""Probes whose borders between regions are known, and predictions of single units on them.
 
 Two kinds: predictions of a bundle on simulated animals, with `borders_of_animal`, and probes drawn without any spikes
 (`draw_probe`), in which how often and how jointly units err is set by numbers.
@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.placement.regions import DepthUnits, Float64Array
+from nuclr_stream.placement.regions import DepthUnits
 from nuclr_stream.windows.binning import BoolArray
 from offline_training.simulation.animals import MERGED_FRACTION
 from offline_training.simulation.biology import REGIONS_FROM_TIP, draw_animal
 
+Float64Array = npt.NDArray[np.float64]
 REGIONS = tuple(f"R{i}" for i in range(8))
 THINNEST_UM = 200.0
 JITTER_UM = 20.0  # borders are not planes
@@ -85,8 +86,8 @@ def borders_of_animal(seed: int, units: int) -> Float64Array:
 def draw_probe(seed: int, *, seconds: Sequence[float] = tuple(SEPARATION)) -> SimulatedProbe:
     """A probe of 3 to 6 regions, 200 um thick at least, a unit every 12 to 40 um, drawn without spikes.
 
-    What a unit says is the posterior of a Gaussian with unit variance around its region, so each unit by itself is
-    calibrated; a tenth of the variance is shared by all units of a region and a fifth by neighbours, at all times.
+    The prediction of a unit is the posterior of a Gaussian with unit variance around its region, so each unit by itself
+    is calibrated; a tenth of the variance is shared by all units of a region and a fifth by neighbours, at all times.
     """
     rng = np.random.default_rng([seed, 2])
     count = int(rng.integers(3, 7))
@@ -121,10 +122,10 @@ def _shared_errors(rng: np.random.Generator, depth_um: Float64Array, region: npt
     near = np.linalg.cholesky(alike + 1e-6 * np.eye(units)) @ rng.normal(size=(units, classes))
     own = rng.normal(size=(units, classes))
     parts = np.sqrt([SHARED_BY_REGION, SHARED_BY_NEIGHBOURS, 1 - SHARED_BY_REGION - SHARED_BY_NEIGHBOURS])
-    return parts[0] * of_region + parts[1] * near + parts[2] * own
+    return np.asarray(parts[0] * of_region + parts[1] * near + parts[2] * own)
 
 
 def _softmax(separation: float, region: npt.NDArray[np.int64], errors: Float64Array) -> Float64Array:
     logits = separation * (separation * np.eye(len(REGIONS))[region] + errors)
     share = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return share / share.sum(axis=1, keepdims=True)
+    return np.asarray(share / share.sum(axis=1, keepdims=True))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nuclr_stream.errors import NuclrStreamError
-from offline_training.model.encoder import LAYOUTS, Encoder, Layout, infer_config, load_layout
+from offline_training.model.encoder import LAYOUTS, Encoder, infer_config, load_layout
 from offline_training.model.loss import ContrastiveLoss, LossConfig, WithinView
 
 EMBEDDING_BAR = 1e-5
@@ -39,7 +39,7 @@ class ReferenceFileError(NuclrStreamError):
 class ReferenceReport:
     """Largest absolute differences from the published numbers. `layout` is the file's own order of modules."""
 
-    layout: Layout
+    layout: str
     embedding_max_abs: float
     loss_max_abs: float
     onnx_max_abs: float
@@ -94,7 +94,7 @@ def check_reference(path: Path, embedder: Callable[[Encoder], Embed]) -> Referen
     )
 
 
-def _other(layout: Layout) -> Layout:
+def _other(layout: str) -> str:
     """The layout in which the same file reads once its pairs have been swapped."""
     return "brainwidebench" if layout == "nuclr" else "nuclr"
 

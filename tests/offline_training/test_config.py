@@ -8,7 +8,7 @@ import pytest
 
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
-from offline_training.config import UNLABELLED, TaskSettings, TrainConfig
+from offline_training.config import UNLABELLED, EncoderSizes, TaskSettings, TrainConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("pretrain_*.toml"))
 SMALLEST = {"name": "small", "training": {"steps": 1}}
@@ -63,7 +63,9 @@ def test_an_unknown_section_and_an_unknown_task_key_are_refused() -> None:
         ({"training": {"steps": 1, "peak_lr": -1}}, r"training\.peak_lr = -1"),
         ({"window": {"hop_s": 0.33}}, "whole number of bins"),
         ({"window": {"bins_per_second": "1/0"}}, "not a finite number"),
-        ({"encoder": {"head_dim": 15}}, r"encoder\.head_dim = 15"),
+        ({"encoder": {"head_dim": 15}}, r"^config: encoder\.head_dim = 15: must be even"),
+        ({"encoder": {"dim": "wide"}}, r"encoder\.dim = 'wide'"),
+        ({"encoder": {"hidden": 8}}, "encoder: unknown key 'hidden'; the nearest known key is 'ffn_hidden'"),
         ({"loss": {"kind": "magic"}}, r"loss\.kind = 'magic'"),
     ],
 )
@@ -124,3 +126,12 @@ def test_a_missing_or_wordy_column_leaves_every_unit_unlabelled() -> None:
     task = TaskSettings(column="width_ms", classes={"narrow": (0.0, 0.35), "broad": (0.45, 10.0)}, min_spikes=0)
     assert (task.labels(recording_with()) == UNLABELLED).all()
     assert (task.labels(recording_with(width_ms=["x", "y", "z"])) == UNLABELLED).all()
+
+
+def test_what_a_config_says_of_the_encoder_are_its_sizes_and_defaults_are_left_out_of_fingerprints() -> None:
+    config = TrainConfig.parse(SMALLEST | {"encoder": {"dim": 32}})
+    assert config.encoder == EncoderSizes(dim=32)
+    assert config.model_dump(mode="json", exclude_defaults=True)["encoder"] == {"dim": 32}
+    assert TrainConfig.parse(config.model_dump(mode="json", exclude_none=True)) == config
+    whole = TrainConfig.parse(SMALLEST | {"encoder": {"dim": 256}})
+    assert "encoder" not in whole.model_dump(mode="json", exclude_defaults=True)

@@ -18,6 +18,7 @@ from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.evaluation.evaluate import encoder_facts, library_versions
 from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.validation import validation_score
 from offline_training.reporting.results import table
 from offline_training.studies.reproduce.archive import Archive, ArchiveError
 from offline_training.studies.reproduce.protocol import LabelledUnits, score
@@ -145,7 +146,8 @@ def _trained(config: TrainConfig, recordings: Sequence[AnyRecording], run_dir: P
         if load_run(run_dir)[1] != config or not same:
             raise ArchiveError(f"{run_dir}: trained with other settings or recordings; name another --out")
         return run_dir
-    pretrain(config, recordings, run_dir, resume=begun, title=run_dir.name)
+    chooses = validation_score(config, recordings)
+    pretrain(config, recordings, run_dir, score=chooses, resume=begun, title=run_dir.name)
     if not load_run(run_dir)[2]["finished"]:
         raise ArchiveError(f"{run_dir}: the training was interrupted; the same command goes on with it")
     return run_dir

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from offline_training.commands.cli import main
+from offline_training.simulation import network
 from offline_training.studies import reference
 from offline_training.studies.reference import ReferenceReport
 
@@ -41,6 +42,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = ("--animals", "2", "--first-seed", "7", "--units", "20", "--duration-s", "40", "--sessions", "1")
         assert run(patch, "simulate", "--out", out, *arguments) == 0
     return out
+
+
+def test_a_network_is_simulated_by_kind_and_keeps_judging_seeds_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = {}
+
+    def written(out: Path, **arguments: object) -> list[Path]:  # test_network.py runs the real one
+        asked.update(arguments, out=out)
+        return [out / "network_5_000.npz"]
+
+    arguments = ("simulate", "--kind", "network", "--out", tmp_path / "raw", "--animals", "1", "--duration-s", "30")
+    assert run(monkeypatch, *arguments, "--first-seed", "10000") == 2
+    assert "nuclr-train: seed 10000: from 10000 on seeds of the network are reserved" in capfd.readouterr().err
+    assert run(monkeypatch, *arguments, "--units", "50") == 2
+    assert "--units: the network draws its own units" in capfd.readouterr().err
+    assert not (tmp_path / "raw").exists()
+    monkeypatch.setattr(network, "write_networks", written)
+    assert run(monkeypatch, *arguments, "--first-seed", "5") == 0
+    assert asked == {"out": tmp_path / "raw", "animals": 1, "seed": 5, "duration_s": 30.0}
+    assert "1 recordings in" in capfd.readouterr().out
 
 
 @pytest.fixture

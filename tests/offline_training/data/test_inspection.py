@@ -82,7 +82,7 @@ def test_everything_about_a_recording_is_told(tmp_path: Path, config: Path) -> N
     assert used["labels"]["region"] == {"column": "brain_region", "classes": {"CA": 5, "DG": 4}, "context_only": 0}
     # Windows of 10 s end at 10, 11, ..., 60 s. Up to 1 s of gap is allowed, a mask and a silent second are not.
     assert used["windows"]["total"] == 51
-    assert used["windows"]["refused"] == {"gap": 12, "mask": 10, "silence": 13}
+    assert used["windows"]["excluded"] == {"gap": 12, "mask": 10, "silence": 13}
     assert (used["windows"]["small"], used["windows"]["usable"]) == (0, 16)
     # Left for training are [0, 10], [15, 30], [31, 39] and [44, 55] s; none but pieces of 20 s or more count.
     assert used["training_s"] == 0
@@ -150,7 +150,7 @@ def test_words_for_people(
         "column   depth_um: 0 to 220",
         "units    9 used; 3 left out: quality is not good",
         "labels   region (brain_region): CA 5, DG 4; 0 context only",
-        "windows  16 of 51 usable, 12 refused: gap, 10 refused: mask, 13 refused: silence",
+        "windows  16 of 51 usable, 12 excluded: gap, 10 excluded: mask, 13 excluded: silence",
         "1 recordings of 1 subjects; under 'mouse' 9 of 12 units and 16 windows are used",
     ):
         assert line in out, line

@@ -17,7 +17,7 @@ from nuclr_stream.errors import BundleError, ConfigError, RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.config import RecordingSettings, TrainConfig
-from offline_training.data.membership import load_selected, observed_s, recordings_of, select_units
+from offline_training.data.membership import load_selected, observed_s, rates_hz, recordings_of, select_units
 from tests.conftest import tiny_contents
 
 
@@ -154,3 +154,14 @@ def test_the_manifest_states_the_rules_and_old_manifests_load_without(tiny_bundl
     (folder / "manifest.json").write_text(json.dumps(content | {"membership": {"drop_first_s": 1}}))
     with pytest.raises(BundleError, match=r"membership\.drop_first_s"):
         load_bundle(folder)
+
+
+def test_a_recording_of_which_nothing_was_recorded_has_no_rate() -> None:
+    nothing = replace(
+        recording(),
+        spike_samples=np.zeros(0, dtype=np.int64),
+        spike_units=np.zeros(0, dtype=np.int32),
+        gap_samples=np.array([[0, 10_000]]),
+    )
+    assert observed_s(nothing) == 0.0
+    assert rates_hz(nothing).tolist() == [0.0] * 4

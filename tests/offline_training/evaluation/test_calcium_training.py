@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from offline_training.evaluation.simulated import evaluate_simulated
 from typer.testing import CliRunner
 
 from nuclr_stream.errors import ConfigError, RecordingError
@@ -14,10 +15,10 @@ from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
 from offline_training.commands.cli import app
 from offline_training.config import UNLABELLED, TrainConfig
+from offline_training.data.binned import bin_recording
 from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
-from offline_training.evaluation.simulated import evaluate_simulated
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.views import ViewSampler, bin_recording
+from offline_training.pretraining.views import ViewSampler
 from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.animals import SimulationError, simulate
 from offline_training.simulation.calcium import FRAME_RATE, _transients, image, simulate_calcium

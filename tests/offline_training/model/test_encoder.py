@@ -219,7 +219,16 @@ def test_an_unknown_layout_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "field, value, message", [("dim", 0, "at least 1"), ("head_dim", 7, "even"), ("dropout", 1.0, r"\[0, 1\)")]
+    "field, value, message",
+    [
+        ("dim", 0, "at least 1"),
+        ("patches", 0, "at least 1"),
+        ("temporal_blocks", -1, "at least 0"),
+        ("head_dim", 7, "even"),
+        ("dropout", 1.0, r"\[0, 1\)"),
+        ("rope_ratio", 1.5, r"\[0, 1\]"),
+        ("rope_max_period_factor", 0.0, "above 0"),
+    ],
 )
 def test_impossible_sizes_are_refused_by_name(field: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=rf"encoder\.{field} = .*{message}"):

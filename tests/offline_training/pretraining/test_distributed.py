@@ -15,7 +15,7 @@ from nuclr_stream.errors import ConfigError
 from offline_training.pretraining import pretrain as module
 from offline_training.pretraining.distributed import Processes, is_first, join
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.pretraining.views import ViewSampler
 from tests.offline_training.shared_training import STEPS, animals, config_of, gradients
 
@@ -87,8 +87,8 @@ def test_without_dropout_two_processes_train_what_one_trains(out: Path, tmp_path
         for run in (tmp_path / "lone", out / "rank_0" / "plain")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    figures = load_run(out / "rank_0" / "plain")[2]
-    assert (figures["processes"], figures["windows"]) == (2, load_run(tmp_path / "lone")[2]["windows"])
+    figures = Run.open(out / "rank_0" / "plain").info
+    assert (figures["processes"], figures["windows"]) == (2, Run.open(tmp_path / "lone").info["windows"])
 
 
 def test_only_the_first_process_writes(out: Path) -> None:
@@ -97,7 +97,7 @@ def test_only_the_first_process_writes(out: Path) -> None:
 
 
 def test_all_stop_after_the_same_step_when_one_is_asked_to(out: Path) -> None:
-    info = load_run(out / "rank_0" / "stopped")[2]
+    info = Run.open(out / "rank_0" / "stopped").info
     assert (info["step"], info["finished"]) == (3, False)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from nuclr_stream.errors import ConfigError, NonFiniteError
+from nuclr_stream.errors import NonFiniteError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining import pretrain as module
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.progress import TrainingProgress
-from offline_training.pretraining.runs import RunError, load_run
+from offline_training.pretraining.runs import Run, RunError
 from offline_training.pretraining.steps import build_optimiser, learning_rate, new_training
 from offline_training.pretraining.views import Views, ViewSampler
 
@@ -75,7 +76,7 @@ def test_a_resumed_training_is_bitwise_the_one_that_never_stopped(
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     pretrain(config, recordings, whole)
     pretrain(config, recordings, halves, stop_after=3)
-    assert not load_run(halves)[2]["finished"]
+    assert not Run.open(halves).finished
     torch.manual_seed(99)  # whatever happens in between does not matter
     pretrain(config, recordings, halves, resume=True)
     expected, found = weights_of(whole), weights_of(halves)
@@ -102,7 +103,7 @@ def test_a_compiled_encoder_trains_what_the_plain_one_trains(
         torch.nn.Module.compile(encoder, dynamic=dynamic, backend="eager")
 
     monkeypatch.setattr(Encoder, "compile", traced)
-    small = config_of().encoder.model_copy(update={"dropout": 0.0, "temporal_blocks": 0})
+    small = replace(config_of().encoder, dropout=0.0, temporal_blocks=0)
     for name, how in (("plain", None), ("compiled", "encoder")):
         config = config_of(steps=2, compile=how, precision="fp32").model_copy(update={"encoder": small})
         pretrain(config, recordings, tmp_path / name)
@@ -144,12 +145,12 @@ def test_ctrl_c_ends_after_the_step_at_hand_with_a_checkpoint(
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(ViewSampler, "batch", interrupted)
     pretrain(config_of(), recordings, tmp_path / "run")
-    info = load_run(tmp_path / "run")[2]
+    info = Run.open(tmp_path / "run").info
     assert (info["step"], info["finished"]) == (3, False)
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     pretrain(config_of(), recordings, tmp_path / "run", resume=True)
-    assert load_run(tmp_path / "run")[2]["finished"]
+    assert Run.open(tmp_path / "run").finished
 
 
 def test_training_lowers_the_loss(recordings: list[Recording], tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_training_lowers_the_loss(recordings: list[Recording], tmp_path: Path) -
 @pytest.mark.parametrize("loss", ["published", "vicreg"])
 def test_the_other_losses_train_too(recordings: list[Recording], tmp_path: Path, loss: str) -> None:
     pretrain(config_of(loss=loss, steps=2), recordings, tmp_path / "run")
-    assert load_run(tmp_path / "run")[1].loss.kind == loss
+    assert Run.open(tmp_path / "run").config.loss.kind == loss
 
 
 def test_a_run_says_what_it_was_trained_on_and_gives_the_encoder_back(
@@ -169,8 +170,9 @@ def test_a_run_says_what_it_was_trained_on_and_gives_the_encoder_back(
 ) -> None:
     config = config_of(steps=None, epochs=2, max_units_per_view=16)
     pretrain(config, recordings, tmp_path / "run")
-    encoder, read, info = load_run(tmp_path / "run")
-    assert read == config and not encoder.training
+    run = Run.open(tmp_path / "run")
+    encoder, info = run.encoder, run.info
+    assert run.config == config and not encoder.training
     assert info["recordings"] == ["s1_a", "s2_a"] and info["subjects"] == ["s1", "s2"]
     assert info["step"] == info["steps"] == 2 * ViewSampler(recordings, config).batches_per_epoch
     assert info["finished"] and info["windows_per_s"] > 0 and info["torch"] == torch.__version__
@@ -221,7 +223,7 @@ def test_a_damaged_checkpoint_is_named(recordings: list[Recording], tmp_path: Pa
     pretrain(config_of(steps=1), recordings, tmp_path / "run")
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(RunError, match=r"checkpoint\.pt: not a readable checkpoint"):
-        load_run(tmp_path / "run")
+        _ = Run.open(tmp_path / "run").encoder
 
 
 def test_a_loss_that_is_no_number_ends_the_training(
@@ -230,12 +232,6 @@ def test_a_loss_that_is_no_number_ends_the_training(
     monkeypatch.setattr(module, "learning_rate", lambda *_, **__: float("nan"))
     with pytest.raises(NonFiniteError, match=r"at step 2; lower training\.peak_lr"):
         pretrain(config_of(), recordings, tmp_path / "run")
-
-
-def test_impossible_sizes_are_refused_by_name(recordings: list[Recording], tmp_path: Path) -> None:
-    config = config_of().model_copy(update={"encoder": config_of().encoder.model_copy(update={"dropout": 1.5})})
-    with pytest.raises(ConfigError, match=r"tiny: encoder\.dropout"):
-        pretrain(config, recordings, tmp_path / "run")
 
 
 def test_without_a_terminal_progress_is_plain_lines_with_both_terms() -> None:

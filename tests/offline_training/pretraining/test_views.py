@@ -13,7 +13,8 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Grid, count
 from offline_training.config import TrainConfig
-from offline_training.pretraining.views import Views, ViewSampler, bin_recording
+from offline_training.data.binned import bin_recording
+from offline_training.pretraining.views import Views, ViewSampler
 
 RATE = 1000
 WINDOW = {"bins_per_second": 10, "bins_per_patch": 5, "patches": 4, "hop_s": 1.0}  # 2 s windows of 20 bins

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from offline_training.evaluation.evaluate import EvaluationError, run_with_encoder
 from safetensors.torch import save_file
 
 from offline_training.config import TrainConfig
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluation.evaluate import EvaluationError, run_with_encoder
 from offline_training.pretraining import weights as module
-from offline_training.pretraining.runs import RunError, load_run
+from offline_training.pretraining.runs import Run, RunError
 from offline_training.pretraining.weights import Proof, WeightsError, import_weights, read_checkpoint, write_imported
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of
@@ -189,11 +189,10 @@ def test_an_imported_run_holds_numbers_only_and_claims_nothing(tmp_path: Path) -
     run = tmp_path / "run"
     write_imported(run, encoder, config, source=path, layout="nuclr", proof=proof)
     assert sorted(file.name for file in run.iterdir()) == ["config.json", "encoder.safetensors", "run.json"]
-    loaded, read, info = load_run(run)
-    assert read == config and all(
-        torch.equal(value, loaded.state_dict()[name]) for name, value in encoder.state_dict().items()
-    )
-    assert info["imported"]["layout"] == "nuclr" and info["imported"]["reference_max_abs"] is None
+    read = Run.open(run)
+    assert read.config == config and read.imported is not None and read.subjects == ()
+    assert all(torch.equal(value, read.encoder.state_dict()[name]) for name, value in encoder.state_dict().items())
+    assert read.imported["layout"] == "nuclr" and read.imported["reference_max_abs"] is None
     with pytest.raises(RunError, match="is there already"):
         write_imported(run, encoder, config, source=path, layout="nuclr", proof=Proof(None))
     fold = Fold(("s",))
@@ -201,4 +200,4 @@ def test_an_imported_run_holds_numbers_only_and_claims_nothing(tmp_path: Path) -
         run_with_encoder(run, [], [fold], out_dir=tmp_path, split=Split("held-out=s", (fold,)), claim="inductive")
     (run / "encoder.safetensors").write_bytes(b"torn")
     with pytest.raises(RunError, match="not readable as safetensors"):
-        load_run(run)
+        _ = Run.open(run).encoder

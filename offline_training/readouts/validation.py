@@ -1,22 +1,20 @@
-"""Which checkpoint counts: the last one, or the one that does best on labelled animals kept out of pretraining.
+"""What scores a checkpoint while an encoder trains: published readouts on the validation animals.
 
-The NuCLR authors choose by validation macro-F1, that is, with labels; a training that does the same says so in run.json
-and in all results. Validation animals teach the encoder nothing and are never test animals.
+`offline_training.pretraining.checkpoint_choice` keeps the checkpoint with the best score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
 from offline_training.model.encoder import Encoder
-from offline_training.pretraining.steps import Training
+from offline_training.pretraining.checkpoint_choice import Score, without_validation
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.examples import WHOLE, examples
 from offline_training.readouts.regression import fit_linear
@@ -25,21 +23,12 @@ from offline_training.scores import macro_f1
 PUBLISHED_C = 1.0
 
 
-def without_validation(config: TrainConfig, recordings: Sequence[Recording]) -> list[Recording]:
-    """The recordings that views are drawn from: all but those of the validation animals.
+def validation_score(config: TrainConfig, recordings: Sequence[AnyRecording]) -> Score | None:
+    """What `pretrain` scores checkpoints by under this config: None where the last one counts.
 
-    Raises ConfigError when a validation animal is not there, or nobody else is.
+    Raises LabelError or ConfigError as `Validation` does.
     """
-    chosen = set(config.selection.subjects) if config.selection else set()
-    known = {recording.subject_id for recording in recordings}
-    if missing := sorted(chosen - known):
-        raise ConfigError(
-            f"selection.subjects: no recording of {', '.join(missing)} among those to train on; an animal that is "
-            f"held out for testing must not choose the checkpoint. Choose from {', '.join(sorted(known))}"
-        )
-    if chosen >= known:
-        raise ConfigError(f"selection.subjects: {', '.join(sorted(known))} are all animals; leave some to train on")
-    return [recording for recording in recordings if recording.subject_id not in chosen]
+    return Validation(config, recordings).macro_f1 if config.selection else None
 
 
 class Validation:
@@ -49,12 +38,12 @@ class Validation:
     Raises LabelError when the training animals, ConfigError when the validation animals lack labels for a task.
     """
 
-    def __init__(self, config: TrainConfig, recordings: Sequence[Recording]) -> None:
+    def __init__(self, config: TrainConfig, recordings: Sequence[AnyRecording]) -> None:
         training = without_validation(config, recordings)
-        taught = {recording.subject_id for recording in training}
+        trained_on = {recording.subject_id for recording in training}
         self._config = config
         self._training = training
-        self._validation = [recording for recording in recordings if recording.subject_id not in taught]
+        self._validation = [recording for recording in recordings if recording.subject_id not in trained_on]
         self._labels = {
             task: (
                 task_labels(task, settings, training),
@@ -83,13 +72,3 @@ class Validation:
             prediction = linear.logits(asked.features, asked.n).argmax(axis=1)
             scores.append(macro_f1(asked.label, prediction, np.unique(asked.label)))
         return float(np.mean(scores))
-
-    def choose(self, training: Training) -> None:
-        """Keep the weights of this step if they are better than all before."""
-        score = self.macro_f1(training.encoder)
-        before: dict[str, Any] = training.selected or {"macro_f1": -1.0, "scores": []}
-        scores = [*before["scores"], [training.step, score]]
-        if score > before["macro_f1"]:
-            weights = {name: value.detach().cpu().clone() for name, value in training.encoder.state_dict().items()}
-            before = {"encoder": weights, "step": training.step, "macro_f1": score}
-        training.selected = before | {"scores": scores}

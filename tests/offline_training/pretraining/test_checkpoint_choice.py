@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, run_with_encoder
 
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.data.labels import LabelError
 from offline_training.data.splits import Fold, Split
-from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, run_with_encoder
 from offline_training.model.encoder import Encoder
+from offline_training.pretraining.checkpoint_choice import Score, without_validation
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.runs import load_run
-from offline_training.pretraining.selection import Validation, without_validation
+from offline_training.pretraining.runs import Run
 from offline_training.pretraining.steps import build_encoder
+from offline_training.readouts.validation import Validation, validation_score
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 SUBJECTS = ("a", "b", "c")
@@ -70,40 +71,40 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_best_step_is_kept_and_recorded_while_training_goes_on_as_without(
-    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recordings: list[Recording], tmp_path: Path
 ) -> None:
-    said = iter([0.2, 0.9, 0.9])
+    scores = iter([0.2, 0.9, 0.9])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def score(validation: Validation, encoder: Encoder) -> float:
+    def score(encoder: Encoder) -> float:
         seen.append({name: value.clone() for name, value in encoder.state_dict().items()})
-        return next(said)
+        return next(scores)
 
-    monkeypatch.setattr(Validation, "macro_f1", score)
-    pretrain(config_of("b", every_steps=2), recordings, tmp_path / "chosen")
-    encoder, _, info = load_run(tmp_path / "chosen")
-    assert info["selection"] == {
+    pretrain(config_of("b", every_steps=2), recordings, tmp_path / "chosen", score=score)
+    chosen = Run.open(tmp_path / "chosen")
+    assert chosen.info["selection"] == {
         **{"by": "validation_macro_f1", "subjects": ["b"], "step": 4, "macro_f1": 0.9},
         "scores": [[2, 0.2], [4, 0.9], [6, 0.9]],
     }
-    assert same(seen[1], encoder.state_dict()) and not same(seen[1], checkpoint(tmp_path / "chosen")["encoder"])
+    assert same(seen[1], chosen.encoder.state_dict()) and not same(seen[1], checkpoint(tmp_path / "chosen")["encoder"])
     pretrain(config_of(), [recordings[0], recordings[2]], tmp_path / "last")
     assert same(checkpoint(tmp_path / "last")["encoder"], checkpoint(tmp_path / "chosen")["encoder"])
-    assert load_run(tmp_path / "last")[2]["selection"] == {"by": "last"}
+    assert Run.open(tmp_path / "last").info["selection"] == {"by": "last"}
 
 
 def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
     recordings: list[Recording], tmp_path: Path
 ) -> None:
     config = config_of("b", every_steps=2)
-    pretrain(config, recordings, tmp_path / "whole")
-    pretrain(config, recordings, tmp_path / "halves", stop_after=3)
-    pretrain(config, recordings, tmp_path / "halves", resume=True)
-    whole, halves = load_run(tmp_path / "whole"), load_run(tmp_path / "halves")
-    assert whole[2]["selection"] == halves[2]["selection"]
-    assert same(whole[0].state_dict(), halves[0].state_dict())
+    score = validation_score(config, recordings)
+    pretrain(config, recordings, tmp_path / "whole", score=score)
+    pretrain(config, recordings, tmp_path / "halves", score=score, stop_after=3)
+    pretrain(config, recordings, tmp_path / "halves", score=score, resume=True)
+    whole, halves = Run.open(tmp_path / "whole"), Run.open(tmp_path / "halves")
+    assert whole.info["selection"] == halves.info["selection"]
+    assert same(whole.encoder.state_dict(), halves.encoder.state_dict())
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["subjects"] == ["a", "b", "c"]
-    assert encoder_facts(whole[2])["selection"] == whole[2]["selection"]  # what result files record
+    assert encoder_facts(whole.info)["selection"] == whole.info["selection"]  # what result files record
     fold = Fold(("b",))
     with pytest.raises(EvaluationError, match="the labels of b chose its checkpoint; test other animals"):
         run_with_encoder(
@@ -112,8 +113,8 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
 
 
 def test_an_epoch_passes_between_scores_unless_steps_are_given(recordings: list[Recording], tmp_path: Path) -> None:
-    pretrain(config_of("b", steps=None, epochs=2), recordings, tmp_path / "run")
-    info = load_run(tmp_path / "run")[2]
+    pretrain(config_of("b", steps=None, epochs=2), recordings, tmp_path / "run", score=lambda _: 0.5)
+    info = Run.open(tmp_path / "run").info
     per_epoch = info["steps_per_epoch"]
     assert [step for step, _ in info["selection"]["scores"]] == [per_epoch, 2 * per_epoch]
 
@@ -137,9 +138,19 @@ def test_validation_animals_are_not_trained_on(recordings: list[Recording]) -> N
 
 def test_an_animal_that_is_held_out_for_testing_cannot_choose(recordings: list[Recording], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no recording of b among those to train on.*Choose from a, c"):
-        pretrain(config_of("b"), [recordings[0], recordings[2]], tmp_path / "run")
+        pretrain(config_of("b"), [recordings[0], recordings[2]], tmp_path / "run", score=lambda _: 0.5)
     with pytest.raises(ConfigError, match="a, b, c are all animals"):
-        pretrain(config_of("a", "b", "c"), recordings, tmp_path / "run")
+        pretrain(config_of("a", "b", "c"), recordings, tmp_path / "run", score=lambda _: 0.5)
+
+
+@pytest.mark.parametrize(("subjects", "score"), [(("b",), None), ((), lambda _: 0.5)])
+def test_a_config_that_selects_and_what_scores_belong_together(
+    recordings: list[Recording], tmp_path: Path, subjects: tuple[str, ...], score: Score | None
+) -> None:
+    with pytest.raises(ConfigError, match=r"\[selection\] and what scores a checkpoint belong together"):
+        pretrain(config_of(*subjects), recordings, tmp_path / "run", score=score)
+    assert not (tmp_path / "run").exists()
+    assert validation_score(config_of(), recordings) is None
 
 
 def test_labels_are_needed_on_both_sides(recordings: list[Recording]) -> None:
