@@ -18,7 +18,7 @@ from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.evaluation.evaluate import encoder_facts, library_versions
 from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readouts.embed import embed_recording, through_torch
-from offline_training.reporting.results import table
+from offline_training.reporting.tables import table
 from offline_training.studies.reproduce.archive import Archive, ArchiveError
 from offline_training.studies.reproduce.protocol import LabelledUnits, score
 from offline_training.studies.reproduce.published import INDUCTIVE, METHODS, PUBLISHED

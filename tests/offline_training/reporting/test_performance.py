@@ -13,8 +13,8 @@ from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.commands.bench import run_bench
 from nuclr_stream.inference.model import Model
 from offline_training.commands.cli import main
+from offline_training.reporting.files import ResultsError
 from offline_training.reporting.performance import write_performance
-from offline_training.reporting.results import ResultsError
 
 MACHINE = {
     **{"cpu": "Some CPU", "cores": 2, "system": "Linux x86_64", "python": "3.11.7"},

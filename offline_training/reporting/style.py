@@ -7,6 +7,7 @@ import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ MARKS = ("o", "s", "^", "D")
 WIDTH_IN = 8.6
 """Width of a figure that fills the page."""
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9.0,
@@ -36,7 +37,7 @@ _SETTINGS = {
     "grid.linewidth": 0.7,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "svg.hashsalt": "nuclr",
+    "svg.hashsalt": "nuclr-stream",
 }
 
 

@@ -1,0 +1,68 @@
+"""docs/results_calcium.md: simulated calcium imaging on fresh animals, and how far the running normaliser is off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from offline_training.reporting.names import row_name, task_name, time_name
+from offline_training.reporting.tables import between, table
+
+Result = dict[str, Any]
+
+
+def calcium_page(notes: str, fresh: Result | None, distance: Result | None) -> str:
+    """The text of the page, from fresh_animals.json and normaliser.json, whichever are there."""
+    parts = ["# Results: calcium imaging\n", notes]
+    if fresh:
+        parts.append(fresh_section(fresh))
+    if distance:
+        parts.append(distance_section(distance))
+    return "\n".join(parts)
+
+
+def fresh_section(result: Result) -> str:
+    """Macro-F1 on animals that nothing was trained on: median and range over the animals."""
+    encoder = result["encoder"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        f"## {len(result['animals'])} fresh animals\n",
+        f"{result['units']} units and {result['duration_s']:g} s each ({result['animals'][0]} to "
+        f"{result['animals'][-1]}); encoder trained on {result['training_animals']} animals, readouts on "
+        f"{result['readout_animals']}. {encoder['parameters'] / 1e6:.2f} M parameters, {encoder['step']} steps on "
+        f"{encoder['machine']}, {encoder['precision']}. Step between windows: {result['hop_s']:.1f} s. {versions}. "
+        "Macro-F1: median (range) over animals.\n",
+    ]
+    for task, found in result["tasks"].items():
+        rows = [
+            [row_name(name), *(between(one["median"], one["range"]) for one in times.values())]
+            for name, times in found["features"].items()
+        ]
+        times = [time_name(seconds) for seconds in next(iter(found["features"].values()))]
+        chance = f"{', '.join(found['classes'])}; chance {1 / len(found['classes']):.2f}."
+        lines += [f"### {task_name(task)}\n", f"{chance}\n", table(["row", *times], rows), ""]
+    return "\n".join(lines)
+
+
+def distance_section(result: Result) -> str:
+    """How far the running quantile of traces is from the percentile of the whole recording, over time."""
+    ratios = np.array(result["ratio"])
+    rows = [
+        [
+            f"{seconds:g} s",
+            f"{np.median(column):.3f}",
+            f"{column.min():.3f} - {column.max():.3f}",
+            f"{100 * worst:.1f} %",
+        ]
+        for seconds, column, worst in zip(result["seconds"], ratios.T, result["worst_distance"], strict=True)
+    ]
+    return (
+        "## The running normaliser\n\n"
+        f"Traces are divided by the running {result['quantile']:g} quantile; published is the percentile of the whole "
+        f"recording. Their ratio on {len(result['animals'])} simulated animals that nothing was trained on, "
+        f"{result['units']} units and {result['duration_s']:g} s each. Windows are embedded from "
+        f"{result['warm_up_frames']} frames ({result['warm_up_frames'] / result['frame_rate_hz']:.0f} s) on.\n\n"
+        + table(["seen", "median ratio", "range over animals", "worst distance"], rows)
+        + "\n"
+    )
