@@ -1,4 +1,4 @@
-"""docs/results_calcium.md: simulated calcium imaging on fresh animals, and how far the running normaliser is off."""
+"""Sections on simulated calcium imaging: scores on fresh animals, and how far the running normaliser is off."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ from offline_training.reporting.names import row_name, task_name, time_name
 from offline_training.reporting.tables import between, table
 
 Result = dict[str, Any]
-
-
-def calcium_page(notes: str, fresh: Result | None, distance: Result | None) -> str:
-    """The text of the page, from fresh_animals.json and normaliser.json, whichever are there."""
-    parts = ["# Results: calcium imaging\n", notes]
-    if fresh:
-        parts.append(fresh_section(fresh))
-    if distance:
-        parts.append(distance_section(distance))
-    return "\n".join(parts)
 
 
 def fresh_section(result: Result) -> str:

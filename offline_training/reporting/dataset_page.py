@@ -1,4 +1,4 @@
-"""docs/results_<data set>.md: what the data are, how they were split, and every row of every task."""
+"""Sections of docs/results_<data set>.md: how the animals were split, every row of every task, comparison methods."""
 
 from __future__ import annotations
 
@@ -16,21 +16,16 @@ from offline_training.reporting.tables import NONE, between, percent, score, tab
 
 ANIMALS_SHOWN = 10
 """So many animals have a line of their own; of more, the page shows the spread and the file has the animals."""
+WHOLE_LENGTH = "0"
+"""Stands for whole recordings among the lengths that the scores of a choice are listed by."""
 SPREAD = {"lowest": 0.0, "quarter": 0.25, "middle": 0.5, "three quarters": 0.75, "highest": 1.0}
 """Rows of the table of many animals, and the quantile that each shows."""
 
 
-def dataset_page(name: str, notes: str, nested: Nested | None, comparison: Comparison | None, page: Path) -> str:
-    """The text of one page; its figures are written to figures/ beside `page`."""
-    parts = [f"# Results: {name}\n", notes]
-    if nested is not None:
-        parts += [_protocol(nested), *_figures(nested, page)]
-        for task_id, task in nested.tasks.items():
-            parts += [_task_section(task_id, task)]
-        parts += [_chosen(nested)]
-    if comparison is not None:
-        parts += [_comparison_section(comparison)]
-    return "\n".join(parts)
+def nested_section(nested: Nested, page: Path) -> str:
+    """Protocol, figures (written to figures/ beside `page`), every task, and what each fold chose."""
+    tasks = [_task_section(task_id, task) for task_id, task in nested.tasks.items()]
+    return "\n".join([_protocol(nested), *_figures(nested, page), *tasks, _chosen(nested)])
 
 
 def _protocol(nested: Nested) -> str:
@@ -38,8 +33,8 @@ def _protocol(nested: Nested) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in nested.versions.items())
     return (
         f"**{nested.kind}.** {nested.protocol} Folds: {len(nested.folds)}; tested on {len(nested.animals)} animals, "
-        f"trained on {' to '.join(map(str, trained[:1] + trained[1:][-1:]))} in each fold. Windows of "
-        f"{nested.window_s:g} s every {nested.hop_s:g} s. Seed {nested.seed}, {nested.machine}; {versions}.\n\n"
+        f"trained on {' to '.join(map(str, trained[:1] + trained[1:][-1:]))} in each fold ({nested.setting}). Windows "
+        f"of {nested.window_s:g} s every {nested.hop_s:g} s. Seed {nested.seed}, {nested.machine}; {versions}.\n\n"
         f"```\n{nested.command}\n```\n"
     )
 
@@ -66,7 +61,7 @@ def _task_section(task_id: str, task: Task) -> str:
     whole = task.shipped.seconds[WHOLE]
     lines = [
         f"## {task_name(task_id)}\n",
-        f"{', '.join(task.classes)}; {whole.units:,} units; chance {1 / len(task.classes):.2f}.\n",
+        f"Scored: {', '.join(task.scored)}; {whole.units:,} units; chance {1 / len(task.scored):.2f}.\n",
         _row_table(task),
         "",
         f"{row_name(task.shipped.row)}, by time observed:\n",
@@ -156,17 +151,17 @@ def _listed(animals: list[str]) -> str:
 
 
 def _settings(chosen: Mapping[str, Any]) -> str:
-    """Members of the pool with the C of each; whatever else was chosen by name."""
+    """Members of the pool with the C of each, and how the choice scored inside the training animals."""
     strength = chosen.get("c", {})
-    members = [
-        f"{row_name(name)} (C {strength[name]:g})" if name in strength else row_name(name)
-        for name in chosen.get("members", strength)
-    ]
-    others = [f"{key}: {value}" for key, value in chosen.items() if key not in ("members", "c")]
-    return "; ".join([*members, *others])
+    words = []
+    for name in chosen.get("members", strength):
+        words.append(row_name(name) + (f" (C {strength[name]:g})" if name in strength else ""))
+    if inner := chosen.get("scores", {}).get(WHOLE_LENGTH):
+        words.append(f"macro-F1 {inner['left_out']:.2f} on training animals left out, {inner['training']:.2f} on all")
+    return "; ".join(words)
 
 
-def _comparison_section(comparison: Comparison) -> str:
+def comparison_section(comparison: Comparison) -> str:
     lines = [
         "## Comparison methods\n",
         f"{comparison.protocol} Animals tested: {', '.join(comparison.animals)}. Seeds in square "

@@ -18,7 +18,7 @@ from offline_training.reporting.nested import WHOLE, Row, Task
 from offline_training.reporting.style import GREY, INK, MUTED, WIDTH_IN, panels
 
 OURS, FLOOR, PLAIN = MUTED[0], MUTED[1], MUTED[2]
-COLOURS = {"shipped": OURS, "floor": FLOOR, "plain": PLAIN}
+COLOURS = {"shipped": OURS, "floor": FLOOR, "plain": PLAIN, "comparison": MUTED[4]}
 CURVE_STYLES = {"60": "--", WHOLE: "-"}
 """Lines of the precision-coverage curves, by time observed."""
 
@@ -29,7 +29,7 @@ def scores_figure(tasks: Mapping[str, Task]) -> Figure:
     for index, (name, task) in enumerate(tasks.items()):
         over_seconds, called, precision = axes[3 * index : 3 * index + 3]
         _macro_f1(over_seconds, task)
-        over_seconds.set_title(f"{task_name(name)}, {len(task.classes)} classes", loc="left")
+        over_seconds.set_title(f"{task_name(name)}, {len(task.scored)} classes", loc="left")
         _called(called, task.shipped)
         _precision(precision, task.shipped)
     axes[0].legend(loc="lower right", fontsize=7)
@@ -77,7 +77,7 @@ def _macro_f1(axis: Axes, task: Task) -> None:
         axis.errorbar(at, f1, error, color=COLOURS[row.role], marker="o", capsize=2, label=_short_name(row))
     if any(row.role == "predictor" for row in task.rows):
         axis.plot([], [], color=GREY, linewidth=0.9, label="single predictors")
-    axis.axhline(1 / len(task.classes), color=INK, linestyle=":", linewidth=1)
+    axis.axhline(1 / len(task.scored), color=INK, linestyle=":", linewidth=1)
     _time_ticks(axis, times)
     axis.set(ylabel="macro-F1", ylim=(0, 1))
 
@@ -117,6 +117,8 @@ def _confusion(axis: Axes, task: Task) -> None:
     columns = [*task.classes, "none"][: counts.shape[1]]
     if len(columns) > len(task.classes) and not counts[:, -1].any():
         counts, columns = counts[:, :-1], columns[:-1]
+    labelled = np.flatnonzero(counts.sum(axis=1))  # classes that are not scored have no row
+    counts, names = counts[labelled], [task.classes[index] for index in labelled]
     units = counts.sum(axis=1)
     shares = counts / np.maximum(units, 1)[:, None]
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -126,14 +128,13 @@ def _confusion(axis: Axes, task: Task) -> None:
         colour = "white" if value > 0.55 else INK
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(units)), [f"{name} ({n:.0f})" for name, n in zip(task.classes, units, strict=True)])
+    axis.set_yticks(range(len(units)), [f"{name} ({n:.0f})" for name, n in zip(names, units, strict=True)])
     axis.tick_params(length=0)
 
 
 def _short_name(row: Row) -> str:
-    return {"shipped": "nuclr-stream", "floor": "spike statistics", "plain": "plain readout"}.get(
-        row.role, row_name(row.row)
-    )
+    known = {"shipped": "nuclr-stream", "floor": "spike statistics", "plain": "whole-recording readouts"}
+    return known.get(row.role, row_name(row.row))
 
 
 def _time_ticks(axis: Axes, times: list[str]) -> None:

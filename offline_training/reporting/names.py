@@ -24,18 +24,15 @@ ROWS = {
     "neuprint": "NeuPRINT (re-implemented, no behaviour)",
     "depth_only": "depth alone (a control that reads what is forbidden here)",
 }
-ROLES = {
-    "shipped": "",
-    "predictor": " alone",
-    "floor": " (no encoder)",
-    "plain": " (one readout of whole recordings at every time)",
-}
 TASKS = {"cell_type": "cell type", "brain_region": "brain region", "waveform_class": "waveform class"}
 
 
-def row_name(row: str, role: str = "shipped") -> str:
+def row_name(row: str, role: str = "") -> str:
     """What a row is, in words, with what its role adds."""
-    return ROWS.get(row, row.replace("_", " ")) + ROLES[role]
+    if role == "plain":
+        return "the same pool with readouts of whole recordings only"
+    name = ROWS.get(row, row.replace("_", " "))
+    return name + {"predictor": " alone", "floor": ", no encoder"}.get(role, "")
 
 
 def task_name(task: str) -> str:

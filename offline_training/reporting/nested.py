@@ -16,7 +16,9 @@ from offline_training.reporting.files import ResultsError, read_json
 WHOLE = "all"
 """The time observed that stands for the whole recording."""
 
-Role = Literal["shipped", "predictor", "floor", "plain"]
+Role = Literal["shipped", "predictor", "floor", "plain", "comparison"]
+INDUCTIVE = "inductive zero-shot"
+"""The setting in which nothing of the tested animals was seen, as in a live recording."""
 
 
 class _Part(BaseModel):
@@ -33,6 +35,13 @@ class AnimalScores(_Part):
     precision: float | None = None
 
 
+class Difference(_Part):
+    """Macro-F1 of the shipped row minus that of the floor on the same units, with an interval over animals."""
+
+    macro_f1: float
+    interval: tuple[float, float]
+
+
 class Scores(_Part):
     """Scores of one row after one time observed, predictions of all test animals pooled.
 
@@ -43,10 +52,11 @@ class Scores(_Part):
     units: int
     macro_f1: float
     macro_f1_interval: tuple[float, float] | None = None
-    balanced_accuracy: float
+    balanced_accuracy: float | None
     ece: float | None = None
     called: float | None = None
     precision: float | None = None
+    over_floor: Difference | None = None
     per_animal: dict[str, AnimalScores]
     curve: list[tuple[float, float, float | None]] = []
     confusion: list[list[float]] = []
@@ -61,9 +71,10 @@ class Row(_Part):
 
 
 class Task(_Part):
-    """One question: its classes, and rows of which one is shipped and at most one is the floor."""
+    """One question: its classes, those that count as truth, and rows of which one is shipped, at most one the floor."""
 
     classes: list[str]
+    scored: list[str]
     rows: list[Row]
 
     @model_validator(mode="after")
@@ -87,10 +98,12 @@ class Task(_Part):
 
 
 class Fold(_Part):
-    """Animals that were tested, how many were trained on, and per task what was chosen inside these."""
+    """Animals that were tested, how many were trained on, what of the tested ones was seen, and per task what was
+    chosen inside the training animals."""
 
     test: list[str]
     train_animals: int
+    setting: str
     chosen: dict[str, dict[str, Any]] = {}
 
 
@@ -114,6 +127,11 @@ class Nested(_Part):
     def animals(self) -> list[str]:
         """The animals that were tested, in the order of the folds."""
         return [animal for fold in self.folds for animal in fold.test]
+
+    @property
+    def setting(self) -> str:
+        """What the scores may be called: the settings of all folds."""
+        return " and ".join(sorted({fold.setting for fold in self.folds}))
 
 
 class ComparisonScores(_Part):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from offline_training.reporting.calcium_page import calcium_page
-from offline_training.reporting.dataset_page import dataset_page
+from offline_training.reporting.calcium_page import distance_section, fresh_section
+from offline_training.reporting.dataset_page import comparison_section, nested_section
 from offline_training.reporting.figures import save, scores_figure
 from offline_training.reporting.files import ResultsError, read_json
 from offline_training.reporting.nested import Comparison, Nested, OutOfDistribution, load
@@ -16,6 +18,20 @@ from offline_training.studies.placement import table as placement_table
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 DEMO = "network"
 """The data set whose scores are the picture of the README."""
+FOLDERS = {
+    "network": "simulated networks of spiking neurons",
+    "rat": "Neuropixels recordings of rats",
+    "calcium": "simulated calcium imaging",
+    "placement": "region borders along a shank",
+}
+"""What the folders of results are about, in words; a folder that is not here is called by its name."""
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "fresh_animals": fresh_section,
+    "normaliser": distance_section,
+    "placement": placement_table,
+    "ten_minutes": placement_table,
+}
+"""Sections of files whose content they take as it is, in the order of the page."""
 
 
 def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
@@ -44,7 +60,7 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
     # The summary, which links them.
     foreign = results / "out_of_distribution.json"
     rows = load(OutOfDistribution, foreign).rows if foreign.is_file() else []
-    links = {path.name: _link_words(name, nested.get(name)) for name, path in zip(pages, written, strict=True)}
+    links = {path.name: FOLDERS.get(name, name) for name, path in zip(pages, written, strict=True)}
     page.write_text(summary_page(list(nested.values()), rows, links), encoding="utf-8")
     written.append(page)
 
@@ -62,22 +78,18 @@ def write_pages(results: Path, *, page: Path, readme: Path) -> list[Path]:
 
 
 def _folder_page(folder: Path, nested: Nested | None, page: Path) -> str:
-    """The page of one folder, empty where it holds nothing that has one."""
-    notes = (folder / "notes.md").read_text(encoding="utf-8") if (folder / "notes.md").is_file() else ""
+    """The page of one folder, empty where it holds nothing that has a section."""
     found = {path.stem: path for path in folder.glob("*.json")}
-    if nested is not None or "comparison" in found:
-        comparison = load(Comparison, found["comparison"]) if "comparison" in found else None
-        return dataset_page(folder.name, notes, nested, comparison, page)
-    if {"fresh_animals", "normaliser"} & set(found):
-        parts = [read_json(found[name]) if name in found else None for name in ("fresh_animals", "normaliser")]
-        return calcium_page(notes, *parts)
-    if "placement" in found:
-        tables = [placement_table(read_json(found[name])) for name in ("placement", "ten_minutes") if name in found]
-        return "\n".join(["# Results: placement along the shank\n", notes, *tables])
-    return ""
-
-
-def _link_words(folder: str, nested: Nested | None) -> str:
-    if nested is None:
-        return {"calcium": "simulated calcium imaging", "placement": "region borders along a shank"}.get(folder, folder)
-    return f"{folder}: {nested.kind}"
+    sections = []
+    if nested is not None:
+        sections.append(nested_section(nested, page))
+    if "comparison" in found:
+        sections.append(comparison_section(load(Comparison, found["comparison"])))
+    for name, section in SECTIONS.items():
+        if name in found:
+            sections.append(section(read_json(found[name])))
+    if not sections:
+        return ""
+    notes = folder / "notes.md"
+    text = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+    return "\n".join([f"# Results: {FOLDERS.get(folder.name, folder.name)}\n", text, *sections])

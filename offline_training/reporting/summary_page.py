@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from offline_training.reporting.names import task_name, time_name
-from offline_training.reporting.nested import WHOLE, ForeignRow, Nested, Scores, Task
+from offline_training.reporting.nested import INDUCTIVE, WHOLE, ForeignRow, Nested, Scores, Task
 from offline_training.reporting.tables import NONE, between, percent, score, table
 
 LEVEL = 0.01
@@ -19,11 +19,12 @@ INTRODUCTION = """\
 This page and the pages that it links are generated from the files under `results/` by `make results`; no figure is
 typed by hand. [results/README.md](../results/README.md) says which command writes which file.
 
-* Scores are of animals that neither encoder nor readouts saw. Whatever was chosen (regularisation, members of the pool,
-  temperature, threshold) was chosen anew inside the training animals of every fold; the pages say what each fold chose.
+* Scores are of animals that neither encoder nor readouts saw; a table of another setting says so. Whatever was chosen
+  (regularisation, members of the pool, temperature, threshold) was chosen anew inside the training animals of every
+  fold; the pages say what each fold chose.
 * Every score is of the top class of every labelled unit, abstained or not. A unit that no window shows counts as an
-  error. Macro-F1 is the mean of F1 over the classes, predictions of all test animals pooled; in brackets its 95 %
-  interval.
+  error. Macro-F1 is the mean of F1 over the scored classes, predictions of all test animals pooled; in brackets a 95 %
+  interval from resampling animals. *Not certain*: the interval of the paired difference holds 0.
 * ECE is the expected calibration error of the top probability, 15 bins of equal mass. *Called* is the share of units
   whose top probability reaches the threshold of abstention, *right when called* the share of those that are right.
 * *Spike statistics* is the simpler method: a plain readout of interval histogram, rate and variability of a unit and of
@@ -81,12 +82,12 @@ def simpler_ahead(nested: Sequence[Nested]) -> str:
 
 
 def verdict(ours: Scores, floor: Scores) -> str:
-    """Who reaches the higher macro-F1, and whether our interval leaves that open."""
+    """Who reaches the higher macro-F1, and whether the interval of the difference over animals leaves that open."""
     difference = round(ours.macro_f1 - floor.macro_f1, 4)  # as files have it: 0.50 and 0.49 are LEVEL apart
     if abs(difference) <= LEVEL:
         return "level"
-    low, high = ours.macro_f1_interval or (ours.macro_f1, ours.macro_f1)
-    open_question = " (within the interval)" if low <= floor.macro_f1 <= high else ""
+    interval = ours.over_floor.interval if ours.over_floor else (difference, difference)
+    open_question = " (not certain)" if interval[0] <= 0 <= interval[1] else ""
     return ("nuclr-stream" if difference > 0 else "spike statistics") + open_question
 
 
@@ -97,7 +98,8 @@ def _pool_table(nested: Sequence[Nested]) -> str:
             for time, ours in task.shipped.seconds.items():
                 floor = task.floor.seconds.get(time) if task.floor else None
                 first = time == next(iter(task.shipped.seconds))
-                cells = [f"{one.name}: {task_name(task_id)}" if first else "", time_name(time)]
+                setting = "" if one.setting == INDUCTIVE else f" ({one.setting})"
+                cells = [f"{one.name}{setting}: {task_name(task_id)}" if first else "", time_name(time)]
                 cells += [between(ours.macro_f1, ours.macro_f1_interval), score(floor.macro_f1) if floor else NONE]
                 cells += [verdict(ours, floor) if floor else NONE, score(ours.balanced_accuracy), score(ours.ece)]
                 rows.append([*cells, percent(ours.called), percent(ours.precision)])
@@ -111,7 +113,7 @@ def _readme_row(nested: Nested, task_id: str, task: Task) -> list[str]:
     floor = task.floor.seconds[WHOLE] if task.floor else None
     return [
         f"{nested.kind}: {len(nested.animals)} animals",
-        f"{task_name(task_id)} ({', '.join(task.classes)})",
+        f"{task_name(task_id)} ({', '.join(task.scored)})",
         score(minute.macro_f1 if minute else None, digits=2),
         score(whole.macro_f1, digits=2),
         score(floor.macro_f1 if floor else None, digits=2),

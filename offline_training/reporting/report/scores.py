@@ -56,8 +56,9 @@ def _parts(tasks: Mapping[str, Task]) -> list[Part]:
         parts.append(Missing("confusion: the results hold no confusion matrix."))
     else:
         shares = ", ".join(
-            f"{label} {counts[index] / max(sum(counts), 1):.2f}"
+            f"{label} {counts[index] / sum(counts):.2f}"
             for index, (label, counts) in enumerate(zip(task.classes, whole.confusion, strict=True))
+            if sum(counts)
         )
         parts.append(
             Picture(

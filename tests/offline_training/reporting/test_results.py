@@ -11,7 +11,7 @@ import pytest
 
 from offline_training.reporting.calcium_page import distance_section
 from offline_training.reporting.files import ResultsError
-from offline_training.reporting.nested import Scores
+from offline_training.reporting.nested import Difference, Scores
 from offline_training.reporting.results import write_pages
 from offline_training.reporting.summary_page import verdict
 from tests.offline_training.reporting.examples import write_example
@@ -70,23 +70,22 @@ def test_every_row_of_a_task_stands_on_the_page_of_its_data_set(written: dict[st
     assert rows[:4] == [
         "nuclr-stream: pool of all predictors",
         "NuCLR embedding, with neighbours alone",
-        "spike statistics, with neighbours (no encoder)",
-        "plain (one readout of whole recordings at every time)",
+        "spike statistics, with neighbours, no encoder",
+        "the same pool with readouts of whole recordings only",
     ]
     assert "| 0.623 (0.563-0.673) | 0.789 (0.729-0.839) | 0.966 (0.906-1.016) | 0.962 | 0.143 |" in page
     assert "| 60 s | 0.789 (0.729-0.839) | 0.791 | 0.118 | 71 % | 92 % |" in page
-    assert "E, PV, SST; 90 units; chance 0.33." in page
+    assert "Scored: E, PV, SST; 90 units; chance 0.33." in page
 
 
 def test_a_page_says_how_it_was_made_and_what_each_fold_chose(written: dict[str, str]) -> None:
     page = written["results_network.md"]
-    assert (
-        "Two of three animals are left out and then the third. Folds: 2; tested on 3 animals, trained on 1 to 2" in page
-    )
+    assert "Two of three animals are left out and then the third. Folds: 2; tested on 3 animals, trained on" in page
+    assert "trained on 1 to 2 in each fold (inductive zero-shot)." in page
     assert "Seed 0, abacus; numpy 2." in page and "nuclr-train evaluate configs/made.toml" in page
     assert (
-        "| a1, a2 | cell type | NuCLR embedding, with neighbours (C 0.1); spike statistics, with neighbours (C 1) |"
-        in page
+        "| a1, a2 | cell type | NuCLR embedding, with neighbours (C 0.1); spike statistics, with neighbours (C 1); "
+        "macro-F1 0.70 on training animals left out, 0.80 on all |" in page
     )
 
 
@@ -130,23 +129,48 @@ def test_the_summary_has_the_floor_beside_the_pool_and_says_where_it_is_ahead(wr
     assert "|  | whole recording | 0.966 (0.906-1.016) | 0.596 | nuclr-stream | 0.962 | 0.143 | 88 % | 100 % |" in page
     assert "**The simpler method is ahead** in 3 of 6 comparisons" in page
     assert "brain region of network, 10 s; brain region of network, 60 s; brain region of network, whole" in page
-    assert "* [network: simulated networks](results_network.md)" in page
+    assert "* [simulated networks of spiking neurons](results_network.md)" in page
 
 
 @pytest.mark.parametrize(
-    ("ours", "floor", "expected"),
+    ("floor", "interval", "expected"),
     [
-        (0.50, 0.49, "level"),
-        (0.50, 0.40, "nuclr-stream"),
-        (0.50, 0.60, "spike statistics"),
-        (0.50, 0.47, "nuclr-stream (within the interval)"),
-        (0.50, 0.53, "spike statistics (within the interval)"),
+        (0.49, (0.005, 0.02), "level"),
+        (0.40, (0.06, 0.14), "nuclr-stream"),
+        (0.60, (-0.14, -0.06), "spike statistics"),
+        (0.40, (-0.02, 0.2), "nuclr-stream (not certain)"),
+        (0.60, (-0.2, 0.02), "spike statistics (not certain)"),
+        (0.60, None, "spike statistics"),
     ],
 )
-def test_who_is_ahead_follows_from_difference_and_interval(ours: float, floor: float, expected: str) -> None:
-    interval = (ours - 0.04, ours + 0.04)
-    mine = Scores(units=1, macro_f1=ours, macro_f1_interval=interval, balanced_accuracy=0, per_animal={})
-    assert verdict(mine, mine.model_copy(update={"macro_f1": floor})) == expected
+def test_who_is_ahead_follows_from_the_paired_difference(
+    floor: float, interval: tuple[float, float] | None, expected: str
+) -> None:
+    difference = None if interval is None else Difference(macro_f1=0.5 - floor, interval=interval)
+    ours = Scores(units=1, macro_f1=0.5, balanced_accuracy=0.5, over_floor=difference, per_animal={})
+    assert verdict(ours, ours.model_copy(update={"macro_f1": floor})) == expected
+
+
+def test_scores_with_activity_of_tested_animals_say_so(pages: Pages) -> None:
+    def seen(found: dict[str, Any]) -> None:
+        found["folds"][0]["setting"] = "transductive zero-shot"
+
+    write_example(pages.results / "network", seen)
+    written = pages.write()
+    assert "in each fold (inductive zero-shot and transductive zero-shot)." in written["results_network.md"]
+    assert "| network (inductive zero-shot and transductive zero-shot): cell type | 10 s |" in written["results.md"]
+
+
+def test_classes_that_are_not_scored_are_no_rows_of_the_confusion(pages: Pages) -> None:
+    def unscored(found: dict[str, Any]) -> None:
+        task = found["tasks"]["cell_type"]
+        task["scored"] = ["E", "PV"]
+        task["rows"][0]["seconds"]["all"]["confusion"][2] = [0, 0, 0]
+
+    written = write_example(pages.results / "network", unscored) and pages.write()
+    assert "Scored: E, PV; 90 units; chance 0.50." in written["results_network.md"]
+    figure = (pages.docs / "figures" / "network_confusion.svg").read_text()
+    assert "PV (" in figure and "SST (" not in figure and ">SST<" in figure
 
 
 def test_a_pool_that_is_ahead_everywhere_says_so(pages: Pages) -> None:
