@@ -17,7 +17,7 @@ INTRODUCTION = """\
 # Results
 
 This page and the pages that it links are generated from the files under `results/` by `make results`; no figure is
-typed by hand. [results/README.md](../results/README.md) says which command writes which file.
+typed by hand. [results/README.md](../results/README.md) lists which command writes which file.
 
 * Scores are of animals that neither encoder nor readouts saw; a table of another setting says so. Whatever was chosen
   (regularisation, members of the pool, temperature, threshold) was chosen anew inside the training animals of every

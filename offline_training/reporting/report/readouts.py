@@ -9,6 +9,8 @@ from typing import Any
 from offline_training.reporting.files import read_json
 from offline_training.reporting.report.page import Missing, Section, Table
 
+LEFT_OUT = ("classes", "single")
+"""The classes have a column of their own; pools of single predictors are there for scores only."""
 MOST_VALUES = 8
 """Longer lists are data, not settings, and are not shown."""
 TITLE = "Readouts"
@@ -31,20 +33,20 @@ def readouts_section(run_dir: Path) -> Section:
 
 
 def _settings(values: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """`name = value` of every plain value but the classes, those of nested settings under their full name."""
+    """`name = value` of every plain value, those of nested settings under their full name."""
     for key, value in values.items():
         name = f"{within}{key}"
+        if name in LEFT_OUT or value is None:
+            continue
         if isinstance(value, Mapping):
             yield from _settings(value, f"{name}.")
-        elif isinstance(value, list):
-            if (
-                name != "classes"
-                and len(value) <= MOST_VALUES
-                and not any(isinstance(one, list | dict) for one in value)
-            ):
-                yield f"{name} = {' '.join(map(_plain, value))}"
-        elif value is not None:
+        elif not isinstance(value, list):
             yield f"{name} = {_plain(value)}"
+        elif all(isinstance(one, Mapping) for one in value):
+            for place, one in enumerate(value, start=1):
+                yield from _settings(one, f"{name}.{place}.")
+        elif len(value) <= MOST_VALUES and not any(isinstance(one, list) for one in value):
+            yield f"{name} = {' '.join(map(_plain, value))}"
 
 
 def _plain(value: object) -> str:

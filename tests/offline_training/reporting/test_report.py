@@ -137,12 +137,14 @@ def test_what_is_not_there_has_a_reason(run_dir: Path, tmp_path: Path) -> None:
 def test_readouts_are_shown_with_their_settings(run_dir: Path, tmp_path: Path) -> None:
     run = tmp_path / "with_readouts"
     shutil.copytree(run_dir, run)
-    pool = {"n": [1, 6.0], "temperature": [1.25, 1.0], "weights": [[1.0], [2.0]]}
-    task = {"classes": ["E", "PV"], "c": 0.1, "pool": pool, "prior": None, "many": list(range(9))}
+    pool = {"predictors": ["embedding"], "n": [1, 6.0], "weight": [[1.0], [2.0]]}
+    task = {"classes": ["E", "PV"], "c": {"embedding": 0.1}, "pools": [pool], "single": {"embedding": pool}}
+    task |= {"scores": {"0": {"left_out": 0.5}}, "prior": None, "many": list(range(9))}
     (run / "readouts.json").write_text(json.dumps({"tasks": {"cell_type": task}}))
     cells = page_of(run, tmp_path).texts["td"]
     place = cells.index("E, PV")
-    assert cells[place - 1 : place + 2] == ["cell_type", "E, PV", "c = 0.1, pool.n = 1 6, pool.temperature = 1.25 1"]
+    settings = "c.embedding = 0.1, pools.1.predictors = embedding, pools.1.n = 1 6, scores.0.left_out = 0.5"
+    assert cells[place - 1 : place + 2] == ["cell_type", "E, PV", settings]
 
 
 def test_throughput_comes_from_tensorboards_clock_or_is_missing(run_dir: Path, tmp_path: Path) -> None:
