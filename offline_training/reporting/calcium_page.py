@@ -24,15 +24,13 @@ def fresh_section(result: Result) -> str:
         f"{encoder['machine']}, {encoder['precision']}. Step between windows: {result['hop_s']:.1f} s. {versions}. "
         "Macro-F1: median (range) over animals.\n",
     ]
+    rows, times = [], []
     for task, found in result["tasks"].items():
-        rows = [
-            [row_name(name), *(between(one["median"], one["range"]) for one in times.values())]
-            for name, times in found["features"].items()
-        ]
-        times = [time_name(seconds) for seconds in next(iter(found["features"].values()))]
-        chance = f"{', '.join(found['classes'])}; chance {1 / len(found['classes']):.2f}."
-        lines += [f"### {task_name(task)}\n", f"{chance}\n", table(["row", *times], rows), ""]
-    return "\n".join(lines)
+        for name, scores in found["features"].items():
+            times = list(scores)
+            medians = (between(one["median"], one["range"]) for one in scores.values())
+            rows.append([f"{task_name(task)}, {len(found['classes'])} classes", row_name(name), *medians])
+    return "\n".join([*lines, table(["question", "row", *map(time_name, times)], rows), ""])
 
 
 def distance_section(result: Result) -> str:

@@ -17,12 +17,12 @@ ROWS = {
     "trace_statistics": "statistics of the single trace",
     "rate": "mean rate",
     "isi": "interval histogram (128 bins)",
-    "isi_neighbourhood": "interval histogram, with neighbours",
+    "isi_aggregated": "interval histogram, with neighbours",
     "lolcat": "LOLCAT (re-implemented)",
     "nemo": "NEMO (re-implemented)",
     "nemo_acg": "NEMO, autocorrelogram alone (re-implemented)",
     "neuprint": "NeuPRINT (re-implemented, no behaviour)",
-    "depth_only": "depth alone (a control that reads what is forbidden here)",
+    "depth": "depth alone (a control that reads what is forbidden here)",
 }
 TASKS = {"cell_type": "cell type", "brain_region": "brain region", "waveform_class": "waveform class"}
 

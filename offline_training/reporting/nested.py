@@ -135,40 +135,47 @@ class Nested(_Part):
 
 
 class ComparisonScores(_Part):
-    """Scores of a comparison method after one time observed, mean over seeds, with their range."""
+    """Scores of a comparison method after one time observed; with several seeds the mean, and the range over them."""
 
+    units: int
     macro_f1: float
-    macro_f1_range: tuple[float, float]
-    balanced_accuracy: float
+    macro_f1_interval: tuple[float, float] | None = None
+    macro_f1_range: tuple[float, float] | None = None
+    balanced_accuracy: float | None
+
+
+class Budget(_Part):
+    """What the training of a method took, all folds together."""
+
+    cpu_s: float
 
 
 class ComparisonRow(_Part):
-    """One comparison method; `setting` says what it knew of the tested animals, a control reads what we forgo."""
+    """One comparison method; `setting` is what it knew of the tested animals."""
 
     row: str
-    role: Literal["comparison", "control"]
+    role: Literal["comparison"]
     setting: str
-    seeds: list[int]
-    cpu_s: tuple[float, float] | None = None
+    seeds: list[int] = []
+    budget: Budget | None = None
     seconds: dict[str, ComparisonScores]
 
 
 class ComparisonTask(_Part):
-    """Scored classes with their units, and the methods."""
+    """Classes that count as truth, and the methods."""
 
     scored: list[str]
-    units: dict[str, int]
     rows: list[ComparisonRow]
 
 
 class Comparison(_Part):
     """One comparison.json: re-implemented methods of others on the same data."""
 
+    format: Literal[3]
     protocol: str
     command: str
     machine: str
-    versions: dict[str, str]
-    animals: list[str]
+    folds: list[Fold]
     tasks: dict[str, ComparisonTask]
 
 

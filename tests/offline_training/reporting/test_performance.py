@@ -111,9 +111,7 @@ def test_machines_have_tables_of_their_own(speed: Path) -> None:
     assert first < page.index("| 100 | 1,234,567 | 1 % |") < second < page.index("| 400 | 1,234,567 | not known |")
 
 
-def test_what_the_bench_writes_makes_a_page(
-    speed: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_bench_writes_makes_a_page(speed: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nuclr_stream.commands.bench.input_throughput", lambda *_, **__: 1.0)
     model = Model(load_bundle(tiny_bundle), provider="cpu", threads=1)
     figures = json.loads(json.dumps(run_bench(model, units=12, steps=1)))

@@ -49,17 +49,18 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def add_rats(pages: Pages) -> None:
     """The example once more under another name, beside a file of comparison methods."""
     folder = write_example(pages.results / "rat", lambda found: found.update(name="rat", kind="rats"))
-    lolcat = {"macro_f1": 0.258, "macro_f1_range": [0.25, 0.27], "balanced_accuracy": 0.27}
-    isi = {"macro_f1": 0.19, "macro_f1_range": [0.19, 0.19], "balanced_accuracy": 0.188}
-    neuprint = {"row": "neuprint", "setting": "transductive zero-shot", "seeds": [0], "cpu_s": [60.0, 90.0]}
+    lolcat = {"units": 7, "macro_f1": 0.258, "macro_f1_range": [0.25, 0.27], "balanced_accuracy": 0.27}
+    isi = {"units": 7, "macro_f1": 0.19, "macro_f1_interval": [0.1, 0.3], "balanced_accuracy": 0.188}
+    neuprint = {"row": "neuprint", "setting": "transductive zero-shot", "seeds": [0], "budget": {"cpu_s": 90.0}}
     rows = [
         {"row": "lolcat", "setting": "inductive zero-shot", "seeds": [0, 1], "seconds": {"60": lolcat, "all": lolcat}},
         neuprint | {"seconds": {"all": lolcat}},
-        {"row": "isi", "setting": "inductive zero-shot", "seeds": [], "seconds": {"60": isi, "all": isi}},
+        {"row": "isi", "setting": "inductive zero-shot", "seconds": {"60": isi, "all": isi}},
     ]
-    task = {"scored": ["STR"], "units": {"STR": 7}, "rows": [{"role": "comparison"} | row for row in rows]}
-    facts = {"protocol": "One rat out.", "command": "nuclr-train peer", "machine": "abacus", "versions": {}}
-    comparison = facts | {"animals": ["K265"], "tasks": {"brain_region": task}}
+    task = {"scored": ["STR"], "rows": [{"role": "comparison"} | row for row in rows]}
+    facts = {"format": 3, "protocol": "One rat out.", "command": "nuclr-train compare", "machine": "abacus"}
+    fold = {"test": ["K265"], "train_animals": 6, "setting": "inductive zero-shot"}
+    comparison = facts | {"folds": [fold], "tasks": {"brain_region": task}}
     (folder / "comparison.json").write_text(json.dumps(comparison))
     (folder / "notes.md").write_text("Mind the caveat.\n")
 
@@ -74,7 +75,6 @@ def test_every_row_of_a_task_stands_on_the_page_of_its_data_set(written: dict[st
         "the same pool with readouts of whole recordings only",
     ]
     assert "| 0.623 (0.563-0.673) | 0.789 (0.729-0.839) | 0.966 (0.906-1.016) | 0.962 | 0.143 |" in page
-    assert "| 60 s | 0.789 (0.729-0.839) | 0.791 | 0.118 | 71 % | 92 % |" in page
     assert "Scored: E, PV, SST; 90 units; chance 0.33." in page
 
 
@@ -84,8 +84,8 @@ def test_a_page_says_how_it_was_made_and_what_each_fold_chose(written: dict[str,
     assert "trained on 1 to 2 in each fold (inductive zero-shot)." in page
     assert "Seed 0, abacus; numpy 2." in page and "nuclr-train evaluate configs/made.toml" in page
     assert (
-        "| a1, a2 | cell type | NuCLR embedding, with neighbours (C 0.1); spike statistics, with neighbours (C 1); "
-        "macro-F1 0.70 on training animals left out, 0.80 on all |" in page
+        "| a1, a2 | NuCLR embedding, with neighbours (C 0.1); spike statistics, with neighbours (C 1); "
+        "macro-F1 0.70 on training animals left out, 0.80 on all | spike statistics, with neighbours (C 0.01) |" in page
     )
 
 
@@ -99,20 +99,35 @@ def test_few_animals_have_a_line_each_and_many_are_a_spread(pages: Pages, writte
 
     few = written["results_network.md"]
     assert "| a1 | 40 | 0.951 | " in few and "spread over" not in few
+    assert "| animal | cell type: units | cell type: macro-F1 | cell type: macro-F1, spike statistics |" in few
     write_example(pages.results / "network", many)
     spread = pages.write()["results_network.md"]
     assert "spread over 21 animals" in spread and "| b1 |" not in spread
     assert "| lowest | 10 | 0.000 | 0.000 |" in spread and "| middle | 20 | 0.500 | 0.500 |" in spread
-    assert "| highest | 30 | 1.000 | 1.000 | 0.170 | 82 % | - |" in spread
+    assert "| highest | 30 | 1.000 | 1.000 | 82 % | - | 30 |" in spread
 
 
 def test_comparison_methods_stand_beside_with_their_setting(pages: Pages) -> None:
     add_rats(pages)
     page = pages.write()["results_rat.md"]
-    assert "Mind the caveat." in page and "Scored units: STR 7." in page
+    assert "Mind the caveat." in page and "Animals tested: K265." in page and "brain region: STR; 7 units." in page
     assert "| LOLCAT (re-implemented) [0, 1] | 0.258 (0.250-0.270) | 0.258 (0.250-0.270) | 0.270 | - |" in page
     assert "NeuPRINT (re-implemented, no behaviour), transductive zero-shot [0] | - | 0.258" in page
-    assert "| 0.270 | 1.0-1.5 |" in page and "| interval histogram (128 bins) | 0.190 | 0.190 |" in page
+    assert "| 0.270 | 1.5 |" in page and "| interval histogram (128 bins) | 0.190 (0.100-0.300) |" in page
+
+
+def test_a_method_that_answers_one_question_only_has_dashes_for_the_other(pages: Pages) -> None:
+    add_rats(pages)
+    path = pages.results / "rat" / "comparison.json"
+    found = json.loads(path.read_text())
+    found["tasks"]["waveform_class"] = found["tasks"]["brain_region"] | {
+        "rows": found["tasks"]["brain_region"]["rows"][2:]
+    }
+    path.write_text(json.dumps(found))
+    page = pages.write()["results_rat.md"]
+    isi = "0.190 (0.100-0.300) | 0.190 (0.100-0.300) | 0.188"
+    assert f"| interval histogram (128 bins) | {isi} | {isi} | - |" in page
+    assert "[0] | - | 0.258 (0.250-0.270) | 0.270 | - | - | - | 1.5 |" in page
 
 
 def test_comparison_methods_alone_make_a_page(pages: Pages) -> None:
@@ -274,10 +289,10 @@ def test_a_damaged_file_is_named_with_its_field(pages: Pages, change: Any, named
 
 
 def test_the_files_of_this_repository_make_short_pages(tmp_path: Path) -> None:
-    """The pages together stay below 300 lines, and every folder with results has one."""
+    """Every folder with results has a page that fits few screens, and the files are summaries."""
     written = write_pages(ROOT / "results", page=tmp_path / "results.md", readme=tmp_path / "README.md")
-    pages = [path for path in written if path.suffix == ".md"]
-    assert {"results_calcium.md", "results_placement.md", "results_rat.md"} <= {path.name for path in pages}
-    assert sum(len(path.read_text().splitlines()) for path in pages) < 300
+    pages = {path.name: path.read_text().count("\n") for path in written if path.suffix == ".md"}
+    assert {"results_calcium.md", "results_placement.md", "results_rat.md"} <= set(pages)
+    assert max(pages.values()) < 120
     size = sum(path.stat().st_size for path in (ROOT / "results").rglob("*") if path.is_file())
     assert size < 3e6, "predictions of single units do not belong into the tree"
