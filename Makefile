@@ -61,7 +61,7 @@ lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-results: $(VENV)/.dev ## Write docs/results.md, docs/performance.md and the table of the README from results/
+results: $(VENV)/.dev ## Write docs/results*.md, docs/performance.md, their figures and the table of the README from results/
 	$(BIN)/nuclr-train report-results
 	$(if $(wildcard results/speed/*.json),$(BIN)/nuclr-train report-speed)
 

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_training.reporting.results import Result, ResultsError, table
+from offline_training.reporting.files import ResultsError
+from offline_training.reporting.tables import table
+
+Result = dict[str, Any]
 
 GOAL_RATIO, GOAL_MS = 1.1, 5.0
 """From the close of a window to its prediction at most so many times the bare encoder, and so much more."""

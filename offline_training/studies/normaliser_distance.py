@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
-from offline_training.reporting.tables import table
 from offline_training.simulation.calcium import simulate_calcium
 
 SECONDS = (15.0, 30.0, 60.0, 120.0, 240.0, 480.0)
@@ -47,26 +46,3 @@ def normaliser_distance(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def distance_section(result: Result) -> str:
-    """The result as a section of docs/results.md."""
-    ratios = np.array(result["ratio"])
-    rows = [
-        [
-            f"{seconds:g} s",
-            f"{np.median(column):.3f}",
-            f"{column.min():.3f} - {column.max():.3f}",
-            f"{100 * worst:.1f} %",
-        ]
-        for seconds, column, worst in zip(result["seconds"], ratios.T, result["worst_distance"], strict=True)
-    ]
-    return (
-        "### The running normaliser\n\n"
-        f"Traces are divided by the running {result['quantile']:g} quantile; published is the percentile of the whole "
-        f"recording. Their ratio on {len(result['animals'])} simulated animals that nothing was trained on, "
-        f"{result['units']} units and {result['duration_s']:g} s each. Windows are embedded from "
-        f"{result['warm_up_frames']} frames ({result['warm_up_frames'] / result['frame_rate_hz']:.0f} s) on.\n\n"
-        + table(["seen", "median ratio", "range over animals", "worst distance"], rows)
-        + "\n"
-    )

@@ -14,13 +14,13 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recorded
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.pretraining.pretrain import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.reporting.report.page import Missing, Part, Picture, Section
-from offline_training.reporting.report.style import GREY, Look, looks, panels
+from offline_training.reporting.style import GREY, Look, looks, panels
 
 MAX_POINTS = 4000
 NAMED = 18
@@ -41,7 +41,7 @@ class Points:
     groups: dict[str, StrArray]
 
 
-def embeddings_section(run_dir: Path, recordings: Sequence[Recorded], *, projection: str) -> Section:
+def embeddings_section(run_dir: Path, recordings: Sequence[Recording], *, projection: str) -> Section:
     """Every unit's mean embedding over its recording, projected on a plane. Raises ConfigError for another projection.
 
     Units that no window shows are left out; of more than MAX_POINTS units a random choice is drawn.
@@ -65,7 +65,7 @@ def embeddings_section(run_dir: Path, recordings: Sequence[Recorded], *, project
     return Section(TITLE, [*parts, *(_picture(points, name) for name in points.groups)])
 
 
-def _groups(config: TrainConfig, recordings: Sequence[Recorded]) -> dict[str, StrArray]:
+def _groups(config: TrainConfig, recordings: Sequence[Recording]) -> dict[str, StrArray]:
     groups = {}
     for task, settings in config.tasks.items():
         labels = np.concatenate([settings.labels(recording) for recording in recordings])
@@ -135,7 +135,9 @@ def _scatter(axis: Axes, place: np.ndarray, group: StrArray, names: list[str], *
         own = [name for name in names if shown[name].mark == mark]
         rows = np.random.default_rng(0).permutation(np.flatnonzero(np.isin(group, own)))
         colours = [shown[name].colour for name in group[rows].tolist()]
-        axis.scatter(*place[rows].T, c=colours, s=size, marker=mark, linewidths=0, alpha=0.75, rasterized=True)
+        axis.scatter(
+            place[rows, 0], place[rows, 1], c=colours, s=size, marker=mark, linewidths=0, alpha=0.75, rasterized=True
+        )
     for name, look in shown.items():
         label = f"{name} ({int((group == name).sum())})"
         axis.scatter([], [], c=look.colour, s=size, marker=look.mark, label=label)

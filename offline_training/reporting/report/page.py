@@ -8,7 +8,7 @@ from html import escape
 
 from matplotlib.figure import Figure
 
-from offline_training.reporting.report.style import WIDTH_IN, data_uri
+from offline_training.reporting.style import WIDTH_IN, data_uri
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from offline_training.readouts.readout import Readout, load_readouts
-from offline_training.readouts.regression import ReadoutError
-from offline_training.reporting.report.files import ReportError, read_json
+from offline_training.reporting.files import ResultsError, read_json
 from offline_training.reporting.report.page import Missing, Part, Picture, Section, Table
-from offline_training.reporting.report.style import GREY, MUTED, panels
+from offline_training.reporting.style import GREY, MUTED, panels
 
 FloatArray = npt.NDArray[np.float64]
 SMOOTH_SHARE = 0.02
@@ -35,7 +33,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path) -> Run:
-        """Read a run. Raises ReportError naming the file that is not there or damaged."""
+        """Read a run. Raises ResultsError naming the file that is not there or damaged."""
         return cls(
             folder,
             read_json(folder / "config.json"),
@@ -57,37 +55,6 @@ class Run:
 def run_sections(run: Run) -> list[Section]:
     """What the run is, and its losses, learning rate and speed over steps."""
     return [Section("The run", [_facts(run), _settings(run)]), Section("Training", _training(run))]
-
-
-def readouts_section(run_dir: Path) -> Section:
-    """The readouts that the run keeps, and how far to believe them."""
-    try:
-        readouts = load_readouts(run_dir)
-    except ReadoutError:
-        return Section("Readouts", [Missing("this run has no readouts; `nuclr-train readout` fits them.")])
-    rows = [
-        [
-            task,
-            ", ".join(one.classes),
-            f"{one.c:g}",
-            f"{one.out_of_fold_f1:.3f}",
-            ", ".join(
-                f"{t:.2f} at n = {n:g}" for n, t in zip(one.calibration.n, one.calibration.temperature, strict=True)
-            ),
-            f"{one.calibration.abstain_below:.2f}",
-            one.calibrated_on,
-        ]
-        for task, one in readouts.items()
-    ]
-    head = ["task", "classes", "C", "macro-F1 out of fold", "temperature", "abstains below", "calibrated on"]
-    note = (
-        "Out-of-fold figures chose C on the animals that the readout is fitted on: they are no claim about new animals."
-    )
-    return Section("Readouts", [Table(head, rows), note])
-
-
-def _temperatures(readout: Readout) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return readout.calibration.n, readout.calibration.temperature
 
 
 def _facts(run: Run) -> Table:
@@ -223,6 +190,6 @@ def _metrics(path: Path) -> dict[str, FloatArray]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: not readable ({error}); every line must be one JSON object") from error
+        raise ResultsError(f"{path}: not readable ({error}); every line must be one JSON object") from error
     names = [name for name in (lines[0] if lines else ()) if all(name in line for line in lines)]
     return {name: np.array([line[name] for line in lines], dtype=np.float64) for name in names}

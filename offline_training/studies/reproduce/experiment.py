@@ -19,7 +19,6 @@ from offline_training.evaluation.evaluate import encoder_facts, library_versions
 from offline_training.pretraining.pretrain import load_run, pretrain
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.validation import validation_score
-from offline_training.reporting.results import table
 from offline_training.studies.reproduce.archive import Archive, ArchiveError
 from offline_training.studies.reproduce.protocol import LabelledUnits, score
 from offline_training.studies.reproduce.published import INDUCTIVE, METHODS, PUBLISHED
@@ -87,7 +86,7 @@ def as_table(result: Result) -> str:
             f"{result['config']['name']}, seed {result['config']['training']['seed']}, {encoder['step']} steps on "
             f"{encoder['machine']}; held out: {', '.join(result['held_out'])}.",
             "",
-            table(head, rows),
+            *(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows]),
             "",
             "Published figures choose the checkpoint by validation macro-F1 with labels, this run takes the last one; "
             "one seed. NeuPRINT, NEMO and LOLCAT as published, not run here.",

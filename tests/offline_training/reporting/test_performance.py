@@ -13,8 +13,8 @@ from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.commands.bench import run_bench
 from nuclr_stream.inference.model import Model
 from offline_training.commands.cli import main
+from offline_training.reporting.files import ResultsError
 from offline_training.reporting.performance import write_performance
-from offline_training.reporting.results import ResultsError
 
 MACHINE = {
     **{"cpu": "Some CPU", "cores": 2, "system": "Linux x86_64", "python": "3.11.7"},
@@ -23,7 +23,7 @@ MACHINE = {
 
 
 def live(units: int, *, encoder_ms: float, latency_ms: float, **other: Any) -> dict[str, Any]:
-    """What `nuclr-stream bench --json` says; p95 and p99 are 1 and 2 ms above p50."""
+    """What `nuclr-stream bench --json` writes; p95 and p99 are 1 and 2 ms above p50."""
     return {
         **{"units": units, "steps": 50, "seed": 0, "bundle": "demo-0", "provider": "cpu", "threads": 1},
         "spikes_per_s": 1_234_567,
@@ -34,7 +34,7 @@ def live(units: int, *, encoder_ms: float, latency_ms: float, **other: Any) -> d
 
 
 def training(**other: Any) -> dict[str, Any]:
-    """What `nuclr-train bench --json` says."""
+    """What `nuclr-train bench --json` writes."""
     sizes = {"dim": 64, "heads": 4, "head_dim": 16, "ffn_hidden": 256, "temporal_blocks": 2, "spatiotemporal_blocks": 3}
     run = {"windows_per_s": 16.0, "step_s": 0.5, "step_s_range": [0.4, 0.75], "cpu_s": 0.625}
     return {
@@ -85,7 +85,7 @@ def test_populations_come_in_the_order_of_their_size(speed: Path) -> None:
     assert lines == ["100", "400", "1000"]
 
 
-def test_training_is_told_by_precision_and_threads(speed: Path) -> None:
+def test_training_is_shown_by_precision_and_threads(speed: Path) -> None:
     page = page_of(speed, training=training())
     assert "| fp32 | 1 | 16.0 | 1,200 | 0.500 (0.400-0.750) | 0.625 | 1 % |" in page
     assert "| bf16 | 2 | 16.0 | 1,200 |" in page
@@ -111,9 +111,7 @@ def test_machines_have_tables_of_their_own(speed: Path) -> None:
     assert first < page.index("| 100 | 1,234,567 | 1 % |") < second < page.index("| 400 | 1,234,567 | not known |")
 
 
-def test_what_the_bench_says_today_makes_a_page(
-    speed: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_bench_writes_makes_a_page(speed: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nuclr_stream.commands.bench.input_throughput", lambda *_, **__: 1.0)
     model = Model(load_bundle(tiny_bundle), provider="cpu", threads=1)
     figures = json.loads(json.dumps(run_bench(model, units=12, steps=1)))
@@ -135,7 +133,7 @@ def test_the_command_writes_the_page(
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"units": 3}', '{"machine": {"other_work": 0}}', "[1]"])
-def test_a_file_that_is_no_result_is_refused_by_name(speed: Path, text: str) -> None:
+def test_a_file_that_is_no_result_is_named(speed: Path, text: str) -> None:
     (speed / "stream_100.json").write_text(text)
     with pytest.raises(ResultsError, match=r"stream_100\.json: no result of a bench command .*make bench"):
         write_performance(speed, speed.parent / "performance.md")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from html.parser import HTMLParser
@@ -20,14 +21,12 @@ from nuclr_stream.errors import ConfigError
 from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.readouts.run_readouts import fit_readouts
+from offline_training.reporting.files import ResultsError
 from offline_training.reporting.report import write_report
-from offline_training.reporting.report.curves import scaling_curve
 from offline_training.reporting.report.embeddings import NAMED, OTHERS, UNNAMED, named
-from offline_training.reporting.report.files import ReportError
-from offline_training.reporting.report.outcomes import Outcome, outcomes
-from offline_training.reporting.report.style import MUTED, looks
+from offline_training.reporting.style import MUTED, looks
 from offline_training.simulation.animals import simulate
+from tests.offline_training.reporting.examples import write_example
 
 CONFIG = {
     "name": "tiny <run>",
@@ -68,75 +67,19 @@ def recordings() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def run_dir(recordings: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = pretrain(TrainConfig.parse(CONFIG), recordings, tmp_path_factory.mktemp("report") / "run")
-    fit_readouts(folder, recordings)
-    return folder
-
-
-def fold_of(held_out: str, seed: int | None, features: dict[str, list[int]], label: list[int]) -> dict[str, Any]:
-    """A result file of a fold with two classes; the predictions are those after the whole recording."""
-    return {
-        "seed": seed,
-        "tasks": {
-            "region": {
-                "recordings": [{"recording_id": "r", "subject_id": held_out, "units": len(label)}],
-                "label": label,
-                "features": {name: {"seconds": {"all": {"prediction": p}}} for name, p in features.items()},
-            }
-        },
-    }
-
-
-def mean_of(f1: float, spread: float = 0.0) -> dict[str, Any]:
-    """Scores of a row of summary.json."""
-    return {s: {"macro_f1": f1, "macro_f1_range": [f1 - spread, f1 + spread]} for s in ("10", "all")}
+    return pretrain(TrainConfig.parse(CONFIG), recordings, tmp_path_factory.mktemp("report") / "run")
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    return write_results(tmp_path)
+    return write_example(tmp_path / "results")
 
 
 @pytest.fixture(scope="module")
 def full_page(run_dir: Path, recordings: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The page with everything on it."""
-    folder = write_results(tmp_path_factory.mktemp("results"))
+    folder = write_example(tmp_path_factory.mktemp("results"))
     return page_of(run_dir, folder, recordings=recordings, results=folder)
-
-
-def write_results(tmp_path: Path) -> Path:
-    """Two folds, seeds 0 and 1, and a training-free feature that is better than the embedding."""
-    for held_out, label in (("a", [0, 0, 1, 1]), ("b", [0, 1])):
-        for seed, right in ((0, False), (1, True)):
-            said = label if right else [0] * len(label)
-            fold = fold_of(held_out, seed, {"embedding": said}, label)
-            (tmp_path / f"fold_{held_out}_seed{seed}.json").write_text(json.dumps(fold))
-        fold = fold_of(held_out, None, {"isi": [*label[:-1], -1]}, label)
-        (tmp_path / f"fold_{held_out}_baseline.json").write_text(json.dumps(fold))
-    animal = {"recall": {"A": 1.0, "B": 0.5}, "units_of_class": {"A": 3, "B": 3}}
-    task = {
-        "classes": ["A", "B"],
-        "scored": ["A", "B"],
-        "units": {"A": 3, "B": 3},
-        "features": {
-            "embedding": {"mean": mean_of(0.6, 0.1), "per_seed": {"0": {}, "1": {}}},
-            "isi": {"mean": mean_of(0.7), "per_seed": {"None": {}}},
-            "embedding_animals2": {"mean": mean_of(0.4), "per_seed": {"0": {}}},
-            "embedding_animals12": {"mean": mean_of(0.5), "per_seed": {"0": {}}},
-        },
-        "per_subject": {"embedding": {"a": animal, "b": animal}},
-    }
-    facts = {
-        "setting": "inductive zero-shot",
-        "split": "leave-one-subject-out",
-        "held_out": ["a", "b"],
-        "seeds": [0, 1],
-    }
-    (tmp_path / "summary.json").write_text(json.dumps(facts | {"tasks": {"region": task}}))
-    shares = {"1": {"macro_f1": [0.6]}, "0.01": {"macro_f1": [0.2, 0.4]}}
-    labels = {"seeds": [0, 1], "draws": 3, "tasks": {"region": {"features": {"embedding": shares, "isi": shares}}}}
-    (tmp_path / "label_efficiency.json").write_text(json.dumps(labels))
-    return tmp_path
 
 
 def page_of(run_dir: Path, tmp_path: Path, **options: Any) -> Page:
@@ -160,18 +103,22 @@ def test_the_page_needs_nothing_but_itself(run_dir: Path, recordings: list[Any],
 def test_every_figure_says_in_words_what_it_shows(full_page: Page) -> None:
     page = full_page
     alts = [image["alt"] for image in page.images]
-    assert len(alts) == 10 and all(alts) and len(page.texts["figcaption"]) == 10
+    assert len(alts) == 8 and all(alts) and len(page.texts["figcaption"]) == 8
     joined = "\n".join(alts)
     assert "40 units on a plane, coloured by cell_type: E " in joined
     assert "coloured by animal: sim_000001 20, sim_000002 20." in joined
     assert "Loss over 40 steps, from" in joined
-    assert "Macro-F1 over observed time; after the whole recording 0.700 for ISI histogram" in joined
-    assert "NuCLR embedding: A 1.00, B 0.50; ISI histogram (128 bins): A 1.00, B 0.33" in joined
-    assert "Macro-F1 of region by number of pretraining animals: 2: 0.400, 12: 0.500." in joined
-    assert "Macro-F1 of region by share of labels. NuCLR embedding: 1 %: 0.300, 100 %: 0.600; ISI" in joined
+    assert "Macro-F1 of cell type after the whole recording: nuclr-stream: pool of all predictors 0.966, " in joined
+    assert "the same pool with readouts of whole recordings only 0.884. Called: 88 %, right of those: 100 %." in joined
+    assert re.search(r"share of each class that was recognised: E [01]\.\d\d, PV [01]\.\d\d, SST", joined)
 
 
-def test_the_run_is_told_from_its_files(run_dir: Path, tmp_path: Path) -> None:
+def test_scores_are_listed_by_animal(full_page: Page) -> None:
+    cells = full_page.texts["td"]
+    assert cells[cells.index("a1") : cells.index("a1") + 6] == ["a1", "40", "0.951", "0.170", "82 %", "100 %"]
+
+
+def test_the_run_is_described_from_its_files(run_dir: Path, tmp_path: Path) -> None:
     page = page_of(run_dir, tmp_path)
     assert page.texts["h1"] == ["tiny <run>: a NuCLR training"], "names are escaped"
     cells = page.texts["td"]
@@ -185,11 +132,22 @@ def test_what_is_not_there_has_a_reason(run_dir: Path, tmp_path: Path) -> None:
     reasons = "\n".join(page_of(run_dir, tmp_path).texts["p.missing"])
     assert "no recordings were given (--recordings DIR)" in reasons
     assert "no results were given (--results DIR" in reasons
-    assert "scaling: the results hold no rows of `nuclr-train scale`" in reasons
-    assert "label efficiency: there is no label_efficiency.json" in reasons
 
 
-def test_throughput_comes_from_tensorboards_clock_or_is_refused(run_dir: Path, tmp_path: Path) -> None:
+def test_readouts_are_shown_with_their_settings(run_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "with_readouts"
+    shutil.copytree(run_dir, run)
+    pool = {"predictors": ["embedding"], "n": [1, 6.0], "weight": [[1.0], [2.0]]}
+    task = {"classes": ["E", "PV"], "c": {"embedding": 0.1}, "pools": [pool], "single": {"embedding": pool}}
+    task |= {"scores": {"0": {"left_out": 0.5}}, "prior": None, "many": list(range(9))}
+    (run / "readouts.json").write_text(json.dumps({"tasks": {"cell_type": task}}))
+    cells = page_of(run, tmp_path).texts["td"]
+    place = cells.index("E, PV")
+    settings = "c.embedding = 0.1, pools.1.predictors = embedding, pools.1.n = 1 6, scores.0.left_out = 0.5"
+    assert cells[place - 1 : place + 2] == ["cell_type", "E, PV", settings]
+
+
+def test_throughput_comes_from_tensorboards_clock_or_is_missing(run_dir: Path, tmp_path: Path) -> None:
     assert any("windows per second" in image["alt"] for image in page_of(run_dir, tmp_path).images)
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -206,53 +164,37 @@ def test_the_same_files_give_the_same_page(run_dir: Path, tmp_path: Path) -> Non
     assert first == second
 
 
-def test_a_unit_without_prediction_counts_as_an_error(results: Path) -> None:
-    features = json.loads((results / "summary.json").read_text())["tasks"]["region"]["features"]
-    (isi,) = outcomes(results, "region", features)["isi"]
-    scored = np.array([0, 1])
-    assert isi.confusion(scored, 2).tolist() == [[3, 0, 0], [0, 1, 2]]
-    assert isi.f1(scored) == pytest.approx([1.0, 0.5])
+def test_a_folder_without_scores_or_confusion_says_what_is_missing(run_dir: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    reasons = page_of(run_dir, tmp_path, results=empty).texts["p.missing"]
+    assert any("empty holds no nested.json of `nuclr-train evaluate`" in text for text in reasons)
 
+    def no_confusion(found: dict[str, Any]) -> None:
+        for task in found["tasks"].values():
+            task["rows"][0]["seconds"]["all"]["confusion"] = []
 
-def test_units_of_other_classes_are_not_scored() -> None:
-    outcome = Outcome("0", label=np.array([0, 0, 1, 2, 2]), prediction=np.array([0, 1, 1, 1, 0]))
-    assert outcome.f1(np.array([0, 1])) == pytest.approx([2 / 3, 2 / 3]), "class 2 would have made it worse"
-
-
-def test_features_without_files_are_left_out_and_said(run_dir: Path, results: Path, tmp_path: Path) -> None:
-    for path in results.glob("fold_*"):
-        path.unlink()
-    page = page_of(run_dir, tmp_path, results=results)
-    assert any("the fold_*.json files are not in the folder" in text for text in page.texts["p.missing"])
-    assert any(image["alt"].startswith("Macro-F1 over observed time") for image in page.images)
-
-
-def test_fresh_animals_are_shown_one_by_one(run_dir: Path, tmp_path: Path) -> None:
-    times = {s: {"macro_f1": [0.4, 0.6], "median": 0.5, "range": [0.4, 0.6]} for s in ("60", "all")}
-    facts = {"setting": "inductive zero-shot", "animals": ["x", "y"], "units": 20, "duration_s": 60.0}
-    task = {"classes": ["E", "PV"], "features": {"embedding": times, "rate": times}}
-    (tmp_path / "fresh_animals.json").write_text(json.dumps(facts | {"tasks": {"cell_type": task}}))
-    page = page_of(run_dir, tmp_path, results=tmp_path)
-    alts = [image["alt"] for image in page.images]
-    assert any(alt.startswith("Macro-F1 of 2 fresh animals; medians after the whole recording:") for alt in alts)
+    page = page_of(run_dir, tmp_path, results=write_example(tmp_path / "bare", no_confusion))
+    assert "Not shown: confusion: the results hold no confusion matrix." in page.texts["p.missing"]
+    assert any(image["alt"].startswith("Macro-F1 of cell type") for image in page.images)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"tasks": {}}'])
-def test_a_damaged_result_is_refused_by_name(run_dir: Path, results: Path, tmp_path: Path, content: str) -> None:
-    (results / "fold_a_seed0.json").write_text(content)
-    with pytest.raises(ReportError, match=r"fold_a_seed0\.json"):
+def test_a_damaged_result_is_named(run_dir: Path, results: Path, tmp_path: Path, content: str) -> None:
+    (results / "nested.json").write_text(content)
+    with pytest.raises(ResultsError, match=r"nested\.json"):
         write_report(run_dir, tmp_path / "report.html", results=results)
     assert not (tmp_path / "report.html").exists()
 
 
-def test_folders_that_are_none_are_refused_by_name(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"absent/config\.json: not a readable JSON object"):
+def test_folders_that_do_not_exist_are_named(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"absent/config\.json: not a readable JSON object"):
         write_report(tmp_path / "absent", tmp_path / "report.html")
-    with pytest.raises(ReportError, match="absent: no such folder"):
+    with pytest.raises(ResultsError, match="absent: no such folder"):
         write_report(run_dir, tmp_path / "report.html", results=tmp_path / "absent")
 
 
-def test_colours_are_told_apart_in_every_kind_of_colour_vision() -> None:
+def test_colours_can_be_told_apart_in_every_kind_of_colour_vision() -> None:
     """Simulated after Vienot, Brettel and Mollon 1999 (red, green); distances in CIE Lab."""
     simulations = {
         "normal": np.eye(3),
@@ -283,12 +225,6 @@ def test_ten_classes_look_different_and_the_rest_is_grey_together() -> None:
 
 def names_of(group: Iterable[str]) -> set[str]:
     return {str(name) for name in group}
-
-
-def test_scaling_is_in_the_order_of_the_numbers() -> None:
-    rows = {"embedding_animals12": {"mean": mean_of(0.5)}, "embedding_animals2": {"mean": mean_of(0.4, 0.1)}}
-    curve = scaling_curve(rows | {"embedding": {"mean": mean_of(0.6)}})
-    assert list(curve) == [2, 12] and curve[2] == pytest.approx((0.4, 0.3, 0.5))
 
 
 def test_umap_is_never_required(run_dir: Path, recordings: list[Any], tmp_path: Path, monkeypatch: Any) -> None:

@@ -14,7 +14,6 @@ from offline_training.evaluation.evaluate import EvaluationError
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.readout import ReadoutError
 from offline_training.readouts.run_readouts import fit_readouts
-from offline_training.reporting.anytime_figure import anytime_section
 from offline_training.scores import NO_PREDICTION
 from offline_training.simulation.animals import simulate
 from offline_training.studies.anytime import Points, anytime_folds, anytime_fresh
@@ -175,20 +174,6 @@ def test_fresh_animals_are_scored_by_the_readouts_of_a_run(recordings: list[Reco
     ] == [""]
     with pytest.raises(EvaluationError, match="sim_000001 belong to the training"):
         anytime_fresh(run, seeds=[1], units=24, out=runs / "no.json", points=POINTS)
-
-
-def test_the_page_shows_both_ways_and_the_picture_is_the_same_twice(result: dict, runs: Path):
-    folder, page = runs / "results", runs / "docs" / "results.md"
-    (folder / "anytime").mkdir(parents=True)
-    (folder / "anytime" / "made.json").write_text(json.dumps(result))
-    lines = "\n".join(anytime_section(folder, page))
-    picture = page.parent / "figures" / "anytime_made.svg"
-    first = picture.read_bytes()
-    assert "\n".join(anytime_section(folder, page)) == lines and picture.read_bytes() == first
-    assert "![Scores against seconds observed, made](figures/anytime_made.svg)" in lines
-    point = result["tasks"]["cell_type"]["rows"]["predictors"]["multi"]["6"]
-    assert f"| all predictors together | 6 | {point['macro_f1']:.3f} | {point['balanced_accuracy']:.3f} |" in lines
-    assert "| 4 units | 12 units | all units |" in lines
 
 
 def test_what_is_missing_is_named(recordings: list[Recording], runs: Path, tmp_path: Path):
