@@ -5,7 +5,7 @@ from __future__ import annotations
 from offline_training.reporting.nested import WHOLE
 
 ROWS = {
-    "pool": "nuclr-stream: pool of all predictors",
+    "pool": "nuclr-stream, the shipped pool",
     "predictors": "pool of all predictors",
     "embedding": "NuCLR embedding",
     "embedding_neighbourhood": "NuCLR embedding, with neighbours",

@@ -108,7 +108,7 @@ def test_every_figure_says_in_words_what_it_shows(full_page: Page) -> None:
     assert "40 units on a plane, coloured by cell_type: E " in joined
     assert "coloured by animal: sim_000001 20, sim_000002 20." in joined
     assert "Loss over 40 steps, from" in joined
-    assert "Macro-F1 of cell type after the whole recording: nuclr-stream: pool of all predictors 0.966, " in joined
+    assert "Macro-F1 of cell type after the whole recording: nuclr-stream, the shipped pool 0.966, " in joined
     assert "the same pool with readouts of whole recordings only 0.884. Called: 88 %, right of those: 100 %." in joined
     assert re.search(r"share of each class that was recognised: E [01]\.\d\d, PV [01]\.\d\d, SST", joined)
 

@@ -69,7 +69,7 @@ def test_every_row_of_a_task_stands_on_the_page_of_its_data_set(written: dict[st
     page = written["results_network.md"]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if " (0." in line]
     assert rows[:4] == [
-        "nuclr-stream: pool of all predictors",
+        "nuclr-stream, the shipped pool",
         "NuCLR embedding, with neighbours alone",
         "spike statistics, with neighbours, no encoder",
         "the same pool with readouts of whole recordings only",
