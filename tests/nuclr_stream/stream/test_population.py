@@ -172,7 +172,7 @@ def test_a_whole_table_is_a_set_and_an_id_that_moves_to_another_index_begins_ane
     assert target.counters["table_rows_rejected"] == 0
     assert cut[0].operations == tuple(Operation("forget", source=i) for i in moved)
     assert np.flatnonzero(~cut[0].eligible).tolist() == moved, "no window holds spikes of two neurons in one row"
-    assert [w.end_bin for w in cut if w.eligible.all()][0] == (1000 if moved else 550)
+    assert next(w.end_bin for w in cut if w.eligible.all()) == (1000 if moved else 550)
 
 
 def test_two_rows_of_a_whole_table_with_one_id_are_one_unit_and_one_rejected_row():
