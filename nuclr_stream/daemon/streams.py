@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon.metrics import StreamFigures
 from nuclr_stream.inference.model import Model
+from nuclr_stream.stream.epoch import Timed
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.window import Window
 from nuclr_stream.wire import Abstained, Event, Input, Predictions, StreamState, StreamStatus
@@ -57,7 +58,9 @@ class Stream:
         self.last_message_ns = now_ns
         self.silent = False
         self.labeler.push(message)
-        self._note_rejection(self.labeler.population.last_rejection, now_ns)
+        why = self.labeler.population.last_rejection
+        if why or isinstance(message, Timed):  # a table that is taken says nothing about data that are not
+            self._note_rejection(why, now_ns)
         while (window := self.labeler.cut(now_ns)) is not None:
             yield window
 

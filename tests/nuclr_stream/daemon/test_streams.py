@@ -60,6 +60,14 @@ def four_days_ahead() -> list[Input]:
     return [source.busy(start + 1000 * s, start + 1000 * (s + 1)) for s in range(3)]
 
 
+def four_days_ahead_with_tables_between() -> list[Input]:
+    source, start = follow_up(), 4 * 86_400_000
+    return [
+        *(source.busy(start, start + 1000), source.units()),
+        *(source.heartbeat(start, start), source.units(), source.heartbeat(start, start)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
@@ -67,15 +75,16 @@ def four_days_ahead() -> list[Input]:
         (before_the_clock_was_set_back, "rejected_stale_epoch"),
         (at_another_rate, "rejected_grid_changed"),
         (four_days_ahead, "rejected_jump"),
+        (four_days_ahead_with_tables_between, "rejected_jump"),
     ],
 )
 def test_a_stream_whose_source_is_rejected_is_degraded_at_once_and_says_why(
     stream: Stream, messages: Callable[[], list[Input]], reason: str
 ) -> None:
-    first, second, third = messages()
-    take(stream, [first, second], now_ns=100 * MS)
+    *before, last = messages()
+    take(stream, before, now_ns=100 * MS)
     assert (stream.state.state, stream.state.reasons) == ("ready", ()), "one or two may be an accident"
-    take(stream, [third], now_ns=150 * MS)
+    take(stream, [last], now_ns=150 * MS)
     assert (stream.state.state, stream.state.reasons) == ("degraded", (reason,))
 
 
