@@ -61,10 +61,10 @@ class Daemon:
         self._board = Board()
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
         with ExitStack() as stack:
+            self._bind(stack)  # first: a daemon that finds its ports taken must not touch the record of the other
             self._record = RecordWriter(Path(settings.record)) if settings.record else None
             if self._record is not None:
                 stack.callback(self._record.close)
-            self._bind(stack)
             self._cleanup = stack.pop_all()
 
     def _bind(self, stack: ExitStack) -> None:

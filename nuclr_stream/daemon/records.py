@@ -8,6 +8,7 @@ it, is dropped when the file is read or carried on; a file that is damaged elsew
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -15,18 +16,25 @@ from typing import IO
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.wire import MAX_REPLY_BYTES, Message, decode
 
+if sys.platform != "win32":
+    import fcntl
+
 MAGIC = b"NUCLRRC1"
 """Its last digit is the version of the format: a file of another one cannot be read or carried on."""
 _MAX_FRAMES = 4096
 
 
 class RecordWriter:
-    """Appends messages to a record file. Raises NuclrStreamError when the file is something else."""
+    """Appends messages to a record file. Raises NuclrStreamError if it is something else, or another daemon writes it.
+
+    The file is locked while it is open (not on Windows): two writers would overwrite each other's messages.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
             try:
+                _lock(self._file, path)  # before anything is cut or written
                 self._continue(path)
             except (OSError, NuclrStreamError):
                 self._file.close()
@@ -72,6 +80,15 @@ def read_records(path: Path) -> Iterator[Message]:
         _check_magic(file, path)
         while (frames := _read_frames(file, path)) is not None:
             yield decode(frames)
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise NuclrStreamError(f"record {path}: another daemon writes it; choose another file with --record") from error
 
 
 def _whole_length(file: IO[bytes], path: Path) -> int:

@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon.metrics import StreamFigures
 from nuclr_stream.inference.model import Model
+from nuclr_stream.stream.epoch import Timed
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.window import Window
 from nuclr_stream.wire import Abstained, Event, Input, Predictions, StreamState, StreamStatus
 
 SILENT_NS = 2 * 10**9
 """A source that sent nothing, not even a heartbeat, for so long makes its stream degraded."""
+REJECTED_IN_A_ROW = 3
+"""So many messages of a source not taken, one after the other, make its stream degraded: nothing new comes in."""
+REJECTED_AT_LEAST_NS = 10**9
+"""That is the reason for so long, however soon a message is taken again: two sources by turns do not flood states."""
 IDLE_NS = 60 * 10**9
 """A stream that was silent for so long gives its place to a new one when all places are taken."""
 
@@ -38,8 +43,11 @@ class Stream:
         self.latest: Labelled | None = None
         self.last_message_ns = 0
         self.silent = False
+        self.rejected = ""
         self.in_work = 0
         self._instance = instance
+        self._rejected_in_a_row = 0
+        self._rejected_ns = 0
         self._seq = 0
         self._skipped = 0
         self._flips: Counter[str] = Counter()
@@ -50,8 +58,19 @@ class Stream:
         self.last_message_ns = now_ns
         self.silent = False
         self.labeler.push(message)
+        why = self.labeler.population.last_rejection
+        if why or isinstance(message, Timed):  # a table that is taken says nothing about data that are not
+            self._note_rejection(why, now_ns)
         while (window := self.labeler.cut(now_ns)) is not None:
             yield window
+
+    def _note_rejection(self, why: str, now_ns: int) -> None:
+        """Note whether the source's messages are taken: of one whose clock went back, say, none ever is again."""
+        self._rejected_in_a_row = self._rejected_in_a_row + 1 if why else 0
+        if self._rejected_in_a_row >= REJECTED_IN_A_ROW:
+            self.rejected, self._rejected_ns = why, now_ns
+        elif self.rejected and not why and now_ns - self._rejected_ns >= REJECTED_AT_LEAST_NS:
+            self.rejected = ""
 
     def events(self, now_ns: int) -> Iterator[Event]:
         """Yield what has happened to the stream since this was asked last."""
@@ -98,10 +117,13 @@ class Stream:
         population, predictions = self.labeler.population, self._predictions
         status: StreamStatus = "warming_up" if predictions is None else predictions.state
         reasons = predictions.reasons if predictions else ()
+        reasons = (*reasons, self.rejected) if self.rejected else reasons
         if population.ended and not self.in_work:
             status = "ended"
         elif self.silent:
             status, reasons = "degraded", (*reasons, "source_silent")
+        elif self.rejected:
+            status = "degraded"
         return population.epoch or 0, status, reasons, len(population.units.index)
 
     def note_silence(self, now_ns: int) -> None:

@@ -84,6 +84,9 @@ class Worker:
         Windows of earlier messages that still wait are overtaken: the newest win. Several windows close at once only
         behind a gap; all of them are labelled, up to BURST_WINDOWS, unless the next message overtakes them too.
         """
+        # The newest win because a queue would grow for as long as a machine is too slow, and every prediction would be
+        # later than the one before. What is overtaken is not lost to the units: its changes of the unit table and its
+        # intervals go into the window that takes its place (Window.superseding).
         waiting = self._windows.get(stream.name, deque())
         overtaken = [job.window for job in waiting]
         queue: deque[Window] = deque()

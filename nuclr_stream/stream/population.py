@@ -33,6 +33,7 @@ class Population:
         self.spec, self.rules, self.stream = spec, rules, stream
         self.lateness_s = lateness_s
         self.counters: Counter[str] = Counter()
+        self.last_rejection = ""  # the counter of the last message if that was not taken, else empty
         self.units = Units(max_units)
         self._operations: list[Operation] = []
         self._inbox: deque[Input] = deque()
@@ -66,14 +67,15 @@ class Population:
         Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time.
         """
         self.counters["received"] += 1
-        reason = rejection(message, self._epoch, self.spec)
-        if reason:
-            self.counters[reason] += 1
+        self.last_rejection = rejection(message, self._epoch, self.spec)
+        if self.last_rejection:
+            self.counters[self.last_rejection] += 1
             return False
         epoch, is_new = self._epoch, False
         if epoch is None or message.epoch != epoch.number:
             epoch, is_new = self._begin(message), True
         if not epoch.sequence.admit(message.seq):
+            self.last_rejection = "duplicate"
             self.counters["duplicate"] += 1
             return False
         self.counters["messages_gap"] = epoch.sequence.gap

@@ -99,6 +99,7 @@ class Units:
         if table.full:  # these first: one of the others may take over an id, or a place
             listed = set(table.index.tolist())
             operations += [op for index in sorted(set(self._units) - listed) for op in self._retire(index)]
+            operations += self._take_out_moved(table)
         for row in range(len(table.index)):
             operations += self._apply_row(table, row, _later(int(added_bins[row]), now_bin), counters)
         self.version = table.version
@@ -107,6 +108,25 @@ class Units:
             operations.insert(0, self._of_earlier_epoch(table.continues))
         self._first_table = False
         return operations
+
+    def _take_out_moved(self, table: UnitTable) -> list[Operation]:
+        """Take out the units whose neuron a whole table lists under another index; its rows bring them back.
+
+        A whole table is a set: two units may swap their ids in it, and row by row each id would be taken still. The id
+        is the neuron, so what was gathered under an index is of another one than what will be, and is forgotten.
+        An index that gets an id never seen, while its old id is gone, is a renaming and keeps everything.
+        """
+        ids = set(table.unit_ids)
+        moved = []
+        for row, index in enumerate(table.index.tolist()):
+            unit, unit_id = self._units.get(index), table.unit_ids[row]
+            if unit is None or table.action[row] != UnitAction.ADD or unit.unit_id == unit_id:
+                continue
+            if unit.unit_id in ids or unit_id in self._index_of:
+                moved.append(index)
+        for index in moved:
+            del self._index_of[self._units.pop(index).unit_id]
+        return [Operation("forget", source=index) for index in moved]
 
     def _of_earlier_epoch(self, continues: bool) -> Operation:
         kept = {}

@@ -428,6 +428,18 @@ def test_a_taken_port_is_rejected_with_the_option_to_change(run_daemon: RunDaemo
             Daemon(Settings(**(FREE_PORTS | {setting: value})), tiny_model)
 
 
+def test_a_daemon_that_finds_its_port_taken_does_not_touch_the_record(
+    run_daemon: RunDaemon, tiny_model: Model, tmp_path: Path
+) -> None:
+    taken = run_daemon().endpoints["data"]
+    torn = tmp_path / "kept.rec"
+    torn.write_bytes(b"NUCLRRC1" + b"\x02\0\0\0torn")
+    before = torn.read_bytes()
+    with pytest.raises(EndpointError):
+        Daemon(Settings(**(FREE_PORTS | {"data_endpoint": taken, "record": str(torn)})), tiny_model)
+    assert torn.read_bytes() == before
+
+
 def test_over_ipc_in_a_private_folder_with_a_lock(
     run_daemon: RunDaemon, tiny_model: Model, recording: Recording
 ) -> None:

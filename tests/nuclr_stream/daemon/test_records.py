@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ def test_a_damaged_record_is_read_up_to_there_rejected_by_name_and_never_cut(pat
     path.write_bytes(MAGIC + b"\x01\0\0\0\x01\0\0\0x")
     with pytest.raises(WireError):
         list(read_records(path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked on Windows")
+def test_a_record_that_another_daemon_writes_is_rejected_and_stays_whole(path: Path) -> None:
+    first = RecordWriter(path)
+    with pytest.raises(NuclrStreamError, match=r"kept\.rec: another daemon writes it; .*--record"):
+        RecordWriter(path)
+    first.write(encode(event(3)))
+    first.close()
+    second = RecordWriter(path)
+    second.write(encode(event(4)))
+    second.close()
+    assert list(read_records(path)) == [event(k) for k in range(5)]
 
 
 def test_another_file_is_left_alone(tmp_path: Path) -> None:

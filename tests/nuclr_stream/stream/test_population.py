@@ -155,6 +155,34 @@ def test_a_whole_table_retires_what_it_does_not_list_and_a_repeated_one_changes_
     assert window.operations == tuple(Operation("forget", source=i) for i in range(4, 12))
 
 
+@pytest.mark.parametrize(
+    ("ids", "moved"),
+    [
+        (["u1", "u0", *(f"u{i}" for i in range(2, 12))], [0, 1]),
+        ([f"u{i}" for i in range(1, 13)], list(range(12))),
+        (["u0", "new", *(f"u{i}" for i in range(2, 12))], []),
+    ],
+    ids=["swapped", "shifted", "renamed"],
+)
+def test_a_whole_table_is_a_set_and_an_id_that_moves_to_another_index_begins_anew(ids, moved):
+    target, source, _ = running()
+    table = source.table([(ADD, i, name) for i, name in enumerate(ids)], full=True)
+    cut = windows(target, table, *(source.busy(1000 * s, 1000 * (s + 1)) for s in range(10, 21)))
+    assert cut[0].unit_ids == tuple(ids)
+    assert target.counters["table_rows_rejected"] == 0
+    assert cut[0].operations == tuple(Operation("forget", source=i) for i in moved)
+    assert np.flatnonzero(~cut[0].eligible).tolist() == moved, "no window holds spikes of two neurons in one row"
+    assert next(w.end_bin for w in cut if w.eligible.all()) == (1000 if moved else 550)
+
+
+def test_two_rows_of_a_whole_table_with_one_id_are_one_unit_and_one_rejected_row():
+    target, source, _ = running()
+    rows = [(ADD, i, "u0" if i == 1 else f"u{i}") for i in range(12)]
+    (window,) = windows(target, source.table(rows, full=True), source.busy(10_000, 11_000))
+    assert window.unit_ids == ("u0", *(f"u{i}" for i in range(2, 12)))
+    assert target.counters["table_rows_rejected"] == 1
+
+
 def test_changes_after_a_lost_table_wait_for_the_next_whole_one():
     target, source, _ = running()
     source.table([(ADD, 20, "lost")])
