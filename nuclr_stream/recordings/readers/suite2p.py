@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
 from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT
-from nuclr_stream.recordings.recording import MAX_FILE_BYTES
+from nuclr_stream.recordings.npz import MAX_FILE_BYTES
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import rational
 
