@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundl
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT, load_settings, parse_priors
 from nuclr_stream.errors import ConfigError, DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model, Provider, check_bundle
-from nuclr_stream.recordings.readers import open_one, open_recordings
+from nuclr_stream.recordings.readers import AnyRecording, open_one, open_recordings
 from nuclr_stream.recordings.recording import Recording
 
 app = typer.Typer(
@@ -38,6 +39,9 @@ Threads = Annotated[int, typer.Option("--threads", help="Of one inference; 0 tak
 
 FILES = "Recordings: .npz, .nwb, torch_brain .h5, a Kilosort/phy folder, or a folder of any of these."
 WARM_UNITS = 128
+PopulationBy = Annotated[
+    str, typer.Option("--population-by", help="Column whose values are populations instead of probes, or all.")
+]
 
 
 @app.command()
@@ -87,6 +91,7 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=FILES)],
     speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
     recording_id: Annotated[str, typer.Option(help="Which recording, where the file holds several probes.")] = "",
+    population_by: PopulationBy = "",
     stream: Annotated[str, typer.Option(help="Name of the stream; the recording's id by default.")] = "",
     data_endpoint: Data = DATA_ENDPOINT,
     results_endpoint: Results = RESULTS_ENDPOINT,
@@ -95,7 +100,8 @@ def replay(
     """Play a recording into a running daemon; it never runs ahead of what the daemon has published."""
     from nuclr_stream.client.replay import replay as play
 
-    recording = open_one(file, recording_id)
+    recording = open_one(file, recording_id, population_by=population_by)
+    _tell_notes([recording])
     latency_ms: list[float] = []
     skipped = 0
     with _progress() as progress:
@@ -132,6 +138,7 @@ def label(
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows instead of the bundle's.")] = None,
     half_life_s: Annotated[float | None, typer.Option(help="Seconds of windows after which one counts half.")] = None,
     prior: Annotated[list[str] | None, typer.Option(help="How common a class is, as task.CLASS=weight.")] = None,
+    population_by: PopulationBy = "",
     threads: Threads = 0,
     placement: Annotated[Path | None, typer.Option(help="Also write where the units lie by depth, as JSON.")] = None,
     trajectory: Annotated[
@@ -148,7 +155,8 @@ def label(
     reports = None if placement is None else Reports(model.manifest, placement, trajectory)
     if trajectory is not None and reports is None:
         raise ConfigError(f"--trajectory {trajectory} is compared with what --placement FILE writes; give both")
-    recordings = [recording for file in files for recording in open_recordings(file)]
+    recordings = [recording for file in files for recording in open_recordings(file, population_by=population_by)]
+    _tell_notes(recordings)
     with _progress() as progress:
         tasks = {r.recording_id: progress.add_task(r.recording_id, total=r.duration_s) for r in recordings}
         rows = write_labels(
@@ -248,6 +256,12 @@ def check(bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A shippe
     loaded = load_bundle(find_bundle(bundle))
     differences = check_bundle(loaded)
     _say({"bundle": loaded.bundle_id, "files": len(loaded.files), "max_abs": differences})
+
+
+def _tell_notes(recordings: Sequence[AnyRecording]) -> None:
+    """Say on stderr what the readers of recordings left out and guessed, each once."""
+    for note in dict.fromkeys(note for recording in recordings for note in recording.notes):
+        print(note, file=sys.stderr)
 
 
 def main() -> None:

@@ -166,11 +166,16 @@ def _trace_recording(arrays: Arrays, path: Path) -> TraceRecording:
     }
     traces, ids, columns = arrays["traces"].astype(np.float32), arrays["unit_ids"].astype(np.str_), unit_columns(arrays)
     notes: list[str] = []
-    if traces.ndim == 2 and traces.shape[:1] == ids.shape and all(len(c) == len(ids) for c in columns.values() if c.ndim):
-        bad = np.argwhere(~np.isfinite(traces))
+    if (
+        traces.ndim == 2
+        and traces.shape[:1] == ids.shape
+        and all(len(c) == len(ids) for c in columns.values() if c.ndim)
+    ):
+        finite: BoolArray = np.isfinite(traces)
+        bad = np.argwhere(~finite)
         first = f"unit {str(ids[bad[0, 0]])!r} at frame {bad[0, 1]}" if len(bad) else ""
         keep = keep_good(
-            ~np.isfinite(traces).all(axis=1),
+            np.asarray(~finite.all(axis=1)),
             what=f"{path.name}: field traces: {{}} units",
             why="have values that are not finite",
             first=first,

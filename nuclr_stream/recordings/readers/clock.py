@@ -64,7 +64,9 @@ def finite_times(times: npt.NDArray[Any], *, field: str, notes: list[str], obser
     """
     remedy = "write the file again with the times that the sorter gave"
     bad = ~np.isfinite(times)
-    keep = keep_good(bad, what=f"{field}: {{}} spikes", why="have no finite time", first=times, remedy=remedy, notes=notes)
+    keep = keep_good(
+        bad, what=f"{field}: {{}} spikes", why="have no finite time", first=times, remedy=remedy, notes=notes
+    )
     if observed or keep.sum() < MIN_SPIKES:
         return keep & (np.abs(np.where(keep, times, 0)) <= MAX_SAMPLE)
     low, high = np.quantile(times[keep], [0.05, 0.95])

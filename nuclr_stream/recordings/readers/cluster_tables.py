@@ -94,7 +94,9 @@ def _read_table(path: Path, where: str, notes: list[str]) -> Rows:
             f"{bad[0]}: left out"
         )
     if twice:
-        notes.append(f"{where}: {len(twice)} clusters have two rows that differ, the first is {twice[0]}: the last holds")
+        notes.append(
+            f"{where}: {len(twice)} clusters have two rows that differ, the first is {twice[0]}: the last holds"
+        )
     return found
 
 

@@ -197,7 +197,11 @@ def _spikes(table: h5py.Group, units: int, series: list[_Series], *, where: str,
     keep = finite_times(times, field=field, notes=notes, observed=intervals is not None)
     times, rows = times[keep], rows[keep]
     check_order(times, rows, field=field, notes=notes)
-    begins = [each.begin_s for each in series] if intervals is None else [float(each.min()) for each in intervals if len(each)]
+    begins = (
+        [each.begin_s for each in series]
+        if intervals is None
+        else [float(each.min()) for each in intervals if len(each)]
+    )
     begin = min(begins, default=None)
     clock = clock_of(times, rows, rate=rate, rate_known=rate_known, begins=begin, field=field, notes=notes)
     samples = clock.samples(times)
@@ -289,5 +293,3 @@ def _probes(
         most=MOST_UNITS,
     )
     return electrodes.probes, keep
-
-

@@ -16,9 +16,7 @@ from nuclr_stream.windows.binning import BoolArray, Int64Array
 from nuclr_stream.windows.interval_set import Stretches
 
 
-def good_intervals(
-    intervals: npt.NDArray[np.float64], *, field: str, notes: list[str]
-) -> BoolArray:
+def good_intervals(intervals: npt.NDArray[np.float64], *, field: str, notes: list[str]) -> BoolArray:
     """Which intervals (M, 2) are finite and end after they begin. Raises RecordingError when many do not."""
     bad = ~np.isfinite(intervals).all(axis=1) | (intervals[:, 0] >= intervals[:, 1])
     return keep_good(
@@ -46,9 +44,7 @@ def clock_of_intervals(clock: Clock, intervals: npt.NDArray[np.float64], last_ti
     return Clock(clock.rate, 1.0, clock.origin_s)
 
 
-def outside(
-    samples: Int64Array, rows: npt.NDArray[np.integer], observed: Sequence[Int64Array]
-) -> BoolArray:
+def outside(samples: Int64Array, rows: npt.NDArray[np.integer], observed: Sequence[Int64Array]) -> BoolArray:
     """Which spikes (N,) lie outside of what was observed of their unit, a (M, 2) each."""
     order = np.argsort(rows, kind="stable")
     edges = np.searchsorted(rows[order], np.arange(len(observed) + 1))

@@ -89,9 +89,7 @@ def _overlap(groups: Sequence[str], group_of: StrArray, columns: Columns) -> boo
     return False
 
 
-def _tetrodes_together(
-    probe_of: dict[str, str], group_of: StrArray, *, field: str, notes: list[str]
-) -> dict[str, str]:
+def _tetrodes_together(probe_of: dict[str, str], group_of: StrArray, *, field: str, notes: list[str]) -> dict[str, str]:
     """The probes with all tetrodes as one of them."""
     sizes = Counter(probe_of[name] for name in group_of.tolist() if name in probe_of)
     small = [probe for probe in dict.fromkeys(probe_of.values()) if 0 < sizes[probe] <= BUNDLE]

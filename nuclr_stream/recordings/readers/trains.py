@@ -99,7 +99,9 @@ class Trains:
             members = np.flatnonzero(populations == name)
             observed = self._observed(members, begin=begin, stop=stop)
             recording_id = self.session_id if len(names) == 1 else f"{self.session_id}_{name}"
-            found.append(self._recording(members, samples, rows, observed, recording_id=recording_id, notes=tuple(notes)))
+            found.append(
+                self._recording(members, samples, rows, observed, recording_id=recording_id, notes=tuple(notes))
+            )
         return found
 
     def _recording(

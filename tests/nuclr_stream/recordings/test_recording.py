@@ -87,7 +87,10 @@ def _write(path: Path, **changes) -> Path:
     ("changes", "message"),
     [
         ({"spike_samples": np.array([1.0, np.nan])}, "spike_samples has type float64, NaN or infinite at row 1"),
-        ({"spike_units": np.array([0, 70000])}, r"spike_units: 1 of 2 spikes name no row of the 1 unit_ids, the first is row 1 \(70000\)"),
+        (
+            {"spike_units": np.array([0, 70000])},
+            r"spike_units: 1 of 2 spikes name no row of the 1 unit_ids, the first is row 1 \(70000\)",
+        ),
         ({"unit_ids": None}, "field unit_ids is missing"),
         ({"sample_rate_hz": None}, "field sample_rate_hz is missing"),
         ({"sample_rate_hz": np.nan}, "sample_rate_hz: nan"),
