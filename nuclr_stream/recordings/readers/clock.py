@@ -1,8 +1,8 @@
 """Which clock spike times are on, decided before anything is allocated: their order, their unit, and where time begins.
 
-A file in seconds counts them from wherever its maker chose: the beginning of the recording, an event, or 1970. Some hold
-milliseconds or sample numbers although their format says seconds. What a file means is told by what neurons can do: of a
-sorted population some unit fires faster than SLOW_HZ, and in seconds no recording has only whole spike times.
+A file in seconds counts them from wherever its maker chose: the beginning of the recording, an event, or 1970. Some
+hold milliseconds or sample numbers although their format says seconds. What a file means is told by what neurons can
+do: of a sorted population some unit fires faster than SLOW_HZ, and in seconds no recording has only whole spike times.
 Shape letters: N spikes, U units.
 """
 
@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.left_out import keep_good
+from nuclr_stream.recordings.left_out import MOST_SPIKES, keep_good
 from nuclr_stream.windows.binning import MAX_SAMPLE, BoolArray, Int64Array
 
 MAX_LEAD_S = 3600.0
 """Time that begins later than this, or before zero, is counted from the first observed second instead."""
 
 MAX_SPAN_S = 30 * 24 * 3600.0
-MAX_BIN_BYTES = 8 * 2**30
+MAX_BIN_BYTES = 16 * 2**30
 """Bound of the counts of a recording, float32 in bins of 20 ms."""
 
 SLOW_HZ, LONG_S, MIN_SPIKES = 0.2, 7200.0, 50
@@ -32,6 +32,9 @@ SLOW_HZ, LONG_S, MIN_SPIKES = 0.2, 7200.0, 50
 
 USUAL_HZ, SLOWEST_HZ, FASTEST_HZ = 3.0, 0.03, 100.0
 """Median rates of sorted populations: the usual one, and the plausible range."""
+
+TOO_FAST_HZ = 1000.0
+"""No neuron fires faster, and a population far less."""
 
 REFRACTORY_TICKS = 5
 """Whole times of one unit that are often closer than this are no sample numbers: neurons rest for a millisecond."""
@@ -97,7 +100,8 @@ def check_order(times: npt.NDArray[Any], rows: npt.NDArray[np.integer], *, field
         row = int(order[far[0] + 1])
         raise RecordingError(
             f"{field}: row {row} ({times[row]:.9g}) is earlier than the spike of the same unit before it, and so it is "
-            f"{len(far)} times in {overturned} of {fired} units: times start over, as they do when they are counted from "
+            f"{len(far)} times in {overturned} of {fired} units: times start over, as they do when they are counted "
+            f"from "
             "the beginning of every trial, or of several recordings after one another; write them on one clock for the "
             "whole session (sorting them would lay one trial over another)"
         )
@@ -128,9 +132,9 @@ def clock_of(
     scale = _scale(times, rows, rate=rate, rate_known=rate_known, field=field, notes=notes)
     first = float(times.min()) * scale
     declared = None if begins is None else begins * scale
-    start = declared if declared is not None and declared <= first + 1 else first
+    start = declared if declared is not None and first - MAX_LEAD_S <= declared <= first + 1 else first
     early = float((times < 0).mean())
-    if 0 <= start <= MAX_LEAD_S or (start < 0 and declared is None and early <= 0.05):
+    if 0 <= start <= MAX_LEAD_S or (start < 0 and declared is None and early <= MOST_SPIKES):
         return Clock(rate, scale)
     origin = float(np.floor(start))
     notes.append(f"{field}: {_begin(origin, early, declared)}; here time counts from {origin:.12g} s")
@@ -142,8 +146,9 @@ def bound_span(span_s: float, units: int, *, where: str) -> None:
     size = span_s * 50 * 4 * units
     if span_s > MAX_SPAN_S or size > MAX_BIN_BYTES:
         raise RecordingError(
-            f"{where}: spikes of {units} units over {span_s:.6g} s ({span_s / 3600:.4g} h) would need {size / 2**30:.3g} "
-            "GiB of counts; if the times are not in seconds write them in seconds, else split the recording"
+            f"{where}: spikes of {units} units over {span_s:.6g} s ({span_s / 3600:.4g} h) would need "
+            f"{size / 2**30:.3g} GiB of counts; if the times are not in seconds write them in seconds, else split the "
+            "recording"
         )
 
 
@@ -167,6 +172,13 @@ def _scale(
     rates, span = rates_of(times, rows), float(times.max() - times.min())
     whole = len(times) >= MIN_SPIKES and bool((times == np.rint(times)).all())
     slow = len(times) >= MIN_SPIKES and span > LONG_S and float(rates.max()) < SLOW_HZ
+    if len(times) >= MIN_SPIKES and float(np.median(rates)) > TOO_FAST_HZ:
+        raise RecordingError(
+            f"{field}: as seconds, {len(times)} spikes would lie within {span:.3g} s and the median unit would fire at "
+            f"{np.median(rates):.3g} Hz; the times are in a longer unit than seconds, or were divided by the sample "
+            f"rate "
+            "twice: write them in seconds"
+        )
     if not slow and not whole:
         return 1.0
     found = (

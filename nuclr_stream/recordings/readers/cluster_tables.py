@@ -1,8 +1,9 @@
-"""The cluster tables of a Kilosort or phy folder, whoever saved them: cluster_info.tsv and cluster_<column>.tsv or .csv.
+"""The cluster tables of a Kilosort or phy folder, whoever saved them: cluster_info.tsv and cluster_<column>.tsv or
+.csv.
 
-A table is read by its column `cluster_id` (or `id`, `cluster`), wherever that stands: pandas puts an index first, and the
-.csv of phy 1 are separated by tabs. A table of another tool, and a row without a cluster, are passed over with a note:
-the spikes are fine without them.
+A table is read by its column `cluster_id` (or `id`, `cluster`), wherever that stands: pandas puts an index first, and
+the .csv of phy 1 are separated by tabs. A table of another tool, and a row without a cluster, are passed over with a
+note: the spikes are fine without them.
 """
 
 from __future__ import annotations
@@ -84,13 +85,15 @@ def _read_table(path: Path, where: str, notes: list[str]) -> Rows:
         found[cluster] = row
     if bad and len(bad) > max(1, MOST_UNITS * (len(found) + len(bad))):
         notes.append(
-            f"{where}: passed over, for {len(bad)} of its {len(bad) + len(found)} rows name no cluster or do not fit the "
+            f"{where}: passed over, for {len(bad)} of its {len(bad) + len(found)} rows name no cluster or do not fit "
+            f"the "
             f"header, the first is {bad[0]}"
         )
         return {}
     if bad:
         notes.append(
-            f"{where}: {len(bad)} of {len(bad) + len(found)} rows name no cluster or do not fit the header, the first is "
+            f"{where}: {len(bad)} of {len(bad) + len(found)} rows name no cluster or do not fit the header, the first "
+            f"is "
             f"{bad[0]}: left out"
         )
     if twice:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from nuclr_stream.recordings.left_out import MOST_UNITS, keep_good
 from nuclr_stream.recordings.readers.hdf5 import members, numbers, table_columns, text_of
-from nuclr_stream.recordings.readers.ragged import ends_of
 from nuclr_stream.recordings.readers.probes import probes_of_groups
+from nuclr_stream.recordings.readers.ragged import ends_of
 from nuclr_stream.recordings.readers.unit_table import PROBE_COLUMNS, StrArray, known_regions
 from nuclr_stream.windows.binning import Int64Array
 
@@ -54,8 +54,8 @@ class _Table:
 def read_electrodes(units: h5py.Group, rows: int, where: str, notes: list[str]) -> Electrodes:
     """Read the place of every one of `rows` units from their table, /general/extracellular_ephys and its electrodes.
 
-    What is left out and guessed is added to `notes`. Raises RecordingError where most units name electrodes that are not
-    there, or lie on two probes.
+    What is left out and guessed is added to `notes`. Raises RecordingError where most units name electrodes that are
+    not there, or lie on two probes.
     """
     table = _table(units.file, where, notes)
     own = _electrodes_of_units(units, rows, table, where=where, notes=notes)

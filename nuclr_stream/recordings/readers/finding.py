@@ -25,6 +25,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers.hdf5 import MAGIC, opened
 from nuclr_stream.recordings.readers.nwb import read_nwb, units_tables
 from nuclr_stream.recordings.readers.phy import read_phy
+from nuclr_stream.recordings.readers.populations import parted
 from nuclr_stream.recordings.readers.torch_brain import read_torch_brain
 from nuclr_stream.recordings.readers.traces import open_traces
 from nuclr_stream.recordings.readers.trains import ALL
@@ -58,7 +59,7 @@ class Source:
         Raises RecordingError naming file, field, value and remedy.
         """
         if self.kind == "npz":
-            return [_one_probe(Recording.load(self.path), self.path, population_by)]
+            return parted(_one_probe(Recording.load(self.path), self.path, population_by), population_by)
         if self.kind == "nwb":
             return [*read_nwb(self.path, population_by=population_by)]
         if self.kind == "torch_brain":
@@ -67,7 +68,8 @@ class Source:
             return [*read_phy(self.path, population_by=population_by)]
         if self.kind == "zarr":
             raise RecordingError(
-                f"{self.path.name}: is a Zarr store, which is not read; export it to HDF5 (NWB: open it with hdmf_zarr's "
+                f"{self.path.name}: is a Zarr store, which is not read; export it to HDF5 (NWB: open it with "
+                f"hdmf_zarr's "
                 "NWBZarrIO and export it with pynwb's NWBHDF5IO)"
             )
         if self.kind == "spikeinterface":
@@ -75,7 +77,7 @@ class Source:
                 f"{self.path.name}: is a folder that SpikeInterface saved, which is not read; export the sorting with "
                 "spikeinterface.exporters.export_to_phy"
             )
-        return [*open_traces(self.path)]
+        return [part for recording in open_traces(self.path) for part in parted(recording, population_by)]
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -205,12 +207,13 @@ def _holds_rois(file: h5py.File) -> bool:
 
 
 def _one_probe(recording: Recording, path: Path, population_by: str) -> Recording:
-    """The recording, if it is of one probe or a user takes all its units as one population."""
-    for name in PROBE_COLUMNS if population_by != ALL else ():
+    """The recording, if it is of one probe or a user says which units are a population."""
+    for name in PROBE_COLUMNS if not population_by else ():
         probes = sorted(set(recording.units.get(name, ())))
         if len(probes) > 1:
             raise RecordingError(
                 f"{path.name}: unit_{name} names the probes {', '.join(map(str, probes))}; "
-                f"one .npz is one probe: write a file for each, or take them together with --population-by {ALL}"
+                f"one .npz is one probe: write a file for each, or part it with --population-by {name} (or {ALL}, not "
+                f"to)"
             )
     return recording

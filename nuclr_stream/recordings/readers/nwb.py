@@ -2,8 +2,8 @@
 
 * The table is /units; where there is none, a Units table of /processing, each of several as recordings of its own.
 * Spike times in seconds become samples at the rate that the file declares (`resolution` of units/spike_times, else the
-  fastest ElectricalSeries in /acquisition of at least 10 kHz), else at DEFAULT_SAMPLE_RATE_HZ. `clock` says what happens
-  to times that are in another unit, or begin elsewhere than at zero.
+  fastest ElectricalSeries in /acquisition of at least 10 kHz), else at DEFAULT_SAMPLE_RATE_HZ. `clock` says what
+  happens to times that are in another unit, or begin elsewhere than at zero.
 * A unit's electrode is the one that it lists; of several, the one that `peak_channel_id` names or where `waveform_mean`
   is largest. Without either, a unit takes from its electrodes what they agree on, and nothing else. A table without
   `electrodes` is read by its `peak_channel_id`.
@@ -13,8 +13,8 @@
   `starting_time` of the ElectricalSeries. `invalid_times` are masked.
 
 Every column of the units table with one plain value a unit is kept under its own name. Added where they are known:
-`brain_region` (a column of the units, else the electrode's location, else its group's), `depth_um` and `x_um` (rel_y and
-rel_x), `shank`, `electrode_group`.
+`brain_region` (a column of the units, else the electrode's location, else its group's), `depth_um` and `x_um` (rel_y
+and rel_x), `shank`, `electrode_group`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from nuclr_stream.recordings.readers.observation import (
 from nuclr_stream.recordings.readers.ragged import ends_of
 from nuclr_stream.recordings.readers.trains import (
     DEFAULT_SAMPLE_RATE_HZ,
+    MIN_LEAD_S,
     Float64Array,
     Trains,
     declared_rate,
@@ -121,7 +122,8 @@ def _choice(tables: list[h5py.Group], where: str) -> tuple[list[str], list[h5py.
     if len(chosen) == 1:
         return [f"{where}: has no spikes in /units; read from {chosen[0].name}"], chosen
     return [
-        f"{where}: holds {len(chosen)} sortings ({', '.join(table.name for table in chosen)}): each is a recording of its "
+        f"{where}: holds {len(chosen)} sortings ({', '.join(table.name for table in chosen)}): each is a recording of "
+        f"its "
         "own, for a neuron may be in all of them"
     ], chosen
 
@@ -155,6 +157,7 @@ def _read_table(table: h5py.Group, path: Path, name: str, *, population_by: str,
         masked=_invalid(file, spikes.clock, where=where, notes=notes),
         population_by=population_by,
         notes=tuple(notes),
+        spikes_in=f"{where}: field {table.name}/spike_times",
     )
 
 
@@ -241,10 +244,14 @@ def _of_probes(spikes: _Spikes, probes: StrArray, series: list[_Series]) -> dict
         return {name: np.unique(np.concatenate(found), axis=0) for name, found in parts.items()}
     if not series or not spikes.samples.size:
         return {}
-    begin = int(spikes.clock.samples(min(each.begin_s for each in series)))
-    if not 0 <= begin <= int(spikes.samples.min()):
-        return {}  # the series is on another clock than the spikes
-    end = max(int(spikes.clock.samples(max(each.end_s for each in series))), int(spikes.samples.max()) + 1)
+    begin, stop = (
+        int(spikes.clock.samples(edge))
+        for edge in (min(each.begin_s for each in series), np.nanmax([each.end_s for each in series]))
+    )
+    first, last = int(spikes.samples.min()), int(spikes.samples.max())
+    if not 0 <= begin <= first or (stop < first and first - begin > MIN_LEAD_S * spikes.clock.rate):
+        return {}  # the series is on another clock than the spikes, or a stub
+    end = max(stop, last + 1)
     return dict.fromkeys(names, np.array([[begin, end]], dtype=np.int64))
 
 
@@ -287,8 +294,8 @@ def _probes(
         what=f"{where}: {{}} units",
         why=f"name no electrode and no electrode group, and the file knows the probes {known}",
         first=f"unit {ids[np.flatnonzero(lost)[0]]}" if lost.any() else "",
-        remedy="write units with electrodes, electrode_group, peak_channel_id or a column probe_id, or take all units of "
-        "the file as one population with --population-by all",
+        remedy="write units with electrodes, electrode_group, peak_channel_id or a column probe_id, or take all units "
+        "of the file as one population with --population-by all",
         notes=notes,
         most=MOST_UNITS,
     )

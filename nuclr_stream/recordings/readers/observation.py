@@ -73,7 +73,8 @@ def heeded(
         return keep, True
     row = int(np.flatnonzero(bad)[0])
     notes.append(
-        f"{field}: not heeded, for {int(bad.sum())} of {len(bad)} spikes ({bad.mean():.0%}) lie outside of it, the first is "
+        f"{field}: not heeded, for {int(bad.sum())} of {len(bad)} spikes ({bad.mean():.0%}) lie outside of it, the "
+        f"first is "
         f"sample {shown(samples[row])} of unit row {int(rows[row])}: where spikes are, something was recorded"
     )
     return np.ones(len(samples), dtype=bool), False
@@ -94,7 +95,9 @@ def partly_observed(observed: Sequence[Int64Array], *, field: str, notes: list[s
     if part.size:
         share = float(np.mean([lengths[unit] / total for unit in part]))
         notes.append(
-            f"{field}: {part.size} of {len(lengths)} units were observed for only part of the recording ({share:.0%} of it "
-            f"on average, the first is unit row {part[0]}); outside of it they look silent without being so: label such "
+            f"{field}: {part.size} of {len(lengths)} units were observed for only part of the recording ({share:.0%} "
+            f"of it "
+            f"on average, the first is unit row {part[0]}); outside of it they look silent without being so: label "
+            f"such "
             "stretches apart, or leave these units out"
         )

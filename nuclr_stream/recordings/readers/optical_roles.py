@@ -1,9 +1,10 @@
-"""What a RoiResponseSeries of an NWB file holds, by its own name, then its container's, and which series belong together.
+"""What a RoiResponseSeries of an NWB file holds, by its own name, then its container's, and which series belong
+together.
 
 Writers share no layout: suite2p names every series like its plane or like its container, neuroconv puts raw, neuropil,
-deconvolved and denoised traces of one plane into one Fluorescence container. One imaged population is one recording, made
-of the best of its series: dF/F as it is; else raw fluorescence with its surround; else fluorescence that is already
-corrected for it, raw fluorescence alone, or denoised traces.
+deconvolved and denoised traces of one plane into one Fluorescence container. One imaged population is one recording,
+made of the best of its series: dF/F as it is; else raw fluorescence with its surround; else fluorescence that is
+already corrected for it, raw fluorescence alone, or denoised traces.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ def sample_rate_in(text: str, where: str, notes: list[str]) -> float:
                 f"{where}: not readable as assignments ({error}), nor has it a line sample_rate = NUMBER; write one"
             ) from error
         notes.append(
-            f"{where}: is no valid Python ({error}); sample_rate is read from its line all the same (a Windows path needs "
+            f"{where}: is no valid Python ({error}); sample_rate is read from its line all the same (a Windows path "
+            "needs "
             "an r before it: r'C:\\...')"
         )
         return float(line.group(1))

@@ -1,8 +1,8 @@
 """Kilosort and phy folders: spike samples, clusters, their tables and templates. params.py is parsed, never executed.
 
 Units are the clusters that have spikes, after curation where there was one (spike_clusters.npy, else
-spike_templates.npy). Every column of `cluster_info.tsv` and of the `cluster_<column>.tsv` (or .csv) beside it is a column
-of the unit table under its own name (`group`, `KSLabel`, `ContamPct`, ...); so labels of your own go into a
+spike_templates.npy). Every column of `cluster_info.tsv` and of the `cluster_<column>.tsv` (or .csv) beside it is a
+column of the unit table under its own name (`group`, `KSLabel`, `ContamPct`, ...); so labels of your own go into a
 `cluster_brain_region.tsv`. A unit's place is the channel on which its commonest template is largest.
 
 Spikes before sample 0, which Kilosort 4 finds at the edge of the filter, are left out. spike_times.npy and the clusters
@@ -28,9 +28,11 @@ from nuclr_stream.recordings.left_out import keep_good
 from nuclr_stream.recordings.readers.clock import (
     FASTEST_HZ,
     LONG_S,
+    MAX_LEAD_S,
     MIN_SPIKES,
     SLOW_HZ,
     SLOWEST_HZ,
+    TOO_FAST_HZ,
     check_order,
     finite_times,
     rates_of,
@@ -40,7 +42,7 @@ from nuclr_stream.recordings.readers.params import sample_rate_in
 from nuclr_stream.recordings.readers.trains import Trains, declared_rate
 from nuclr_stream.recordings.readers.unit_table import add_region, parted_by_sorting, probes_in
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.windows.binning import BoolArray
+from nuclr_stream.windows.binning import MAX_SAMPLE, BoolArray
 
 ABOUT = "recording.toml"
 ABOUT_KEYS = ("recording_id", "subject_id", "session_date")
@@ -82,14 +84,29 @@ def read_phy(folder: Path, *, population_by: str = "") -> list[Recording]:
         subject_id=about.get("subject_id", ""),
         session_date=about.get("session_date", ""),
         sample_rate=rate,
-        samples=np.rint(samples[keep]).astype(np.int64),
+        samples=_from_the_beginning(np.rint(samples[keep]).astype(np.int64), rate, folder, notes),
         rows=rows,
         unit_ids=ids.astype(np.str_),
         probes=parted_by_sorting(probes, columns, field=folder.name, notes=notes),
         columns=columns,
         population_by=population_by,
         notes=tuple(notes),
+        spikes_in=f"{folder.name}/spike_times.npy",
     ).recordings()
+
+
+def _from_the_beginning(
+    samples: npt.NDArray[np.int64], rate: Fraction, folder: Path, notes: list[str]
+) -> npt.NDArray[np.int64]:
+    """Samples (N,) counted from the first second of a clock that was running long before."""
+    first_s = int(samples.min(initial=MAX_SAMPLE) / rate)
+    if not samples.size or first_s <= MAX_LEAD_S:
+        return samples
+    notes.append(
+        f"{folder.name}/spike_times.npy: samples begin {first_s / 3600:.4g} h after zero; here time counts from "
+        f"{first_s} s"
+    )
+    return samples - int(first_s * rate)
 
 
 def _samples(folder: Path, rate: Fraction, notes: list[str]) -> npt.NDArray[Any]:
@@ -135,6 +152,11 @@ def _usable(
         raise RecordingError(
             f"{folder.name}/params.py: field sample_rate is {float(rate):g}; with it {len(times)} spikes last "
             f"{span_s / 3600:.4g} h and the busiest unit fires at {rates.max():.3g} Hz{likely or ': write it in Hz'}"
+        )
+    if len(times) >= MIN_SPIKES and float(np.median(rates)) > TOO_FAST_HZ:
+        raise RecordingError(
+            f"{folder.name}/params.py: field sample_rate is {float(rate):g}; with it the median unit fires at "
+            f"{np.median(rates):.3g} Hz over {span_s:.3g} s: write the rate of the device in Hz"
         )
     return keep
 

@@ -1,8 +1,8 @@
 """Which electrode groups of an NWB file are one probe: by their devices, places, names and sizes.
 
-A Device stands for a probe, but also for the acquisition system that several probes are plugged into, or for one tetrode
-of a drive. What is at one place of its own coordinates as another, or is named as a probe, is a probe; tetrodes, whose
-units are few and recorded together, are one population.
+A Device stands for a probe, but also for the acquisition system that several probes are plugged into, or for one
+tetrode of a drive. What is at one place of its own coordinates as another, or is named as a probe, is a probe;
+tetrodes, whose units are few and recorded together, are one population.
 Shape letter: E electrodes.
 """
 
@@ -31,7 +31,7 @@ _ACQUISITION = re.compile(
     re.IGNORECASE,
 )
 _PROBE = re.compile(r"probe|imec|npx|neuropixel|array|implant", re.IGNORECASE)
-_SHANK = re.compile(r"[_\-\s.]*(shank|group|grp|shk|sh|s)[_\-\s.]*\d*$", re.IGNORECASE)
+_SHANK = re.compile(r"[_\-\s.]*(shank|group|grp|shk)[_\-\s.]*(\d*|[a-z])$|(^|[_\-\s.])s[_\-\s.]?\d+$", re.IGNORECASE)
 
 
 def probes_of_groups(
@@ -56,7 +56,8 @@ def probes_of_groups(
         elif _named_apart(device, [stems[name] for name in used]):
             probe_of |= {name: stems[name] or name for name in groups}
             notes.append(
-                f"{field}: device {device} holds the groups {', '.join(used[:4])}: taken as probes of their own, not as "
+                f"{field}: device {device} holds the groups {', '.join(used[:4])}: taken as probes of their own, not "
+                "as "
                 "shanks of one"
             )
         else:
@@ -96,7 +97,8 @@ def _tetrodes_together(probe_of: dict[str, str], group_of: StrArray, *, field: s
     if len(small) < 2 or (len(small) < 4 and max(sizes[probe] for probe in small) > 4):
         return probe_of
     notes.append(
-        f"{field}: {len(small)} groups or devices of at most {max(sizes[probe] for probe in small)} electrodes, the first is "
+        f"{field}: {len(small)} groups or devices of at most {max(sizes[probe] for probe in small)} electrodes, the "
+        "first is "
         f"{small[0]}, are taken together as the tetrodes of one population; --population-by electrode_group parts them"
     )
     return {name: TETRODES if probe in small else probe for name, probe in probe_of.items()}

@@ -1,4 +1,5 @@
-"""Which ROIs can be used: what is dead, without a baseline or not finite is left out, and frames that nobody has are gaps.
+"""Which ROIs can be used: what is dead, without a baseline or not finite is left out, and frames that nobody has are
+gaps.
 
 Shape letters: U ROIs, T frames.
 """
@@ -43,7 +44,8 @@ def holds(values: Float32Array, said: str, *, where: str, notes: list[str]) -> s
         return "raw"
     if said == "raw" and np.mean(low <= 0) > 0.5 and middle < SMALL:
         notes.append(
-            f"{where}: is called fluorescence, but {int((low <= 0).sum())} of {len(rows)} ROIs have a baseline of 0 or less "
+            f"{where}: is called fluorescence, but {int((low <= 0).sum())} of {len(rows)} ROIs have a baseline of 0 "
+            "or less "
             f"and a typical value of {middle:.3g}: taken as dF/F"
         )
         return "dff"

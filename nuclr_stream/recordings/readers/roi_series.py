@@ -1,7 +1,7 @@
 """RoiResponseSeries of NWB files, read with h5py alone.
 
-* What a series holds, and which belong together, says `optical_roles`, by names; `roi_screening` looks at the values. dF/F
-  is taken as it is, and raw fluorescence made dF/F (`fluorescence`) with the surround of the same ROIs.
+* What a series holds, and which belong together, says `optical_roles`, by names; `roi_screening` looks at the values.
+  dF/F is taken as it is, and raw fluorescence made dF/F (`fluorescence`) with the surround of the same ROIs.
 * Times: `starting_time` with its rate, else `timestamps`, whose steps are whole frames: a frame that is missing there
   becomes a gap.
 * Units are the rows of the plane segmentation, with its plain columns; where one says which are cells (JUDGED), cells
@@ -184,7 +184,8 @@ def _ascending(seconds: Float64Array, frames: int, field: str, notes: list[str])
             if wrong:
                 row = int(np.flatnonzero(~good)[0])
                 notes.append(
-                    f"{field}/timestamps: {wrong} of {frames} times are not finite or not later than the one before, the "
+                    f"{field}/timestamps: {wrong} of {frames} times are not finite or not later than the one before, "
+                    "the "
                     f"first is row {row} ({seconds[row]:g}): interpolated"
                 )
             numbered = np.arange(frames)

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
+from nuclr_stream.recordings.npz import MAX_FILE_BYTES
 from nuclr_stream.recordings.readers.roi_screening import screened
 from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT
-from nuclr_stream.recordings.npz import MAX_FILE_BYTES
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import rational
 
@@ -49,7 +49,8 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
     cells = np.flatnonzero(judged[:, 0] > 0)
     if not cells.size:
         raise RecordingError(
-            f"{where}: F.npy {fluorescence.shape} and 0 cells in iscell.npy; judge them in suite2p, or remove iscell.npy "
+            f"{where}: F.npy {fluorescence.shape} and 0 cells in iscell.npy; judge them in suite2p, or remove "
+            "iscell.npy "
             "to use all ROIs"
         )
     made = screened(
@@ -86,7 +87,8 @@ def _neuropil(
     neuropil = _matrix(plane / "Fneu.npy", where)
     if neuropil.shape != fluorescence.shape:
         raise RecordingError(
-            f"{where}: F.npy is {fluorescence.shape}, Fneu.npy {neuropil.shape}; both must be of one run of suite2p: run "
+            f"{where}: F.npy is {fluorescence.shape}, Fneu.npy {neuropil.shape}; both must be of one run of suite2p: "
+            "run "
             "it again, or remove Fneu.npy to go without the surround"
         )
     return neuropil

@@ -1,8 +1,9 @@
 """torch_brain (temporaldata) HDF5, read with h5py alone.
 
-`spikes/timestamps` (N,) float64 s and `spikes/unit_index` (N,) are the spikes, `units/*` the unit table with `units/id`,
-`spikes/domain` or `domain` with `start` and `end` (M,) in seconds what was recorded; the `id` and `recording_date` of the
-groups `subject` and `session` are attributes. A domain that begins before zero is counted from its first second.
+`spikes/timestamps` (N,) float64 s and `spikes/unit_index` (N,) are the spikes, `units/*` the unit table with
+`units/id`, `spikes/domain` or `domain` with `start` and `end` (M,) in seconds what was recorded; the `id` and
+`recording_date` of the groups `subject` and `session` are attributes. A domain that begins before zero is counted from
+its first second.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def read_torch_brain(path: Path, *, population_by: str = "") -> list[Recording]:
         observed=observed,
         population_by=population_by,
         notes=tuple(notes),
+        spikes_in=f"{where}: field spikes/timestamps",
     ).recordings()
 
 

@@ -1,9 +1,9 @@
 """What every reader ends in: the spike trains of one file, and how they become one Recording per population.
 
 A population is a probe, unless a user chooses otherwise (`population_by`). A file says of each unit which probe it is
-from: in one of PROBE_COLUMNS of its unit table, or in its own way. Times in seconds become sample numbers by rounding to
-the nearest sample: at DEFAULT_SAMPLE_RATE_HZ, which is taken where a file in seconds declares no rate, a spike moves by
-at most 17 us, against bins of 20 ms.
+from: in one of PROBE_COLUMNS of its unit table, or in its own way. Times in seconds become sample numbers by rounding
+to the nearest sample: at DEFAULT_SAMPLE_RATE_HZ, which is taken where a file in seconds declares no rate, a spike
+moves by at most 17 us, against bins of 20 ms.
 Shape letters: N spikes, U units, M stretches.
 """
 
@@ -48,7 +48,7 @@ class Trains:
     `probes` (U,) names each unit's probe. `observed` holds per probe the stretches (M, 2) in samples that were
     recorded; a probe that is not in it was recorded from its first spikes to the end. `masked` (M, 2) must not be used.
     `population_by` is a column of the unit table, or ALL, to use instead of the probes. `where` names the file in
-    errors, `notes` what was left out and guessed so far.
+    errors, `spikes_in` the field with the times, `notes` what was left out and guessed so far.
     """
 
     where: str
@@ -65,6 +65,7 @@ class Trains:
     masked: Int64Array = field(default_factory=lambda: NO_STRETCHES)
     population_by: str = ""
     notes: tuple[str, ...] = ()
+    spikes_in: str = ""
 
     def recordings(self) -> list[Recording]:
         """One Recording per population in the order of their names, all as long as the file.
@@ -76,7 +77,7 @@ class Trains:
         notes = list(self.notes)
         keep = keep_good(
             self.samples < 0,
-            what=f"{self.where}: {{}} spikes",
+            what=f"{self.spikes_in or self.where}: {{}} spikes",
             why="lie before sample 0, where the recording begins",
             first=self.samples,
             remedy="samples count from the beginning of the recording: add to all of them what the clock is behind",
@@ -153,7 +154,8 @@ class Trains:
         if column is None or column.ndim != 1:
             names = ", ".join(name for name, values in self.columns.items() if values.ndim == 1) or "none"
             raise RecordingError(
-                f"{self.where}: --population-by {self.population_by}: there is no such column; choose one of {names}, or "
+                f"{self.where}: --population-by {self.population_by}: there is no such column; choose one of {names}, "
+                "or "
                 f"{ALL}"
             )
         return column.astype(np.str_)
@@ -190,8 +192,10 @@ class Trains:
         if not many.size:
             return []
         return [
-            f"{self.where}: {int(doubles[many].sum())} spikes of {many.size} units, the first is {self.unit_ids[many[0]]}, "
-            "follow another of the same unit within 0.1 ms: kept, though they were probably counted twice and raise its "
+            f"{self.where}: {int(doubles[many].sum())} spikes of {many.size} units, the first is "
+            f"{self.unit_ids[many[0]]}, "
+            "follow another of the same unit within 0.1 ms: kept, though they were probably counted twice and raise "
+            "its "
             "rate and its short intervals"
         ]
 
@@ -205,7 +209,8 @@ class Trains:
         return [
             f"{self.where}: {small.size} of {len(names)} populations have fewer than {needed} units, the first is "
             f"{small[0]}: where they are parts of one (tetrodes, shanks), --population-by {ALL} takes the "
-            f"{len(populations)} units of the file together, and --population-by COLUMN those with one value in a column"
+            f"{len(populations)} units of the file together, and --population-by COLUMN those with one value in a "
+            "column"
         ]
 
 

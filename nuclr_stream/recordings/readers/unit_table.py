@@ -1,4 +1,5 @@
-"""What readers make of a unit table, whoever wrote it: ids that differ, depth, region, and which probe a unit is from."""
+"""What readers make of a unit table, whoever wrote it: ids that differ, depth, region, and which probe a unit is
+from."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def parted_by_sorting(probes: StrArray, columns: Columns, *, field: str, notes: 
         return probes
     sortings = sorted(set(values.tolist()))
     notes.append(
-        f"{field}: column {name} names {len(sortings)} sortings ({', '.join(sortings)}): each is a population of its own, "
+        f"{field}: column {name} names {len(sortings)} sortings ({', '.join(sortings)}): each is a population of its "
+        "own, "
         "for a neuron may be in all of them"
     )
     pairs = zip(probes.tolist(), values.tolist(), strict=True)
