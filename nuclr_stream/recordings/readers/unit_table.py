@@ -31,7 +31,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 def unit_names(values: npt.NDArray[Any], *, field: str, notes: list[str]) -> StrArray:
     """Ids (U,) that are not blank and differ: whole numbers without a fraction, and the row where an id is no name."""
-    if values.dtype.kind == "f" and np.isfinite(values).any():
+    if values.dtype.kind == "f":
         whole = np.where(np.isfinite(values), values, 0.5) == np.rint(np.where(np.isfinite(values), values, 0.5))
         texts = [str(int(v)) if w else str(v) if np.isfinite(v) else "" for v, w in zip(values, whole, strict=True)]
     else:

@@ -88,9 +88,7 @@ def test_times_that_start_over_in_every_unit_are_refused_and_not_laid_on_one_ano
         nwb(tmp_path / "a.nwb", aligned)
 
 
-@pytest.mark.parametrize(
-    ("factor", "name"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")]
-)
+@pytest.mark.parametrize(("factor", "name"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")])
 def test_a_smaller_unit_than_seconds_is_told_by_what_neurons_can_do(tmp_path: Path, factor: float, name: str) -> None:
     found = nwb(tmp_path / "a.nwb", lambda _unit, times: times * factor)
     same_spikes(found, WHOLE)

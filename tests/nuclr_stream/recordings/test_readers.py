@@ -209,13 +209,29 @@ def test_torch_brain_probes_domain_and_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "values", "message"),
     [
-        ("spikes/timestamps", [0.1, np.nan, 0.3], r"spikes/timestamps: 1 of 3 spikes have no finite time, the first is row 1 \(nan\)"),
-        ("spikes/timestamps", [-0.2, 0.1, 0.3], r"spikes/timestamps: 1 of 3 spikes lie before sample 0, .* row 0 \(-6000\)"),
-        ("spikes/unit_index", [0, 1, 2], r"spikes/unit_index: 1 of 3 spikes name no row of the 2 units, .* row 2 \(2\)"),
+        (
+            "spikes/timestamps",
+            [0.1, np.nan, 0.3],
+            r"spikes/timestamps: 1 of 3 spikes have no finite time, the first is row 1 \(nan\)",
+        ),
+        (
+            "spikes/timestamps",
+            [-0.2, 0.1, 0.3],
+            r"spikes/timestamps: 1 of 3 spikes lie before sample 0, .* row 0 \(-6000\)",
+        ),
+        (
+            "spikes/unit_index",
+            [0, 1, 2],
+            r"spikes/unit_index: 1 of 3 spikes name no row of the 2 units, .* row 2 \(2\)",
+        ),
         ("spikes/unit_index", [0, 1], r"must be one time and one integer row a spike"),
         ("units/id", [], r"3 of 3 spikes name no row of the 0 units"),
         ("units/id", None, r"field /units/id is missing"),
-        ("domain/end", [-1.0], r"field domain: 1 of 1 intervals do not end after they begin, .* row 0 \(\[0.0, -1.0\]\)"),
+        (
+            "domain/end",
+            [-1.0],
+            r"field domain: 1 of 1 intervals do not end after they begin, .* row 0 \(\[0.0, -1.0\]\)",
+        ),
     ],
 )
 def test_a_wrong_torch_brain_file_names_field_row_and_remedy(

@@ -219,7 +219,12 @@ def test_what_is_wrong_is_named_with_file_row_and_remedy(folder: Path, break_it,
     [
         ("cluster_info.tsv", "cluster_id\tgroup\n0\tgood\n", "11 of 12 clusters with spikes have no row, .* 3", None),
         ("cluster_group.tsv", "0\tgood\n", "passed over, for it begins with 0, good", None),
-        ("cluster_group.tsv", "cluster_id\tgroup\n0\tgood\n0\tmua\n", "1 clusters have two rows .* the last holds", "mua"),
+        (
+            "cluster_group.tsv",
+            "cluster_id\tgroup\n0\tgood\n0\tmua\n",
+            "1 clusters have two rows .* the last holds",
+            "mua",
+        ),
         ("cluster_group.tsv", "cluster_id\tgroup\n3\tgood\tmore\n0\tmua\n", "1 of 2 rows .* line 2", "mua"),
         ("cluster_group.tsv", "cluster_id\tKSLabel\n0\tgood\n", "has no column group, but KSLabel", None),
     ],
