@@ -14,6 +14,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers import AnyRecording, open_recordings
 from nuclr_stream.recordings.recording import Recording
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*positional arguments:FutureWarning")
 BUILD = Path(__file__).parents[4] / "shared" / "data" / "field_cases" / "build.py"
 
 READ = {
