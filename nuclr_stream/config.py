@@ -45,6 +45,7 @@ class Settings(BaseModel):
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
     priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
+    abstain: dict[str, float] = Field(default={}, description="top probability below which no class is called, by task")
 
     @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
     @classmethod

@@ -92,7 +92,8 @@ class RecordingSettings(_Section):
     """Which units of a recording are used at all, applied when it is read; without a rule all are.
 
     A unit must have one of the values `quality_keep` in column `quality_column`, fire at `min_rate_hz` or more over the
-    recording, and not be in one of `excluded_regions` by column `region_column`. The bundle's manifest states them.
+    recording, and not be in one of `excluded_regions` by column `region_column`. `population_by` is the column whose
+    values are populations instead of the probes, or "all". The bundle's manifest states them.
     """
 
     quality_column: str | None = None
@@ -100,6 +101,7 @@ class RecordingSettings(_Section):
     min_rate_hz: float = Field(default=0.0, ge=0)
     region_column: str = "brain_region"
     excluded_regions: tuple[str, ...] = ()
+    population_by: str = ""
 
     @model_validator(mode="after")
     def _quality_is_whole(self) -> RecordingSettings:

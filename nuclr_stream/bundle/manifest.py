@@ -80,7 +80,8 @@ class MembershipPart(_Part):
 
     A unit had one of `quality_keep` in column `quality_column` of its sorter or laboratory, fired at `min_rate_hz` or
     more, and was in none of `excluded_regions` by `region_column`; `drop_last_s` of every recording were not trained
-    on. A daemon can not apply any of it and takes every unit that it is given: this is a statement, not a filter.
+    on. Units with one value of `population_by` were a population ("all": those of a file), those of a probe without
+    it. A daemon can not apply any of it and takes every unit that it is given: this is a statement, not a filter.
     """
 
     quality_column: str | None = None
@@ -88,6 +89,7 @@ class MembershipPart(_Part):
     min_rate_hz: float = Field(default=0.0, ge=0)
     region_column: str = "brain_region"
     excluded_regions: tuple[str, ...] = ()
+    population_by: str = ""
     drop_last_s: float = Field(default=0.0, ge=0)
 
 

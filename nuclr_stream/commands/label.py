@@ -11,8 +11,16 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from nuclr_stream.commands.options import FILES, Bundle, Threads, load_model
-from nuclr_stream.commands.output import print_json, progress_bar
+from nuclr_stream.commands.options import (
+    FILES,
+    AbstainBelow,
+    Bundle,
+    PopulationBy,
+    Threads,
+    load_model,
+    warn_of_thresholds,
+)
+from nuclr_stream.commands.output import print_json, print_notes, progress_bar
 from nuclr_stream.commands.rows import TASK_COLUMNS, UNIT_COLUMNS, Row, task_columns, unit_columns
 from nuclr_stream.config import parse_priors
 from nuclr_stream.errors import ConfigError, NuclrStreamError, RecordingError
@@ -49,6 +57,8 @@ def label(
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows instead of the bundle's.")] = None,
     half_life_s: Annotated[float | None, typer.Option(help="Seconds of windows after which one counts half.")] = None,
     prior: Annotated[list[str] | None, typer.Option(help="How common a class is, as task.CLASS=weight.")] = None,
+    abstain_below: AbstainBelow = None,
+    population_by: PopulationBy = "",
     threads: Threads = 0,
     placement: Annotated[Path | None, typer.Option(help="Also write where the units lie by depth, as JSON.")] = None,
     trajectory: Annotated[
@@ -58,15 +68,26 @@ def label(
     """Label recordings in process, with the predictions that the daemon would publish."""
     model = load_model(bundle, threads=threads)
     priors = parse_priors(prior or ())
+    abstain = {} if abstain_below is None else dict.fromkeys(model.task_names, abstain_below)
+    warn_of_thresholds(model, abstain)
 
     def labeler_of(recording: Recorded) -> Labeler:
         units, name = len(recording.unit_ids), recording.recording_id
-        return Labeler(model, stream=name, max_units=units, hop_s=hop_s, half_life_s=half_life_s, priors=priors)
+        return Labeler(
+            model,
+            stream=name,
+            max_units=units,
+            hop_s=hop_s,
+            half_life_s=half_life_s,
+            priors=priors,
+            abstain=abstain,
+        )
 
     reports = None if placement is None else Reports(model.manifest, placement, trajectory)
     if trajectory is not None and reports is None:
         raise ConfigError(f"--trajectory {trajectory} is compared with what --placement FILE writes; give both")
-    recordings = [recording for file in files for recording in open_recordings(file)]
+    recordings = [recording for file in files for recording in open_recordings(file, population_by=population_by)]
+    print_notes(recordings)
     with progress_bar() as progress:
         tasks = {r.recording_id: progress.add_task(r.recording_id, total=r.duration_s) for r in recordings}
         rows = write_labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -16,6 +17,13 @@ Data = Annotated[str, typer.Option("--data-endpoint", help="Where the daemon tak
 Results = Annotated[str, typer.Option("--results-endpoint", help="Where the daemon publishes.")]
 Query = Annotated[str, typer.Option("--query-endpoint", help="Where the daemon answers.")]
 Threads = Annotated[int, typer.Option("--threads", help="Of one inference; 0 takes all cores but one.")]
+
+PopulationBy = Annotated[
+    str, typer.Option("--population-by", help="Column whose values are populations instead of probes, or all.")
+]
+AbstainBelow = Annotated[
+    float | None, typer.Option("--abstain-below", help="Top probability below which no class is called, for all tasks.")
+]
 
 FILES = "Recordings: .npz, .nwb, torch_brain .h5, a Kilosort/phy folder, or a folder of any of these."
 
@@ -35,3 +43,17 @@ def load_model(bundle: str, *, provider: Provider = "auto", threads: int = 0) ->
     if model.provider_note:
         logging.getLogger(__name__).warning("running on %s: %s", model.provider, model.provider_note)
     return model
+
+
+def warn_of_thresholds(model: Model, abstain: Mapping[str, float]) -> None:
+    """Log a warning for every task whose threshold is set below one that the bundle's card makes a statement about."""
+    for task, threshold in abstain.items():
+        pool = model.task(task).pools[0]
+        if threshold < max(pool.abstain_below):
+            logging.getLogger(__name__).warning(
+                "abstain.%s = %g is below the bundle's own threshold (%s by exposure): %s no longer holds",
+                task,
+                threshold,
+                ", ".join(f"{own:g}" for own in pool.abstain_below),
+                model.task(task).threshold_promise,
+            )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nuclr_stream.recordings.readers import AnyRecording
 
 
 def progress_bar(*, disable: bool = False) -> Progress:
@@ -24,3 +28,9 @@ def progress_bar(*, disable: bool = False) -> Progress:
 def print_json(document: dict[str, Any]) -> None:
     """Print a document on one line, the last that a command writes to stdout."""
     print(json.dumps(document), flush=True)
+
+
+def print_notes(recordings: Sequence[AnyRecording]) -> None:
+    """Print on stderr what the readers of recordings left out and guessed, each note once."""
+    for note in dict.fromkeys(note for recording in recordings for note in recording.notes):
+        print(note, file=sys.stderr)

@@ -9,8 +9,8 @@ import numpy as np
 import typer
 
 from nuclr_stream.client.replay import replay as play
-from nuclr_stream.commands.options import FILES, Data, Query, Results
-from nuclr_stream.commands.output import print_json, progress_bar
+from nuclr_stream.commands.options import FILES, Data, PopulationBy, Query, Results
+from nuclr_stream.commands.output import print_json, print_notes, progress_bar
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.readers import open_one
@@ -20,6 +20,7 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=FILES)],
     speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
     recording_id: Annotated[str, typer.Option(help="Which recording, where the file holds several probes.")] = "",
+    population_by: PopulationBy = "",
     stream: Annotated[str, typer.Option(help="Name of the stream; the recording's id by default.")] = "",
     data_endpoint: Data = DATA_ENDPOINT,
     results_endpoint: Results = RESULTS_ENDPOINT,
@@ -27,7 +28,8 @@ def replay(
 ) -> None:
     """Play a recording into a running daemon; it never runs ahead of what the daemon has published."""
     times = _speed(speed)
-    recording = open_one(file, recording_id)
+    recording = open_one(file, recording_id, population_by=population_by)
+    print_notes([recording])
     latency_ms: list[float] = []
     skipped = 0
     where = {"data": data_endpoint, "results": results_endpoint, "query": query_endpoint}

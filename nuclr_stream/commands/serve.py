@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from nuclr_stream.commands.options import Bundle, load_model
+from nuclr_stream.commands.options import AbstainBelow, Bundle, load_model, warn_of_thresholds
 from nuclr_stream.config import load_settings
 from nuclr_stream.daemon.daemon import Daemon
+from nuclr_stream.stream.labeler import checked_thresholds
 
 WARM_UNITS = 128
 
@@ -29,6 +30,7 @@ def serve(
     hop_s: Annotated[float | None, typer.Option(help="Seconds between windows instead of the bundle's.")] = None,
     provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of one inference; 0 takes all cores but one.")] = None,
+    abstain_below: AbstainBelow = None,
     record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
 ) -> None:
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
@@ -46,6 +48,9 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
     model = load_model(settings.bundle, provider=settings.provider, threads=settings.threads)
+    if abstain_below is not None:
+        settings = settings.model_copy(update={"abstain": dict.fromkeys(model.task_names, abstain_below)})
+    warn_of_thresholds(model, checked_thresholds(model, settings.abstain))
     model.warm_up(min(WARM_UNITS, model.manifest.max_units))
     daemon = Daemon(settings, model)
     end_on_signals(daemon.stop)

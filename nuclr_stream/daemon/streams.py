@@ -239,6 +239,7 @@ class Streams:
             max_units=settings.max_units,
             half_life_s=settings.half_life_s,
             priors=settings.priors,
+            abstain=settings.abstain,
         )
 
     def _make_room(self, now_ns: int) -> bool:

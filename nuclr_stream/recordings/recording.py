@@ -3,12 +3,12 @@
 The file holds `recording_id`, `subject_id`, `session_date`, `sample_rate_hz` (or the exact `sample_rate_ratio`, two
 integers), `num_samples`, `spike_samples` int64 sorted, `spike_units` int32 rows, `unit_ids`, and any number of columns
 `unit_<name>`, one row a unit. `mask_samples` and `gap_samples` (M, 2) int64 are optional [start, stop) stretches:
-stimulation or artefact, and data that were not recorded. Nothing is ever unpickled.
+stimulation or artefact, and data that were not recorded. `notes` are lines of text: what a reader left out and guessed.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +21,17 @@ import numpy.typing as npt
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.features.coupling import CouplingCounts
 from nuclr_stream.features.isi import Int32Array, Intervals
+from nuclr_stream.recordings.left_out import keep_good
+from nuclr_stream.recordings.npz import (
+    Arrays,
+    integers,
+    notes_of,
+    rate_of,
+    ratio,
+    read_arrays,
+    unit_columns,
+    write_arrays,
+)
 from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     BoolArray,
@@ -34,12 +45,10 @@ from nuclr_stream.windows.binning import (
     first_window_end,
     grid_of,
     rate_fits,
-    rational,
 )
 from nuclr_stream.windows.cutter import WindowCutter
 from nuclr_stream.windows.interval_set import Stretches
 
-MAX_FILE_BYTES = 4 * 2**30
 MAX_UNITS = 65536
 NO_STRETCHES = np.empty((0, 2), dtype=np.int64)
 """No [start, stop) stretch at all (0, 2)."""
@@ -87,6 +96,10 @@ class Recorded(Protocol):
     def gap_samples(self) -> Int64Array:
         """Stretches (M, 2) [start, stop) that were not recorded."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader left out and guessed, a line each."""
+
     def counts(self, grid: Grid) -> Float32Array:
         """Values (U, bins) in every whole bin of `grid` from sample 0 on, zero where nothing was recorded."""
 
@@ -114,6 +127,7 @@ class Recording:
     units: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     mask_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
     gap_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self, self.recording_id or "recording")
@@ -147,43 +161,47 @@ class Recording:
     def save(self, path: Path) -> None:
         """Write the recording as .npz; the file appears whole or not at all."""
         columns = {f"unit_{name}": values for name, values in self.units.items()}
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                allow_pickle=False,
-                recording_id=self.recording_id,
-                subject_id=self.subject_id,
-                session_date=self.session_date,
-                sample_rate_ratio=np.array([self.sample_rate.numerator, self.sample_rate.denominator], dtype=np.int64),
-                num_samples=np.int64(self.num_samples),
-                spike_samples=self.spike_samples,
-                spike_units=self.spike_units,
-                unit_ids=self.unit_ids,
-                mask_samples=self.mask_samples,
-                gap_samples=self.gap_samples,
-                **columns,
-            )
-        temporary.replace(path)
+        arrays = {
+            "recording_id": self.recording_id,
+            "subject_id": self.subject_id,
+            "session_date": self.session_date,
+            "sample_rate_ratio": ratio(self.sample_rate),
+            "num_samples": np.int64(self.num_samples),
+            "spike_samples": self.spike_samples,
+            "spike_units": self.spike_units,
+            "unit_ids": self.unit_ids,
+            "mask_samples": self.mask_samples,
+            "gap_samples": self.gap_samples,
+            "notes": np.array(self.notes, dtype=np.str_),
+        }
+        write_arrays(path, arrays | columns)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
-        """Read a .npz in the layout of this module. Raises RecordingError naming file, field, row and remedy."""
+        """Read a .npz in the layout of this module, without the few spikes that nothing can be done with.
+
+        Raises RecordingError naming file, field, row and remedy.
+        """
         arrays = read_arrays(path)
         _require(arrays, path)
+        rate = rate_of(arrays, "sample_rate", path)
+        length = int(integers(arrays["num_samples"], "num_samples", path).item())
+        gaps = integers(arrays.get("gap_samples", NO_STRETCHES), "gap_samples", path).astype(np.int64)
+        samples, rows, left_out = _usable_spikes(arrays, path, length)
         try:
             return cls(
                 recording_id=str(arrays["recording_id"]),
                 subject_id=str(arrays["subject_id"]),
                 session_date=str(arrays.get("session_date", "")),
-                sample_rate=_sample_rate(arrays, path),
-                num_samples=int(integers(arrays["num_samples"], "num_samples", path).item()),
-                spike_samples=integers(arrays["spike_samples"], "spike_samples", path).astype(np.int64),
-                spike_units=_rows(arrays["spike_units"], path),
+                sample_rate=rate,
+                num_samples=length,
+                spike_samples=samples,
+                spike_units=rows,
                 unit_ids=arrays["unit_ids"].astype(np.str_),
-                units={k[5:]: v for k, v in arrays.items() if k.startswith("unit_") and k != "unit_ids"},
+                units=unit_columns(arrays),
                 mask_samples=integers(arrays.get("mask_samples", NO_STRETCHES), "mask_samples", path).astype(np.int64),
-                gap_samples=integers(arrays.get("gap_samples", NO_STRETCHES), "gap_samples", path).astype(np.int64),
+                gap_samples=gaps,
+                notes=(*notes_of(arrays), *left_out),
             )
         except RecordingError as error:
             raise RecordingError(f"{path.name}: {error}") from None
@@ -271,24 +289,7 @@ def _last_bins(counts: Float32Array, end: int, bins: int) -> Float32Array:
     return np.pad(counts[:, :end], ((0, 0), (bins - end, 0)))
 
 
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read every array of a .npz. Raises RecordingError when it is none, or unpacks to more than MAX_FILE_BYTES."""
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(info.file_size for info in archive.infolist())
-        if unpacked > MAX_FILE_BYTES:
-            raise RecordingError(
-                f"{path.name}: unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}; split the recording"
-            )
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise RecordingError(f"{path.name}: not a readable .npz of plain arrays ({error})") from error
-
-
-def _require(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
+def _require(arrays: Arrays, path: Path) -> None:
     needed = ["recording_id", "subject_id", "num_samples", "spike_samples", "spike_units", "unit_ids"]
     missing = [name for name in needed if name not in arrays]
     if missing or not {"sample_rate_hz", "sample_rate_ratio"} & set(arrays):
@@ -297,34 +298,34 @@ def _require(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
         raise RecordingError(f"{path.name}: field num_samples has shape {arrays['num_samples'].shape}, not one number")
 
 
-def _sample_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:
-    try:
-        if "sample_rate_ratio" in arrays:
-            numerator, denominator = (int(v) for v in arrays["sample_rate_ratio"])
-            return rational(Fraction(numerator, denominator))
-        return rational(float(arrays["sample_rate_hz"]))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise RecordingError(f"{path.name}: field sample_rate_hz: {error}") from error
-
-
-def integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
-    """Return `values` if they are whole numbers. Raises RecordingError naming file, field and row."""
-    if not np.issubdtype(values.dtype, np.integer):
-        floating = np.issubdtype(values.dtype, np.floating)
-        bad = np.flatnonzero(~np.isfinite(values)) if floating else np.empty(0, dtype=np.int64)
-        row = f", NaN or infinite at row {bad[0]}" if bad.size else ""
-        raise RecordingError(
-            f"{path.name}: field {name} has type {values.dtype}{row}; it must be integer sample numbers"
-        )
-    return values
-
-
-def _rows(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
-    rows = integers(values, "spike_units", path)
-    if rows.size and (rows.min() < 0 or rows.max() >= MAX_UNITS):
-        row = int(np.flatnonzero((rows < 0) | (rows >= MAX_UNITS))[0])
-        raise RecordingError(f"{path.name}: field spike_units: row {row} is {rows[row]}, not a row of unit_ids")
-    return rows.astype(np.int32)
+def _usable_spikes(
+    arrays: Arrays, path: Path, length: int
+) -> tuple[Int64Array, npt.NDArray[np.int32], tuple[str, ...]]:
+    """Samples and unit rows (N,) of the spikes inside [0, length) that name a unit, and what was left out."""
+    samples = integers(arrays["spike_samples"], "spike_samples", path).astype(np.int64)
+    rows = integers(arrays["spike_units"], "spike_units", path)
+    if samples.ndim != 1 or rows.shape != samples.shape:
+        return samples, rows.astype(np.int32), ()  # Recording says what is wrong with them
+    notes: list[str] = []
+    units = arrays["unit_ids"].size
+    keep = keep_good(
+        (rows < 0) | (rows >= units),
+        what=f"{path.name}: field spike_units: {{}} spikes",
+        why=f"name no row of the {units} unit_ids",
+        first=rows,
+        remedy="write spike_units and unit_ids from one sorting",
+        notes=notes,
+    )
+    samples, rows = samples[keep], rows[keep]
+    keep = keep_good(
+        (samples < 0) | (samples >= length),
+        what=f"{path.name}: field spike_samples: {{}} spikes",
+        why=f"lie outside [0, num_samples = {length})",
+        first=samples,
+        remedy="write samples counted from the first recorded one, and num_samples after the last",
+        notes=notes,
+    )
+    return samples[keep], rows[keep].astype(np.int32), tuple(notes)
 
 
 def _check(recording: Recording, where: str) -> None:
@@ -371,7 +372,8 @@ def _check_spikes(recording: Recording, where: str) -> None:
     if back.size:
         row = int(back[0]) + 1
         raise RecordingError(
-            f"{where}: spike_samples: row {row} ({samples[row]}) is before row {row - 1}; sort by sample"
+            f"{where}: spike_samples: row {row} ({samples[row]}) is before row {row - 1}; sort spike_samples and "
+            "spike_units by sample together"
         )
     if samples[0] < 0 or samples[-1] >= recording.num_samples:
         row = 0 if samples[0] < 0 else int(np.searchsorted(samples, recording.num_samples))

@@ -3,7 +3,7 @@
 The file holds `recording_id`, `subject_id`, `session_date`, `frame_rate_hz` (or the exact `frame_rate_ratio`, two
 integers), `traces` float32 (U, T) such as dF/F, finite, `unit_ids`, and any number of columns `unit_<name>`, one row a
 unit. `mask_samples` and `gap_samples` (M, 2) int64 are optional [start, stop) stretches of frames: artefact, and frames
-that were not recorded. Nothing is ever unpickled.
+that were not recorded. `notes` are lines of text: what a reader left out and guessed. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -17,8 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.recording import NO_STRETCHES, check_table, integers, read_arrays
-from nuclr_stream.windows.binning import BoolArray, Float32Array, Grid, InputKind, Int64Array, rational
+from nuclr_stream.recordings.left_out import MOST_UNITS, keep_good
+from nuclr_stream.recordings.npz import (
+    Arrays,
+    integers,
+    notes_of,
+    rate_of,
+    ratio,
+    read_arrays,
+    unit_columns,
+    write_arrays,
+)
+from nuclr_stream.recordings.recording import NO_STRETCHES, check_table
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Grid, InputKind, Int64Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,7 @@ class TraceRecording:
     units: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     mask_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
     gap_samples: Int64Array = field(default_factory=lambda: NO_STRETCHES)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = self.recording_id or "recording"
@@ -112,22 +124,18 @@ class TraceRecording:
     def save(self, path: Path) -> None:
         """Write the recording as .npz; the file appears whole or not at all."""
         columns = {f"unit_{name}": values for name, values in self.units.items()}
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                allow_pickle=False,
-                recording_id=self.recording_id,
-                subject_id=self.subject_id,
-                session_date=self.session_date,
-                frame_rate_ratio=np.array([self.frame_rate.numerator, self.frame_rate.denominator], dtype=np.int64),
-                traces=self.traces,
-                unit_ids=self.unit_ids,
-                mask_samples=self.mask_samples,
-                gap_samples=self.gap_samples,
-                **columns,
-            )
-        temporary.replace(path)
+        arrays = {
+            "recording_id": self.recording_id,
+            "subject_id": self.subject_id,
+            "session_date": self.session_date,
+            "frame_rate_ratio": ratio(self.frame_rate),
+            "traces": self.traces,
+            "unit_ids": self.unit_ids,
+            "mask_samples": self.mask_samples,
+            "gap_samples": self.gap_samples,
+            "notes": np.array(self.notes, dtype=np.str_),
+        }
+        write_arrays(path, arrays | columns)
 
     @classmethod
     def load(cls, path: Path) -> TraceRecording:
@@ -135,7 +143,7 @@ class TraceRecording:
         return _trace_recording(read_arrays(path), path)
 
 
-def _trace_recording(arrays: dict[str, npt.NDArray[Any]], path: Path) -> TraceRecording:
+def _trace_recording(arrays: Arrays, path: Path) -> TraceRecording:
     missing = [name for name in ("recording_id", "subject_id", "traces", "unit_ids") if name not in arrays]
     if missing or not {"frame_rate_hz", "frame_rate_ratio"} & set(arrays):
         raise RecordingError(f"{path.name}: field {', '.join(missing) or 'frame_rate_hz'} is missing")
@@ -145,26 +153,37 @@ def _trace_recording(arrays: dict[str, npt.NDArray[Any]], path: Path) -> TraceRe
         name: integers(arrays.get(name, NO_STRETCHES), name, path).astype(np.int64)
         for name in ("mask_samples", "gap_samples")
     }
+    traces, ids, columns = arrays["traces"].astype(np.float32), arrays["unit_ids"].astype(np.str_), unit_columns(arrays)
+    notes: list[str] = []
+    if (
+        traces.ndim == 2
+        and traces.shape[:1] == ids.shape
+        and all(len(c) == len(ids) for c in columns.values() if c.ndim)
+    ):
+        finite: BoolArray = np.isfinite(traces)
+        bad = np.argwhere(~finite)
+        first = f"unit {str(ids[bad[0, 0]])!r} at frame {bad[0, 1]}" if len(bad) else ""
+        keep = keep_good(
+            np.asarray(~finite.all(axis=1)),
+            what=f"{path.name}: field traces: {{}} units",
+            why="have values that are not finite",
+            first=first,
+            remedy="leave these units out, or set the frames to 0 and name them in gap_samples",
+            notes=notes,
+            most=MOST_UNITS,
+        )
+        traces, ids, columns = traces[keep], ids[keep], {name: c[keep] for name, c in columns.items() if c.ndim}
     try:
         return TraceRecording(
             recording_id=str(arrays["recording_id"]),
             subject_id=str(arrays["subject_id"]),
             session_date=str(arrays.get("session_date", "")),
-            frame_rate=_frame_rate(arrays, path),
-            traces=arrays["traces"].astype(np.float32),
-            unit_ids=arrays["unit_ids"].astype(np.str_),
-            units={k[5:]: v for k, v in arrays.items() if k.startswith("unit_") and k != "unit_ids"},
+            frame_rate=rate_of(arrays, "frame_rate", path),
+            traces=traces,
+            unit_ids=ids,
+            units=columns,
+            notes=(*notes_of(arrays), *notes),
             **stretches,
         )
     except RecordingError as error:
         raise RecordingError(f"{path.name}: {error}") from None
-
-
-def _frame_rate(arrays: dict[str, npt.NDArray[Any]], path: Path) -> Fraction:
-    try:
-        if "frame_rate_ratio" in arrays:
-            numerator, denominator = (int(v) for v in arrays["frame_rate_ratio"])
-            return rational(Fraction(numerator, denominator))
-        return rational(float(arrays["frame_rate_hz"]))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise RecordingError(f"frame_rate_hz: {error}") from error

@@ -47,7 +47,7 @@ class Labeler:
         max_units: most units that are taken; never more than the bundle was checked for.
         half_life_s: time in which exposure fades by half, for units that drift; None to forget nothing.
         priors: class weights by task in the place of the bundle's class prior, see `checked_priors`.
-        abstain_below: top probability below which no class is called, in the place of the bundle's thresholds.
+        abstain: by task the top probability below which no class is called, in the place of the bundle's thresholds.
 
     Raises ConfigError for what these can not be.
     """
@@ -62,7 +62,7 @@ class Labeler:
         max_units: int = MAX_UNITS,
         half_life_s: float | None = None,
         priors: Mapping[str, Mapping[str, float]] | None = None,
-        abstain_below: float | None = None,
+        abstain: Mapping[str, float] | None = None,
     ) -> None:
         self.model = model
         self.stream = stream
@@ -76,13 +76,11 @@ class Labeler:
             lateness_s=lateness_s,
             max_units=min(max_units, manifest.max_units),
         )
-        if abstain_below is not None and not 0 <= abstain_below <= 1:
-            raise ConfigError(f"abstain_below = {abstain_below}: give a probability between 0 and 1")
         if half_life_s is not None and not 0 < half_life_s < np.inf:
             raise ConfigError(f"half_life_s = {half_life_s}: give seconds above 0, or leave it out to forget nothing")
         self._features = FeatureAccumulator(self.spec, manifest.embedding_dim, half_life_s=half_life_s)
         self._priors = checked_priors(model, priors or {})
-        self._abstain_below = abstain_below
+        self._abstain = checked_thresholds(model, abstain or {})
         self._stability = Stability()
         self._epoch: int | None = None
         self._small = False  # whether the population was too small in the last window that was not excluded
@@ -195,7 +193,7 @@ class Labeler:
                 prior=part.prior,
                 wanted=self._priors.get(name),
                 alone=self._small,
-                abstain_below=self._abstain_below,
+                abstain_below=self._abstain.get(name),
             )
         except NonFiniteError:
             found, cause = Answer.nothing(len(snapshot.exposure), self.priors[name]), "nonfinite"
@@ -270,6 +268,18 @@ def spec_with_hop(model: Model, hop_s: float | None) -> WindowSpec:
         return model.manifest.spec if hop_s is None else model.manifest.spec.with_hop_s(hop_s)
     except ValueError as error:
         raise ConfigError(f"hop_s: {error}; leave it out for the bundle's {model.manifest.spec.hop_s:g} s") from error
+
+
+def checked_thresholds(model: Model, abstain: Mapping[str, float]) -> dict[str, float]:
+    """Return thresholds by task as they are. Raises ConfigError for an unknown task or what is no probability."""
+    for task, threshold in abstain.items():
+        if task not in model.task_names:
+            raise ConfigError(
+                f"abstain.{task}: bundle {model.bundle_id} has {', '.join(model.task_names) or 'no task'}"
+            )
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"abstain.{task} = {threshold}: give a probability between 0 and 1")
+    return dict(abstain)
 
 
 def checked_priors(model: Model, priors: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[float, ...]]:

@@ -19,10 +19,17 @@ DEFAULTS = {"name": "defaults", "training": {"steps": 1}}
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help=HELP)],
     config: Annotated[Path | None, typer.Option("--config", help="Whose rules and tasks to apply.")] = None,
+    population_by: Annotated[
+        str, typer.Option("--population-by", help="Column whose values are populations instead of probes, or all.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Nothing but one JSON document.")] = False,
 ) -> None:
-    """Show what is there and what a training would use of it, and why; exit code 1 when something is not readable."""
-    facts = inspect_path(path, TrainConfig.load(config) if config is not None else TrainConfig.parse(DEFAULTS))
+    """Show what is there, what reading left out and guessed, and what a training would use of it, and why.
+
+    Exit code 1 when something is not readable.
+    """
+    settings = TrainConfig.load(config) if config is not None else TrainConfig.parse(DEFAULTS)
+    facts = inspect_path(path, settings, population_by=population_by)
     for line in [json.dumps(facts)] if as_json else in_words(facts):
         typer.echo(line)
     raise typer.Exit(1 if facts["errors"] else 0)

@@ -25,12 +25,13 @@ MAX_VALUES = 40
 Facts = dict[str, Any]
 
 
-def inspect_path(path: Path, config: TrainConfig) -> Facts:
+def inspect_path(path: Path, config: TrainConfig, *, population_by: str = "") -> Facts:
     """Everything at `path`: per source its kind and recordings, or the `error` that reading it ends in.
 
-    Raises RecordingError when there is nothing at all.
+    `population_by` goes before that of the config. Raises RecordingError when there is nothing at all.
     """
-    sources = [_source(source, config) for source in find_sources(path)]
+    by = population_by or (config.recordings.population_by if config.recordings is not None else "")
+    sources = [_source(source, config, by) for source in find_sources(path)]
     seen: dict[str, str] = {}
     for source in sources:
         for recording in source["recordings"]:
@@ -51,10 +52,10 @@ def inspect_path(path: Path, config: TrainConfig) -> Facts:
     }
 
 
-def _source(source: Source, config: TrainConfig) -> Facts:
+def _source(source: Source, config: TrainConfig, population_by: str) -> Facts:
     facts: Facts = {"path": str(source.path), "kind": source.kind, "recordings": []}
     try:
-        facts["recordings"] = [_recording(recording, config) for recording in source.read()]
+        facts["recordings"] = [_recording(recording, config) for recording in source.read(population_by=population_by)]
     except NuclrStreamError as error:
         facts["error"] = str(error)
     return facts
@@ -63,7 +64,10 @@ def _source(source: Source, config: TrainConfig) -> Facts:
 def _recording(recording: AnyRecording, config: TrainConfig) -> Facts:
     return {
         "recording_id": recording.recording_id,
-        "probe_id": str(recording.units["probe_id"][0]) if "probe_id" in recording.units else "",
+        "read": list(recording.notes),
+        "probe_id": ", ".join(np.unique(recording.units["probe_id"]).astype(str))
+        if "probe_id" in recording.units
+        else "",
         "subject_id": recording.subject_id,
         "session_date": recording.session_date,
         "sample_rate_hz": float(recording.sample_rate),
@@ -170,6 +174,8 @@ def in_words(facts: Facts) -> Iterator[str]:
         yield f"{source['path']} ({source['kind']})"
         if "error" in source:
             yield f"  error    {source['error']}"
+        for note in dict.fromkeys(note for recording in source["recordings"] for note in recording["read"]):
+            yield f"  read     {note}"
         for recording in source["recordings"]:
             yield from _lines(recording)
     yield (

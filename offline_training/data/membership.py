@@ -58,7 +58,8 @@ def select_units(recording: AnyRecording, settings: RecordingSettings | None) ->
 
 def load_selected(path: Path, settings: RecordingSettings | None) -> list[Selected]:
     """Read every recording at `path` and apply the rules. Raises RecordingError when they leave no unit at all."""
-    found = [select_units(recording, settings) for recording in open_recordings(path)]
+    population_by = settings.population_by if settings is not None else ""
+    found = [select_units(recording, settings) for recording in open_recordings(path, population_by=population_by)]
     if not any(each.recording for each in found):
         raise RecordingError(f"{path}: the rules of [recordings] leave no unit ({found[0]}); loosen them")
     return found

@@ -3,10 +3,11 @@
 | kind | recognised by |
 |---|---|
 | npz | a zip file that is named .npz or holds `spike_samples` |
-| nwb | HDF5 with an `nwb_version` and a `units` table |
+| nwb | HDF5 with an `nwb_version` and a table of units, in /units or /processing |
 | torch_brain | HDF5 with `spikes/timestamps` and `units` |
 | phy | a folder with `spike_times.npy` |
 | traces | a zip file with `traces`, NWB with a RoiResponseSeries and no units, a folder with suite2p's `F.npy` |
+| zarr, spikeinterface | a folder of that store, or one that SpikeInterface saved: named, and not read |
 
 A folder that is none of these is searched with everything below it, hidden names left out, in the order of the names.
 Files that look like nothing above are passed over, unless their suffix promised a recording.
@@ -22,11 +23,13 @@ from typing import TYPE_CHECKING, Literal
 
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.readers.hdf5 import MAGIC, opened
-from nuclr_stream.recordings.readers.nwb import read_nwb
+from nuclr_stream.recordings.readers.nwb import read_nwb, units_tables
 from nuclr_stream.recordings.readers.phy import read_phy
+from nuclr_stream.recordings.readers.populations import parted
 from nuclr_stream.recordings.readers.torch_brain import read_torch_brain
 from nuclr_stream.recordings.readers.traces import open_traces
-from nuclr_stream.recordings.readers.trains import PROBE_COLUMNS
+from nuclr_stream.recordings.readers.trains import ALL
+from nuclr_stream.recordings.readers.unit_table import PROBE_COLUMNS
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
     import h5py
 
 AnyRecording = Recording | TraceRecording
-Kind = Literal["npz", "nwb", "torch_brain", "phy", "traces"]
+Kind = Literal["npz", "nwb", "torch_brain", "phy", "traces", "zarr", "spikeinterface"]
+
+ZARR = (".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+SPIKEINTERFACE = ("spikeinterface_info.json", "si_folder.json", "numpysorting_info.json")
 
 SUFFIXES = (".npz", ".nwb", ".h5", ".hdf5")
 """A file so named must be a recording; others are looked at and passed over when they are none."""
@@ -47,17 +53,31 @@ class Source:
     path: Path
     kind: Kind
 
-    def read(self) -> list[AnyRecording]:
-        """Its recordings, one a probe. Raises RecordingError naming file, field, value and remedy."""
+    def read(self, *, population_by: str = "") -> list[AnyRecording]:
+        """Its recordings, one a probe, or one a value of the column `population_by` ("all": one of all units).
+
+        Raises RecordingError naming file, field, value and remedy.
+        """
         if self.kind == "npz":
-            return [_one_probe(Recording.load(self.path), self.path)]
+            return parted(_one_probe(Recording.load(self.path), self.path, population_by), population_by)
         if self.kind == "nwb":
-            return [*read_nwb(self.path)]
+            return [*read_nwb(self.path, population_by=population_by)]
         if self.kind == "torch_brain":
-            return [*read_torch_brain(self.path)]
+            return [*read_torch_brain(self.path, population_by=population_by)]
         if self.kind == "phy":
-            return [*read_phy(self.path)]
-        return [*open_traces(self.path)]
+            return [*read_phy(self.path, population_by=population_by)]
+        if self.kind == "zarr":
+            raise RecordingError(
+                f"{self.path.name}: is a Zarr store, which is not read; export it to HDF5 (NWB: open it with "
+                f"hdmf_zarr's "
+                "NWBZarrIO and export it with pynwb's NWBHDF5IO)"
+            )
+        if self.kind == "spikeinterface":
+            raise RecordingError(
+                f"{self.path.name}: is a folder that SpikeInterface saved, which is not read; export the sorting with "
+                "spikeinterface.exporters.export_to_phy"
+            )
+        return [part for recording in open_traces(self.path) for part in parted(recording, population_by)]
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -75,15 +95,15 @@ def find_sources(path: Path) -> list[Source]:
     return found
 
 
-def open_recordings(path: Path) -> list[AnyRecording]:
-    """Every recording at or below `path`, one a probe, in the order of the names.
+def open_recordings(path: Path, *, population_by: str = "") -> list[AnyRecording]:
+    """Every recording at or below `path`, one a probe (or see `Source.read`), in the order of the names.
 
     Raises RecordingError naming file, field, value and remedy; two recordings of one id are refused.
     """
     found: list[AnyRecording] = []
     whose: dict[str, Path] = {}
     for source in find_sources(path):
-        for recording in source.read():
+        for recording in source.read(population_by=population_by):
             other = whose.setdefault(recording.recording_id, source.path)
             if other != source.path:
                 raise RecordingError(
@@ -94,9 +114,9 @@ def open_recordings(path: Path) -> list[AnyRecording]:
     return found
 
 
-def open_one(path: Path, recording_id: str = "") -> AnyRecording:
+def open_one(path: Path, recording_id: str = "", *, population_by: str = "") -> AnyRecording:
     """The only recording at `path`, or the one of this id. Raises RecordingError naming those that there are."""
-    found = open_recordings(path)
+    found = open_recordings(path, population_by=population_by)
     chosen = [recording for recording in found if recording_id in ("", recording.recording_id)]
     if len(chosen) != 1:
         names = ", ".join(recording.recording_id for recording in found)
@@ -121,6 +141,10 @@ def _walk(path: Path) -> Iterator[Source]:
 def _kind_of_folder(folder: Path) -> Kind | None:
     if (folder / "spike_times.npy").is_file():
         return "phy"
+    if any((folder / name).is_file() for name in ZARR):
+        return "zarr"
+    if any((folder / name).is_file() for name in SPIKEINTERFACE):
+        return "spikeinterface"
     again = folder.name == "combined" and any(folder.parent.glob("plane*/F.npy"))  # suite2p's planes once more
     return "traces" if (folder / "F.npy").is_file() and not again else None
 
@@ -151,12 +175,13 @@ def _kind_of_zip(path: Path) -> Kind | None:
 
 def _kind_of_hdf5(file: h5py.File, path: Path) -> Kind | None:
     if "nwb_version" in file.attrs:
-        if "units" in file:
+        if units_tables(file):
             return "nwb"
         if _holds_rois(file):
             return "traces"
         raise RecordingError(
-            f"{path.name}: NWB without a units table; spike-sort the session first, or remove the file"
+            f"{path.name}: NWB with neither units (in /units or /processing) nor RoiResponseSeries, but with "
+            f"{_contents(file)}; if the session is not sorted yet, sort it, else write its units into the file"
         )
     if "spikes/timestamps" in file and "units" in file:
         return "torch_brain"
@@ -168,6 +193,12 @@ def _kind_of_hdf5(file: h5py.File, path: Path) -> Kind | None:
     )
 
 
+def _contents(file: h5py.File) -> str:
+    """What an NWB file holds in /acquisition and /processing, in words."""
+    names = [f"{top}/{name}" for top in ("acquisition", "processing") for name in file.get(top, ())]
+    return ", ".join(names[:8]) or "no data"
+
+
 def _holds_rois(file: h5py.File) -> bool:
     def visit(_name: str, item: h5py.HLObject) -> bool | None:
         return True if item.attrs.get("neurodata_type") == "RoiResponseSeries" else None
@@ -175,12 +206,14 @@ def _holds_rois(file: h5py.File) -> bool:
     return bool(file.visititems(visit))
 
 
-def _one_probe(recording: Recording, path: Path) -> Recording:
-    for name in PROBE_COLUMNS:
+def _one_probe(recording: Recording, path: Path, population_by: str) -> Recording:
+    """The recording, if it is of one probe or a user says which units are a population."""
+    for name in PROBE_COLUMNS if not population_by else ():
         probes = sorted(set(recording.units.get(name, ())))
         if len(probes) > 1:
             raise RecordingError(
                 f"{path.name}: unit_{name} names the probes {', '.join(map(str, probes))}; "
-                "one .npz is one probe: write a file for each"
+                f"one .npz is one probe: write a file for each, or part it with --population-by {name} (or {ALL}, not "
+                f"to)"
             )
     return recording

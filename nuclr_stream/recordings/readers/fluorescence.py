@@ -45,7 +45,7 @@ def delta_f_over_f(
         if len(bad):
             raise RecordingError(f"{where}: {name} of ROI {bad[0][0]} is not finite at frame {bad[0][1]}; leave it out")
     corrected = fluorescence if neuropil is None else fluorescence - np.float32(NEUROPIL_SHARE) * neuropil
-    below = _baseline(fluorescence, frame_rate)
+    below = baseline(fluorescence, frame_rate)
     bad = np.argwhere(below <= 0)
     if len(bad):
         unit, frame = bad[0].tolist()
@@ -53,17 +53,17 @@ def delta_f_over_f(
             f"{where}: ROI {unit} has a baseline fluorescence of {below[unit, frame]:g} at frame {frame}; raw counts "
             "above 0 are needed: save F before any correction, or leave the ROI out"
         )
-    return ((corrected - _baseline(corrected, frame_rate)) / below).astype(np.float32)
+    return ((corrected - baseline(corrected, frame_rate)) / below).astype(np.float32)
 
 
-def _baseline(values: Float32Array, frame_rate: Fraction) -> Float32Array:
-    """The baseline (U, T) of every row, as the module defines it."""
+def baseline(values: Float32Array, frame_rate: Fraction) -> Float32Array:
+    """The baseline (U, T) of every row of values (U, T), as the module defines it."""
     frames, step = (max(1, round(seconds * frame_rate)) for seconds in (BASELINE_S, RENEWED_S))
-    baseline = np.empty_like(values)
-    baseline[:, :frames] = _low(values[:, :frames])
+    lows = np.empty_like(values)
+    lows[:, :frames] = _low(values[:, :frames])
     for start in range(frames, values.shape[1], step):
-        baseline[:, start : start + step] = _low(values[:, start - frames : start])
-    return baseline
+        lows[:, start : start + step] = _low(values[:, start - frames : start])
+    return lows
 
 
 def _low(values: Float32Array) -> Float32Array:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.recording import MAX_FILE_BYTES
+from nuclr_stream.recordings.npz import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
     import h5py

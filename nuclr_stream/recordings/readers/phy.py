@@ -1,9 +1,12 @@
 """Kilosort and phy folders: spike samples, clusters, their tables and templates. params.py is parsed, never executed.
 
 Units are the clusters that have spikes, after curation where there was one (spike_clusters.npy, else
-spike_templates.npy). Every column of `cluster_info.tsv` and of the `cluster_<column>.tsv` beside it is a column of the
-unit table under its own name (`group`, `KSLabel`, `ContamPct`, ...); so labels of your own go into a
+spike_templates.npy). Every column of `cluster_info.tsv` and of the `cluster_<column>.tsv` (or .csv) beside it is a
+column of the unit table under its own name (`group`, `KSLabel`, `ContamPct`, ...); so labels of your own go into a
 `cluster_brain_region.tsv`. A unit's place is the channel on which its commonest template is largest.
+
+Spikes before sample 0, which Kilosort 4 finds at the edge of the filter, are left out. spike_times.npy and the clusters
+belong together row by row: whoever sorts one must sort the other.
 
 Such folders do not say whose they are: a file `recording.toml` in them may, with any of `recording_id`, `subject_id`
 and `session_date`. Without it the recording is named after the folder, and its subject is unknown.
@@ -11,10 +14,9 @@ and `session_date`. Without it the recording is named after the folder, and its 
 
 from __future__ import annotations
 
-import ast
-import csv
 import re
 import tomllib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,42 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.readers.trains import Trains, declared_rate, probes_in
+from nuclr_stream.recordings.left_out import keep_good
+from nuclr_stream.recordings.readers.clock import (
+    FASTEST_HZ,
+    LONG_S,
+    MAX_LEAD_S,
+    MIN_SPIKES,
+    SLOW_HZ,
+    SLOWEST_HZ,
+    TOO_FAST_HZ,
+    check_order,
+    finite_times,
+    rates_of,
+)
+from nuclr_stream.recordings.readers.cluster_tables import MAX_TEXT_BYTES, cluster_columns
+from nuclr_stream.recordings.readers.params import sample_rate_in
+from nuclr_stream.recordings.readers.trains import Trains, declared_rate
+from nuclr_stream.recordings.readers.unit_table import add_region, parted_by_sorting, probes_in
 from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.windows.binning import MAX_SAMPLE, BoolArray
 
 ABOUT = "recording.toml"
 ABOUT_KEYS = ("recording_id", "subject_id", "session_date")
-MAX_TEXT_BYTES = 2**24
 _SORTERS_NAME = re.compile(r"kilosort.*|ks[\d._]*|sorter_output|phy.*|outputs?|results?|sorting.*", re.IGNORECASE)
 
 
-def read_phy(folder: Path) -> list[Recording]:
+def read_phy(folder: Path, *, population_by: str = "") -> list[Recording]:
     """Read a folder; units with different `probe` in a cluster table become different recordings.
 
-    Raises RecordingError naming folder, file, field, value and remedy.
+    `population_by` is a column to use instead. Raises RecordingError naming folder, file, field, value and remedy.
     """
-    samples = _vector(folder, "spike_times.npy")
+    notes: list[str] = []
+    where = f"{folder.name}/params.py"
+    rate = declared_rate(
+        sample_rate_in(_text(folder / "params.py", where), where, notes), where=f"{where}: field sample_rate"
+    )
+    samples = _samples(folder, rate, notes)
     source = "spike_clusters.npy" if (folder / "spike_clusters.npy").is_file() else "spike_templates.npy"
     clusters = _vector(folder, source)
     if clusters.shape != samples.shape:
@@ -44,37 +67,108 @@ def read_phy(folder: Path) -> list[Recording]:
             f"{folder.name}/{source}: {len(clusters)} clusters for {len(samples)} spikes of spike_times.npy; "
             "both files must come from one sorting: export it again"
         )
-    _check_order(samples, f"{folder.name}/spike_times.npy")
-    ids, rows = np.unique(clusters, return_inverse=True)
-    columns = _cluster_columns(folder, ids)
-    columns |= _places(folder, rows, len(ids))
+    used = _vector(folder, "spike_templates.npy") if (folder / "spike_templates.npy").is_file() else None
+    keep = _usable(samples, clusters, rate, folder, notes)
+    ids, rows = np.unique(clusters[keep], return_inverse=True)
+    columns = cluster_columns(folder, ids, notes)
+    columns |= _places(folder, rows, len(ids), used[keep] if used is not None and used.shape == keep.shape else used)
+    add_region(columns, field=folder.name, notes=notes)
     if "depth_um" not in columns and "depth" in columns and columns["depth"].dtype.kind in "if":
         columns["depth_um"] = columns["depth"].astype(np.float32)
     about = _about(folder)
-    probes = probes_in(columns)
+    stated = probes_in(columns)
+    probes = np.full(len(ids), "", dtype=np.str_) if stated is None else stated
     return Trains(
         where=folder.name,
         session_id=about.get("recording_id") or _folder_id(folder),
         subject_id=about.get("subject_id", ""),
         session_date=about.get("session_date", ""),
-        sample_rate=declared_rate(_sample_rate(folder), where=f"{folder.name}/params.py: field sample_rate"),
-        samples=samples,
+        sample_rate=rate,
+        samples=_from_the_beginning(np.rint(samples[keep]).astype(np.int64), rate, folder, notes),
         rows=rows,
         unit_ids=ids.astype(np.str_),
-        probes=np.full(len(ids), "") if probes is None else probes,
+        probes=parted_by_sorting(probes, columns, field=folder.name, notes=notes),
         columns=columns,
+        population_by=population_by,
+        notes=tuple(notes),
+        spikes_in=f"{folder.name}/spike_times.npy",
     ).recordings()
+
+
+def _from_the_beginning(
+    samples: npt.NDArray[np.int64], rate: Fraction, folder: Path, notes: list[str]
+) -> npt.NDArray[np.int64]:
+    """Samples (N,) counted from the first second of a clock that was running long before."""
+    first_s = int(samples.min(initial=MAX_SAMPLE) / rate)
+    if not samples.size or first_s <= MAX_LEAD_S:
+        return samples
+    notes.append(
+        f"{folder.name}/spike_times.npy: samples begin {first_s / 3600:.4g} h after zero; here time counts from "
+        f"{first_s} s"
+    )
+    return samples - int(first_s * rate)
+
+
+def _samples(folder: Path, rate: Fraction, notes: list[str]) -> npt.NDArray[Any]:
+    """Sample number of every spike (N,): of whole numbers whatever their type, and of seconds, which are not whole."""
+    values = _array(folder, "spike_times.npy")
+    if values.dtype.kind != "f" or values.size != max(values.shape, default=0):
+        return _vector(folder, "spike_times.npy")
+    flat = np.asarray(values.reshape(-1), dtype=np.float64)
+    known = flat[np.isfinite(flat)]
+    if (known == np.rint(known)).all():
+        return flat
+    notes.append(
+        f"{folder.name}/spike_times.npy: has type {values.dtype} and times that are not whole, the first is "
+        f"{known[known != np.rint(known)][0]:.9g}: taken as seconds"
+    )
+    seconds: npt.NDArray[Any] = flat * float(rate)
+    return seconds
+
+
+def _usable(
+    samples: npt.NDArray[Any], clusters: npt.NDArray[np.int64], rate: Fraction, folder: Path, notes: list[str]
+) -> BoolArray:
+    """Which spikes (N,) have a time and a cluster; RecordingError where times start over or the rate can not be."""
+    field = f"{folder.name}/spike_times.npy"
+    keep = finite_times(samples, field=field, notes=notes, observed=False)
+    keep &= keep_good(
+        clusters < 0,
+        what=f"{folder.name}: {{}} spikes",
+        why="have a cluster below 0",
+        first=clusters,
+        remedy="export the sorting again",
+        notes=notes,
+    )
+    times, rows = samples[keep], clusters[keep]
+    if not len(times):
+        return keep
+    check_order(times, np.unique(rows, return_inverse=True)[1], field=field, notes=notes)
+    rates = rates_of(times, rows) * float(rate)
+    span_s = float(times.max() - times.min()) / float(rate)
+    if len(times) >= MIN_SPIKES and span_s > LONG_S and float(rates.max()) < SLOW_HZ and rate < 1000:
+        median = float(np.median(rates)) * 1000
+        likely = f": is it in kHz? write {float(rate) * 1000:g}" if SLOWEST_HZ <= median <= FASTEST_HZ else ""
+        raise RecordingError(
+            f"{folder.name}/params.py: field sample_rate is {float(rate):g}; with it {len(times)} spikes last "
+            f"{span_s / 3600:.4g} h and the busiest unit fires at {rates.max():.3g} Hz{likely or ': write it in Hz'}"
+        )
+    if len(times) >= MIN_SPIKES and float(np.median(rates)) > TOO_FAST_HZ:
+        raise RecordingError(
+            f"{folder.name}/params.py: field sample_rate is {float(rate):g}; with it the median unit fires at "
+            f"{np.median(rates):.3g} Hz over {span_s:.3g} s: write the rate of the device in Hz"
+        )
+    return keep
 
 
 def _vector(folder: Path, name: str) -> npt.NDArray[np.int64]:
     values = _array(folder, name)
-    flat = values.reshape(-1)
-    if values.size != max(values.shape, default=0) or values.dtype.kind not in "iu":
-        row = np.flatnonzero(~np.isfinite(flat)) if values.dtype.kind == "f" else np.empty(0)
-        nan = f", {flat[row[0]]} at row {row[0]}" if row.size else ""
+    flat = np.asarray(values.reshape(-1))
+    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((flat == np.rint(flat)).all()))
+    if values.size != max(values.shape, default=0) or not whole:
         raise RecordingError(
-            f"{folder.name}/{name}: has type {values.dtype} {values.shape}{nan}; it must be one integer a spike "
-            "(samples, not seconds)"
+            f"{folder.name}/{name}: has type {values.dtype} {values.shape}; it must be one integer a spike: export the "
+            "sorting again"
         )
     return flat.astype(np.int64)
 
@@ -91,34 +185,6 @@ def _array(folder: Path, name: str) -> npt.NDArray[Any]:
     return values
 
 
-def _check_order(samples: npt.NDArray[np.int64], where: str) -> None:
-    back = np.flatnonzero(np.diff(samples) < 0)
-    if back.size:
-        row = int(back[0]) + 1
-        raise RecordingError(f"{where}: row {row} ({samples[row]}) is before row {row - 1}; sort by time")
-
-
-def _sample_rate(folder: Path) -> float:
-    """`sample_rate` of params.py: a literal number that is assigned at the top level."""
-    where = f"{folder.name}/params.py"
-    try:
-        tree = ast.parse(_text(folder / "params.py", where))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise RecordingError(
-            f"{where}: not readable as assignments ({error}); write lines like sample_rate = 30000."
-        ) from error
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["sample_rate"]:
-            value = node.value.value if isinstance(node.value, ast.Constant) else None
-            if isinstance(value, (int, float)):
-                return float(value)
-            raise RecordingError(
-                f"{where}: field sample_rate is {ast.unparse(node.value)[:80]!r}; params.py is not executed: "
-                "write a number"
-            )
-    raise RecordingError(f"{where}: field sample_rate is missing; add the line sample_rate = 30000. with your rate")
-
-
 def _text(path: Path, where: str) -> str:
     if not path.is_file():
         raise RecordingError(f"{where}: no such file; it says the sample rate, write one with sample_rate = 30000.")
@@ -130,58 +196,17 @@ def _text(path: Path, where: str) -> str:
         raise RecordingError(f"{where}: not UTF-8 text ({error}); save it as UTF-8") from error
 
 
-def _cluster_columns(folder: Path, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-    """The columns of all cluster tables, one value per cluster with spikes, "" or NaN where a table has no row."""
-    columns: dict[str, npt.NDArray[Any]] = {}
-    others = sorted(path for path in folder.glob("cluster_*.tsv") if path.name != "cluster_info.tsv")
-    for path in [*([folder / "cluster_info.tsv"] if (folder / "cluster_info.tsv").is_file() else []), *others]:
-        table = _read_table(path, f"{folder.name}/{path.name}")
-        unknown = sorted(set(ids.tolist()) - set(table)) if path.name == "cluster_info.tsv" else []
-        if unknown:
-            raise RecordingError(
-                f"{folder.name}/cluster_info.tsv: cluster {unknown[0]} has spikes in {folder.name} but no row here "
-                f"({len(unknown)} such clusters); save in phy again, or remove cluster_info.tsv"
-            )
-        names = list(dict.fromkeys(name for row in table.values() for name in row))
-        for name in names:
-            columns[name] = _typed([table.get(cluster, {}).get(name, "") for cluster in ids.tolist()])
-    return columns
+def _places(
+    folder: Path, rows: npt.NDArray[np.integer], units: int, used: npt.NDArray[np.int64] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """`depth_um`, `x_um`, `channel` and `shank` of every cluster where the folder has templates and positions.
 
-
-def _read_table(path: Path, where: str) -> dict[int, dict[str, str]]:
-    """Rows by cluster id; a table begins with `cluster_id` (or `id`), and its columns are separated by tabs."""
-    lines = list(csv.reader(_text(path, where).splitlines(), delimiter="\t"))
-    if not lines or not lines[0] or lines[0][0] not in ("cluster_id", "id"):
-        raise RecordingError(f"{where}: begins with {lines[:1]}, not with a header cluster_id<TAB>column; correct it")
-    found: dict[int, dict[str, str]] = {}
-    for number, cells in enumerate(lines[1:], 2):
-        if not cells:
-            continue
-        if not cells[0].strip().isdecimal() or len(cells) > len(lines[0]):
-            raise RecordingError(f"{where}: line {number}: {cells} does not fit the header {lines[0]}; correct it")
-        if int(cells[0]) in found:
-            raise RecordingError(f"{where}: line {number}: cluster {cells[0]} has two rows; remove one")
-        found[int(cells[0])] = dict(zip(lines[0][1:], cells[1:], strict=False))
-    return found
-
-
-def _typed(cells: list[str]) -> npt.NDArray[Any]:
-    """Whole numbers, numbers (NaN where a cell is empty), or text, as all cells allow."""
-    if all(re.fullmatch(r"[+-]?\d{1,18}", cell) for cell in cells):
-        return np.array([int(cell) for cell in cells], dtype=np.int64)
-    try:
-        return np.array([float(cell) if cell else np.nan for cell in cells]) if any(cells) else np.array(cells)
-    except ValueError:
-        return np.array(cells, dtype=np.str_)
-
-
-def _places(folder: Path, rows: npt.NDArray[np.integer], units: int) -> dict[str, npt.NDArray[Any]]:
-    """`depth_um`, `x_um`, `channel` and `shank` of every cluster where the folder has templates and positions."""
-    needed = ("templates.npy", "channel_positions.npy", "spike_templates.npy")
-    if not units or not all((folder / name).is_file() for name in needed):
+    `used` (N,) is the template that every spike was found with.
+    """
+    needed = ("templates.npy", "channel_positions.npy")
+    if not units or used is None or not all((folder / name).is_file() for name in needed):
         return {}
     templates, positions = _array(folder, "templates.npy"), _array(folder, "channel_positions.npy")
-    used = _vector(folder, "spike_templates.npy")
     if templates.ndim != 3 or positions.ndim != 2 or used.shape != rows.shape or used.max() >= len(templates):
         raise RecordingError(
             f"{folder.name}: templates.npy {templates.shape}, channel_positions.npy {positions.shape} and "

@@ -1,5 +1,8 @@
 """One plane of suite2p: F.npy, Fneu.npy and iscell.npy become dF/F of the ROIs that were judged to be cells.
 
+iscell.npy holds two values a ROI, or the first of them alone. Without it all ROIs are used, and without Fneu.npy the
+surround is not subtracted; notes say so.
+
 ops.npy and stat.npy are pickles, which can run any code, and are never read. What they would have stated stands in a
 file `recording.toml` beside F.npy or in the folder above: `frame_rate_hz`, a number or exact text such as "6250/1459",
 and any of `recording_id`, `subject_id` and `session_date`. Without an id a recording is named after its folders.
@@ -16,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
+from nuclr_stream.recordings.npz import MAX_FILE_BYTES
+from nuclr_stream.recordings.readers.roi_screening import screened
 from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT
-from nuclr_stream.recordings.recording import MAX_FILE_BYTES
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import rational
 
@@ -39,27 +42,74 @@ def read_suite2p(plane: Path, *, frame_rate: Fraction | None = None) -> TraceRec
             "F.npy: frame_rate_hz = 30.0"
         )
     rate = _rate(stated["frame_rate_hz"], where) if frame_rate is None else frame_rate
-    fluorescence, neuropil = (_matrix(plane / name, where) for name in ("F.npy", "Fneu.npy"))
-    judged = _matrix(plane / "iscell.npy", where)
-    if judged.shape != (len(fluorescence), 2):
-        raise RecordingError(
-            f"{where}: iscell.npy is {judged.shape}; F.npy has {len(fluorescence)} ROIs, 2 values each"
-        )
+    notes: list[str] = []
+    fluorescence = _matrix(plane / "F.npy", where)
+    neuropil = _neuropil(plane, fluorescence, where, notes)
+    judged = _judged(plane, len(fluorescence), where, notes)
     cells = np.flatnonzero(judged[:, 0] > 0)
-    if neuropil.shape != fluorescence.shape or not cells.size:
+    if not cells.size:
         raise RecordingError(
-            f"{where}: F.npy {fluorescence.shape}, Fneu.npy {neuropil.shape} and {cells.size} cells in iscell.npy; "
-            "equal shapes and at least one cell are needed"
+            f"{where}: F.npy {fluorescence.shape} and 0 cells in iscell.npy; judge them in suite2p, or remove "
+            "iscell.npy "
+            "to use all ROIs"
         )
+    made = screened(
+        fluorescence[cells],
+        None if neuropil is None else neuropil[cells],
+        raw=True,
+        frame_rate=rate,
+        names=[f"roi{row}" for row in cells.tolist()],
+        where=where,
+        notes=notes,
+    )
+    lost = np.flatnonzero(np.diff(np.concatenate([[False], made.lost, [False]]).astype(np.int8)))
+    cells = cells[made.keep]
     return TraceRecording(
         recording_id=stated.get("recording_id") or _named_after(plane),
         subject_id=stated.get("subject_id") or UNKNOWN_SUBJECT,
         session_date=stated.get("session_date", ""),
         frame_rate=rate,
-        traces=delta_f_over_f(fluorescence[cells], neuropil[cells], rate, where=where),
+        traces=made.traces,
         unit_ids=np.array([f"roi{row}" for row in cells.tolist()]),
         units={"cell_probability": judged[cells, 1]},
+        gap_samples=lost.reshape(-1, 2).astype(np.int64),
+        notes=tuple(notes),
     )
+
+
+def _neuropil(
+    plane: Path, fluorescence: npt.NDArray[np.float32], where: str, notes: list[str]
+) -> npt.NDArray[np.float32] | None:
+    """Fluorescence of the surround, like `fluorescence` (U, T); None, and a note, where it was not saved."""
+    if not (plane / "Fneu.npy").is_file():
+        notes.append(f"{where}: there is no Fneu.npy: dF/F is not corrected for the surround")
+        return None
+    neuropil = _matrix(plane / "Fneu.npy", where)
+    if neuropil.shape != fluorescence.shape:
+        raise RecordingError(
+            f"{where}: F.npy is {fluorescence.shape}, Fneu.npy {neuropil.shape}; both must be of one run of suite2p: "
+            "run "
+            "it again, or remove Fneu.npy to go without the surround"
+        )
+    return neuropil
+
+
+def _judged(plane: Path, rois: int, where: str, notes: list[str]) -> npt.NDArray[np.float32]:
+    """Whether each ROI is a cell, and how probably (U, 2); NaN where nobody says how probably."""
+    if not (plane / "iscell.npy").is_file():
+        notes.append(f"{where}: there is no iscell.npy: all {rois} ROIs are used")
+        return np.stack([np.ones(rois), np.full(rois, np.nan)], axis=1).astype(np.float32)
+    judged = _matrix(plane / "iscell.npy", where, columns=True)
+    if judged.shape[0] != rois or judged.shape[1] not in (1, 2):
+        raise RecordingError(
+            f"{where}: iscell.npy is {judged.shape}; F.npy has {rois} ROIs: one or two values each are needed"
+        )
+    if judged.shape[1] == 1:
+        notes.append(
+            f"{where}: iscell.npy holds one value a ROI, not two: the probability of being a cell is not known"
+        )
+        judged = np.concatenate([judged, np.full((rois, 1), np.nan, dtype=np.float32)], axis=1)
+    return judged
 
 
 def _metadata(plane: Path) -> dict[str, Any]:
@@ -96,14 +146,16 @@ def _rate(value: Any, where: str) -> Fraction:
         raise RecordingError(f"{where}: {ABOUT}: frame_rate_hz: {error}") from error
 
 
-def _matrix(path: Path, where: str) -> npt.NDArray[np.float32]:
-    """A two-dimensional array of numbers as float32; what is pickled is refused."""
+def _matrix(path: Path, where: str, *, columns: bool = False) -> npt.NDArray[np.float32]:
+    """A two-dimensional array of numbers as float32, with `columns` also one column; what is pickled is refused."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise RecordingError(f"{where}: {path.name} is larger than {MAX_FILE_BYTES} bytes; split the session")
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise RecordingError(f"{where}: {path.name} is no readable array of numbers ({error})") from error
+    if columns and isinstance(values, np.ndarray) and values.ndim == 1:
+        values = values[:, None]
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiub":
         raise RecordingError(f"{where}: {path.name} does not hold one array (ROIs, ...) of numbers")
     return values.astype(np.float32)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nuclr_stream import wire
@@ -25,6 +26,8 @@ from nuclr_stream.daemon.records import read_records
 from nuclr_stream.errors import DaemonGoneError
 from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.conftest import make_recording, until, where
+from tests.nuclr_stream.recorded_files import recording as recorded
+from tests.nuclr_stream.recorded_files import write_phy
 
 RunDaemon = Callable[..., Daemon]
 FREE = ["--data-endpoint", "tcp://127.0.0.1:0", "--results-endpoint", "tcp://127.0.0.1:0"]
@@ -248,6 +251,21 @@ def test_label_writes_what_the_daemon_would_have_said(
     assert last_json(out)["rows"] == len(rows) == 20 * 2 * 5
     assert {row["windows"] for row in rows if row["final"] == "1"} == {"6"}
     assert run("label", str(file), *options[:-4], "--hop-s", "0.005")[0] == 2
+
+
+def test_label_says_what_the_readers_left_out_and_takes_populations_by_a_column(
+    run: Callable[..., tuple[int, str, str]], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    folder = write_phy(tmp_path / "day1", recorded(0, duration_s=12))
+    samples = np.load(folder / "spike_times.npy").astype(np.int64)
+    samples[0] = -10
+    np.save(folder / "spike_times.npy", samples)
+    options = ["--bundle", str(tiny_bundle), "--out", str(tmp_path / "labels.csv"), "--threads", "1"]
+    code, out, err = run("label", str(folder), *options)
+    assert (code, last_json(out)["recordings"]) == (0, 1)
+    assert "day1/spike_times.npy: 1 of 720 spikes lie before sample 0" in err
+    _, out, _ = run("label", str(folder), *options, "--population-by", "KSLabel")
+    assert last_json(out)["recordings"] == 2
 
 
 def test_label_takes_priors_and_a_half_life(

@@ -111,7 +111,7 @@ def test_an_npz_of_two_probes_is_refused(tmp_path: Path) -> None:
     probes = np.array(["p0", "p1"] * 6)
     replace(recording(0), units={"probe_id": probes}).save(tmp_path / "two.npz")
     with pytest.raises(
-        RecordingError, match=r"two\.npz: unit_probe_id names the probes p0, p1; .* write a file for each"
+        RecordingError, match=r"two\.npz: unit_probe_id names the probes p0, p1; .* --population-by probe_id"
     ):
         open_recordings(tmp_path)
 
@@ -209,16 +209,29 @@ def test_torch_brain_probes_domain_and_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "values", "message"),
     [
-        ("spikes/timestamps", [0.1, np.nan, 0.3], r"spikes/timestamps: row 1 is nan s; times must be finite"),
-        ("spikes/timestamps", [0.2, 0.1, 0.3], r"spikes/timestamps: row 1 \(0.1 s\) is before row 0; sort by time"),
-        ("spikes/timestamps", [-0.2, 0.1, 0.3], r"spikes/timestamps: row 0 is -0.2 s; .* not be negative"),
-        ("spikes/unit_index", [0, 1, 2], r"spikes/unit_index: row 2 is 2, but units has 2 rows"),
+        (
+            "spikes/timestamps",
+            [0.1, np.nan, 0.3],
+            r"spikes/timestamps: 1 of 3 spikes have no finite time, the first is row 1 \(nan\)",
+        ),
+        (
+            "spikes/timestamps",
+            [-0.2, 0.1, 0.3],
+            r"spikes/timestamps: 1 of 3 spikes lie before sample 0, .* row 0 \(-6000\)",
+        ),
+        (
+            "spikes/unit_index",
+            [0, 1, 2],
+            r"spikes/unit_index: 1 of 3 spikes name no row of the 2 units, .* row 2 \(2\)",
+        ),
         ("spikes/unit_index", [0, 1], r"must be one time and one integer row a spike"),
-        ("units/id", ["a", "a"], r"'a' stands for 2 units"),
-        ("units/id", [], r"units has 0 rows"),
+        ("units/id", [], r"3 of 3 spikes name no row of the 0 units"),
         ("units/id", None, r"field /units/id is missing"),
-        ("domain/end", [0.05], r"lies in the gap"),
-        ("domain/end", [-1.0], r"field domain: row 0 is \[0.0, -1.0\] s"),
+        (
+            "domain/end",
+            [-1.0],
+            r"field domain: 1 of 1 intervals do not end after they begin, .* row 0 \(\[0.0, -1.0\]\)",
+        ),
     ],
 )
 def test_a_wrong_torch_brain_file_names_field_row_and_remedy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +151,8 @@ def test_params_is_never_executed_and_a_rate_that_is_no_number_is_refused(
     assert not (tmp_path / "executed").exists()
 
 
-def _unsorted(folder: Path) -> None:
-    np.save(folder / "spike_times.npy", WHOLE.spike_samples[::-1])
+def _restarted(folder: Path) -> None:
+    np.save(folder / "spike_times.npy", WHOLE.spike_samples % 450_000)
 
 
 def _seconds(folder: Path) -> None:
@@ -175,22 +176,6 @@ def _no_clusters(folder: Path) -> None:
     (folder / "spike_templates.npy").unlink()
 
 
-def _stale_info(folder: Path) -> None:
-    (folder / "cluster_info.tsv").write_text("cluster_id\tgroup\n0\tgood\n")
-
-
-def _no_header(folder: Path) -> None:
-    (folder / "cluster_group.tsv").write_text("0\tgood\n")
-
-
-def _twice(folder: Path) -> None:
-    (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n0\tgood\n0\tmua\n")
-
-
-def _wide(folder: Path) -> None:
-    (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n0\tgood\tmore\n")
-
-
 def _empty(folder: Path) -> None:
     for name in ("spike_times.npy", "spike_clusters.npy", "spike_templates.npy"):
         np.save(folder / name, np.empty(0, dtype=np.int64))
@@ -211,23 +196,44 @@ def _before_zero(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (_unsorted, r"/spike_times\.npy: row 1 \(\d+\) is before row 0; sort by time"),
-        (_seconds, r"/spike_times\.npy: has type float64 .*, nan at row \d+; it must be one integer a spike"),
+        (_restarted, r"/spike_times\.npy: row \d+ \(\d+\) is earlier .* in 12 of 12 units: times start over"),
+        (_seconds, r"/spike_times\.npy: \d+ of 1800 spikes have no finite time, the first is row \d+ \(nan\)"),
         (_pickled, r"/spike_times\.npy: not a whole \.npy of plain numbers .*Python objects"),
         (_cut, r"/spike_times\.npy: not a whole \.npy"),
         (_short, r"/spike_clusters\.npy: 3 clusters for \d+ spikes"),
         (_no_clusters, r"/spike_templates\.npy: no such file"),
-        (_stale_info, r"/cluster_info\.tsv: cluster 3 has spikes .* but no row here \(11 such clusters\); save in phy"),
-        (_no_header, r"/cluster_group\.tsv: begins with .* header cluster_id"),
-        (_twice, r"/cluster_group\.tsv: line 3: cluster 0 has two rows"),
-        (_wide, r"/cluster_group\.tsv: line 2: .* does not fit the header"),
         (_empty, r": the unit table is empty"),
         (_other_templates, r": templates\.npy \(2, 20, 12\), .* do not belong together"),
         (_no_params, r"/params\.py: no such file; it says the sample rate"),
-        (_before_zero, r": spike 0 is at sample -\d+; samples count from the beginning"),
+        (_before_zero, r"/spike_times\.npy: 1800 of 1800 spikes lie before sample 0, .*: add to all of them"),
     ],
 )
 def test_what_is_wrong_is_named_with_file_row_and_remedy(folder: Path, break_it, message: str) -> None:
     break_it(folder)
     with pytest.raises(RecordingError, match=rf"^mouse7_day1{message}"):
         open_recordings(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "note", "group"),
+    [
+        ("cluster_info.tsv", "cluster_id\tgroup\n0\tgood\n", "11 of 12 clusters with spikes have no row, .* 3", None),
+        ("cluster_group.tsv", "0\tgood\n", "passed over, for it begins with 0, good", None),
+        (
+            "cluster_group.tsv",
+            "cluster_id\tgroup\n0\tgood\n0\tmua\n",
+            "1 clusters have two rows .* the last holds",
+            "mua",
+        ),
+        ("cluster_group.tsv", "cluster_id\tgroup\n3\tgood\tmore\n0\tmua\n", "1 of 2 rows .* line 2", "mua"),
+        ("cluster_group.tsv", "cluster_id\tKSLabel\n0\tgood\n", "has no column group, but KSLabel", None),
+    ],
+)
+def test_a_table_that_does_not_fit_costs_no_spike_and_is_named(
+    folder: Path, name: str, text: str, note: str, group: str | None
+) -> None:
+    (folder / name).write_text(text)
+    found = read(folder)
+    assert any(re.search(rf"mouse7_day1/{name.split('.')[0]}.*{note}", each) for each in found.notes), found.notes
+    assert (None if group is None else found.units["group"][0]) == group
+    same_spikes(found, WHOLE)

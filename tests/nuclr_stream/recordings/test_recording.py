@@ -87,7 +87,10 @@ def _write(path: Path, **changes) -> Path:
     ("changes", "message"),
     [
         ({"spike_samples": np.array([1.0, np.nan])}, "spike_samples has type float64, NaN or infinite at row 1"),
-        ({"spike_units": np.array([0, 70000])}, "spike_units: row 1 is 70000"),
+        (
+            {"spike_units": np.array([0, 70000])},
+            r"spike_units: 1 of 2 spikes name no row of the 1 unit_ids, the first is row 1 \(70000\)",
+        ),
         ({"unit_ids": None}, "field unit_ids is missing"),
         ({"sample_rate_hz": None}, "field sample_rate_hz is missing"),
         ({"sample_rate_hz": np.nan}, "sample_rate_hz: nan"),
@@ -111,7 +114,7 @@ def test_what_is_no_npz_is_refused(tmp_path):
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("nuclr_stream.recordings.recording.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("nuclr_stream.recordings.npz.MAX_FILE_BYTES", 100)
     with pytest.raises(RecordingError, match="unpacks to"):
         Recording.load(_write(tmp_path / "bomb.npz"))
 

@@ -121,7 +121,7 @@ def test_the_frame_rate_is_asked_for_because_ops_is_never_unpickled(tmp_path: Pa
     [
         ("F.npy", np.array([{"a": 1}], dtype=object), "F.npy is no readable array of numbers"),
         ("F.npy", np.zeros(5), r"F.npy does not hold one array \(ROIs, \.\.\.\)"),
-        ("Fneu.npy", np.zeros((5, 3)), r"Fneu.npy \(5, 3\) and 4 cells"),
+        ("Fneu.npy", np.zeros((5, 3)), r"F.npy is \(5, 400\), Fneu.npy \(5, 3\)"),
         ("iscell.npy", np.zeros((5, 2)), "0 cells in iscell.npy"),
         ("iscell.npy", np.zeros((4, 2)), r"iscell.npy is \(4, 2\); F.npy has 5 ROIs"),
         ("recording.toml", "frame_rate = 2", "frame_rate = 2; it may hold frame_rate_hz and the texts recording_id"),
@@ -188,7 +188,7 @@ def nwb(path: Path, containers: dict[str, dict[str, np.ndarray]], *, iscell: boo
 
 
 def test_df_over_f_of_an_nwb_file_is_taken_as_it_is(tmp_path: Path):
-    values, _ = fluorescence()
+    values = fluorescence()[0] / 500 - 1
     path = nwb(tmp_path / "a.nwb", {"DfOverF": {"x": values.T}, "Fluorescence": {"x": values.T * 7}})
     for found in (open_traces(path), open_recordings(path)):
         (one,) = found
@@ -211,7 +211,7 @@ def test_raw_fluorescence_of_an_nwb_file_is_made_df_over_f_of_its_cells(tmp_path
 
 
 def test_frames_that_timestamps_leave_out_are_gaps(tmp_path: Path):
-    values, _ = fluorescence()
+    values = fluorescence()[0] / 500 - 1
     number = np.delete(np.arange(FRAMES + 7), np.arange(50, 57))
     jitter = np.random.default_rng(0).uniform(-0.01, 0.01, FRAMES)
     path = nwb(tmp_path / "c.nwb", {"DfOverF": {"x": values.T}}, timestamps=0.5 * number + jitter + 3)

@@ -204,7 +204,10 @@ NOT_FINITE[1, 3] = np.nan
         ({"frame_rate_ratio": np.array([1, 0])}, "frame_rate_hz: Fraction"),
         ({"traces": np.ones((2, 5), dtype=np.int64)}, "field traces has type int64"),
         ({"traces": np.ones((3, 5))}, r"traces is float32 \(3, 5\); float32 \(2 units, frames\) is needed"),
-        ({"traces": NOT_FINITE}, "1 values are not finite, the first at unit 'b', frame 3; leave the unit out"),
+        (
+            {"traces": NOT_FINITE},
+            "1 of 2 units have values that are not finite, the first is unit 'b' at frame 3; leave these units out",
+        ),
         ({"unit_ids": np.array(["a", "a"])}, "'a' stands for 2 units"),
         ({"gap_samples": np.array([[5, 2]])}, "gap_samples must be"),
         ({"mask_samples": np.array([[0.0, 2.0]])}, "field mask_samples has type float64"),

@@ -15,6 +15,7 @@ from nuclr_stream.recordings.recording import Recording
 from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.data.inspection import in_words, inspect_path
+from offline_training.data.membership import load_selected, recordings_of
 from tests.nuclr_stream.recorded_files import recording, write_nwb, write_phy
 
 CONFIG = """
@@ -188,3 +189,32 @@ def test_a_recording_rate_other_than_the_clock_of_seconds_is_fine(tmp_path: Path
     settings = TrainConfig.parse({"name": "defaults", "training": {"steps": 1}})
     (found,) = inspect_path(tmp_path, settings)["sources"][0]["recordings"]
     assert found["silent_s"] == 0 and found["duration_s"] == pytest.approx(900_000 / 24414.0625)
+
+
+def test_what_reading_left_out_and_guessed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_phy(tmp_path / "day1", recording(0))
+    samples = np.load(folder / "spike_times.npy").astype(np.int64)
+    samples[:3] = -10
+    np.save(folder / "spike_times.npy", samples)
+    note = "day1/spike_times.npy: 3 of 1800 spikes lie before sample 0, where the recording begins"
+    assert run(monkeypatch, folder) == 0
+    assert f"  read     {note}" in capfd.readouterr().out
+    assert run(monkeypatch, folder, "--json") == 0
+    (found,) = json.loads(capfd.readouterr().out)["sources"][0]["recordings"]
+    assert found["read"][0].startswith(note)
+
+
+def test_populations_are_those_of_the_config_or_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_nwb(tmp_path / "a.nwb", recording(0), tetrode=["t0", "t1"] * 6)
+    settings = TrainConfig.parse({"name": "d", "training": {"steps": 1}, "recordings": {"population_by": "tetrode"}})
+    assert [r["recording_id"] for r in inspect_path(path, settings)["sources"][0]["recordings"]] == [
+        "m1_s0_t0",
+        "m1_s0_t1",
+    ]
+    assert [len(each.unit_ids) for each in recordings_of(load_selected(path, settings.recordings))] == [6, 6]
+    assert run(monkeypatch, path, "--population-by", "brain_region") == 0
+    assert "m1_s0_CA1" in capfd.readouterr().out

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nuclr_stream.recordings.recording import Recording
-from offline_training.data.splits import parse_split
 from offline_training.evaluation.evaluate import EvaluationError
-from offline_training.pretraining.pretrain import pretrain
 from offline_training.readouts.readout import ReadoutError
-from offline_training.readouts.run_readouts import fit_readouts
-from offline_training.scores import NO_PREDICTION
-from offline_training.simulation.animals import simulate
 from offline_training.studies.anytime import Points, anytime_folds, anytime_fresh
 from offline_training.studies.anytime_population import NOT_ASKED, deal
 from offline_training.studies.anytime_scores import Moment, Told, reliability, risk_coverage, scores, settling
+
+from nuclr_stream.recordings.recording import Recording
+from offline_training.data.splits import parse_split
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.readouts.run_readouts import fit_readouts
+from offline_training.scores import NO_PREDICTION
+from offline_training.simulation.animals import simulate
 from tests.offline_training.tiny import CONFIG
 
 POINTS = Points(seconds=(2, 6, 12), sizes=(4, 12), sized_at=(6, 12), sized_recordings=1, drawn_at=(12,))

@@ -1,0 +1,81 @@
+"""What both .npz layouts share: reading plain arrays of bounded size, exact rates, and writing whole files."""
+
+from __future__ import annotations
+
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclr_stream.errors import RecordingError
+from nuclr_stream.windows.binning import rational
+
+MAX_FILE_BYTES = 4 * 2**30
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Read every array of a .npz. Raises RecordingError when it is none, or unpacks to more than MAX_FILE_BYTES."""
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+        if unpacked > MAX_FILE_BYTES:
+            raise RecordingError(
+                f"{path.name}: unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}; split the recording"
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise RecordingError(f"{path.name}: not a readable .npz of plain arrays ({error})") from error
+
+
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write a .npz; the file appears whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    temporary.replace(path)
+
+
+def integers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[Any]:
+    """Return `values` if they are whole numbers. Raises RecordingError naming file, field and row."""
+    if not np.issubdtype(values.dtype, np.integer):
+        floating = np.issubdtype(values.dtype, np.floating)
+        bad = np.flatnonzero(~np.isfinite(values)) if floating else np.empty(0, dtype=np.int64)
+        row = f", NaN or infinite at row {bad[0]}" if bad.size else ""
+        raise RecordingError(
+            f"{path.name}: field {name} has type {values.dtype}{row}; it must be integer sample numbers"
+        )
+    return values
+
+
+def rate_of(arrays: Arrays, name: str, path: Path) -> Fraction:
+    """The exact rate in `<name>_ratio` (two integers), else in `<name>_hz`. Raises RecordingError naming the field."""
+    try:
+        if f"{name}_ratio" in arrays:
+            numerator, denominator = (int(v) for v in arrays[f"{name}_ratio"])
+            return rational(Fraction(numerator, denominator))
+        return rational(float(arrays[f"{name}_hz"]))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise RecordingError(f"{path.name}: field {name}_hz: {error}") from error
+
+
+def ratio(rate: Fraction) -> npt.NDArray[np.int64]:
+    """A rate as the two integers of a `_ratio` field."""
+    return np.array([rate.numerator, rate.denominator], dtype=np.int64)
+
+
+def unit_columns(arrays: Arrays) -> Arrays:
+    """The columns of the unit table, without their prefix."""
+    return {name[5:]: values for name, values in arrays.items() if name.startswith("unit_") and name != "unit_ids"}
+
+
+def notes_of(arrays: Arrays) -> tuple[str, ...]:
+    """The notes that a recording was saved with."""
+    return tuple(str(note) for note in np.atleast_1d(arrays.get("notes", np.empty(0, dtype=np.str_))))
