@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Bundle = Annotated[str, typer.Option("--bundle", help="Name of a shipped bundle, or its directory.")]
+Bundle = Annotated[str, typer.Option("--bundle", help="Name of a shipped bundle, or its directory; NAME@ID takes no other.")]
 Data = Annotated[str, typer.Option("--data-endpoint", help="Where the daemon takes spikes.")]
 Results = Annotated[str, typer.Option("--results-endpoint", help="Where the daemon publishes.")]
 Query = Annotated[str, typer.Option("--query-endpoint", help="Where the daemon answers.")]
