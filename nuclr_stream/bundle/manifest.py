@@ -260,11 +260,11 @@ class Bundle:
                 rows[task.file_of(name)] = f"features_{name}"
         if missing := set(sizes) - set(arrays):
             raise BundleError(f"sample.npz: {', '.join(sorted(missing))} missing; export the bundle again")
-        for name, (kind, rest) in sizes.items():
-            found = arrays[name]
+        for key, (kind, rest) in sizes.items():
+            found = arrays[key]
             fits = found.ndim == 1 + len(rest) and found.shape[1:] == rest and len(found) > 0 and found.dtype == kind
-            if not fits or len(found) != len(arrays[rows.get(name, name)]):
-                raise BundleError(f"sample.npz: {name} is {found.dtype} {found.shape}, which does not fit the manifest")
+            if not fits or len(found) != len(arrays[rows.get(key, key)]):
+                raise BundleError(f"sample.npz: {key} is {found.dtype} {found.shape}, which does not fit the manifest")
         if len(arrays["embedding"]) != arrays["mask"].sum():
             raise BundleError("sample.npz: embedding has other rows than mask has active units")
         features = {k.removeprefix("features_"): v for k, v in arrays.items() if k.startswith("features_")}
