@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_the_features_are_ratios_of_sums_that_add_up_over_units_that_merge():
     gathered.reindex({0: 9})
     total = 2 * sums.sum(axis=0)
     expected = []
-    for low, high in zip(LAG_EDGES[:-1], LAG_EDGES[1:], strict=True):
+    for low, high in pairwise(LAG_EDGES):
         chance = total[-3] * total[-2] / total[-1] * (high - low)
         expected.append(np.log((total[low + REACH : high + REACH].sum() + 2) / (chance + 2)))
     assert gathered.features(np.array([9]))[0] == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The answer to a task: the first pool that has all it needs, by its exposure; alone only statistics; else the prior."""
+"""The answer: the first pool that has all it needs, by its exposure; alone only statistics; else the prior."""
 
 from __future__ import annotations
 
