@@ -37,6 +37,7 @@ from nuclr_stream.bundle.manifest import (
     TrainedOn,
     WindowPart,
     load_bundle,
+    manifest_digest,
 )
 from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
 from nuclr_stream.windows.binning import Float32Array, WindowRules, WindowSpec, active_units
@@ -85,7 +86,9 @@ def write_bundle(contents: Contents, folder: Path) -> dict[str, float]:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     listed = _stated(manifest.model_copy(update={"files": hashes}).model_dump(mode="json"))
     listed["window"] = _stated(listed["window"])
-    files["manifest.json"] = (json.dumps(listed, indent=1) + "\n").encode()
+    content = json.loads(json.dumps(listed))  # as whoever reads it will see it
+    content["digest"] = manifest_digest(content)
+    files["manifest.json"] = (json.dumps(content, indent=1) + "\n").encode()
     with _whole_or_absent(folder) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ import torch
 from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
-from nuclr_stream.bundle.manifest import TrainedOn
+from nuclr_stream.bundle.manifest import TrainedOn, manifest_digest
 from nuclr_stream.features.accumulator import SPIKE_SETS, FeatureSet, feature_count
 from nuclr_stream.features.spike_statistics import STATISTICS
 from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistribution
@@ -27,6 +31,20 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, print_blob=True)
 
 TINY_TASKS = {"cell_type": ("E", "PV", "SST", "VIP"), "brain_region": ("CTX", "HPF", "TH")}
+
+
+def change_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit manifest.json as plain values and give it the digest that belongs to it: consistent, right or wrong."""
+    content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    edit(content)
+    content["digest"] = manifest_digest(content)
+    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Put another file into a bundle, with its right hash."""
+    (folder / name).write_bytes(content)
+    change_manifest(folder, lambda manifest: manifest["files"].update({name: hashlib.sha256(content).hexdigest()}))
 
 
 def tiny_predictor(name: FeatureSet, classes: int, dim: int) -> Predictor:

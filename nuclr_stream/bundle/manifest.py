@@ -1,21 +1,20 @@
 """The bundle: a directory that holds everything the daemon knows about a model, and the only thing that crosses over.
 
-manifest.json   the contract below, with the SHA-256 of every other file
+manifest.json   the contract below, with the SHA-256 of every other file and `digest`, the SHA-256 of itself
 encoder.onnx    counts (U, T) float32, mask (U,) bool -> embedding (U, D) float32, for any U
 readout_<task>_<set>.onnx   features (U, F) float32, exposure (U,) float32 -> logits (U, C) float32
 sample.npz      a sample window with the output that is expected from it
 MODEL_CARD.md   what it was trained on, what it may be used for, and its figures
 
-Files are read once, hashed, and handed on as the very bytes that were hashed.
+Files are read once, hashed, and handed on as the very bytes that were hashed. The digest finds damage and careless
+edits; who wants to be sure of more pins the id of a bundle, NAME@ID, which names every byte of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from nuclr_stream.bundle.arrays import plain_arrays
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
 from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
@@ -188,6 +188,7 @@ class Manifest(_Part):
     evaluation: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, str]
+    digest: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -197,6 +198,11 @@ class Manifest(_Part):
         if self.rules.active_units_only != (self.window.input_kind == "spikes"):
             raise ValueError(f"rules.active_units_only is {self.rules.active_units_only} for {self.window.input_kind}")
         return self
+
+    @property
+    def bundle_id(self) -> str:
+        """The name and the first 12 hexadecimal digits of the digest."""
+        return f"{self.name}-{self.digest[:12]}"
 
     @property
     def spec(self) -> WindowSpec:
@@ -231,7 +237,8 @@ class Sample:
 class Bundle:
     """A verified bundle: its manifest and the bytes of its files as they were hashed.
 
-    `bundle_id` is the name and the first 12 hexadecimal digits of the manifest's SHA-256: it names every byte.
+    `bundle_id` is the name and the first 12 hexadecimal digits of the manifest's digest. The digest covers the hashes
+    of all files, so the id names every byte and every value.
     """
 
     manifest: Manifest
@@ -241,12 +248,27 @@ class Bundle:
     @property
     def sample(self) -> Sample:
         """The sample window. Raises BundleError when it is no such file, or its arrays do not fit the manifest."""
-        arrays = _arrays(self.files["sample.npz"], "sample.npz")
-        wanted = {"counts", "mask", "embedding"}
-        for task in self.manifest.tasks:
-            wanted |= {f"features_{name}" for name in task.predictors} | {task.file_of(n) for n in task.predictors}
-        if missing := wanted - set(arrays):
+        arrays, manifest = self._arrays("sample.npz"), self.manifest
+        sizes: dict[str, tuple[str, tuple[int, ...]]] = {  # type and all dimensions but the first
+            "counts": ("float32", (manifest.spec.bins,)),
+            "mask": ("bool", ()),
+            "embedding": ("float32", (manifest.embedding_dim,)),
+        }
+        rows = {"mask": "counts"}  # whose rows are those of another array
+        for task in manifest.tasks:
+            for name in task.predictors:
+                sizes[f"features_{name}"] = "float32", (feature_count(name, manifest.embedding_dim),)
+                sizes[task.file_of(name)] = "float32", (len(task.classes),)
+                rows[task.file_of(name)] = f"features_{name}"
+        if missing := set(sizes) - set(arrays):
             raise BundleError(f"sample.npz: {', '.join(sorted(missing))} missing; export the bundle again")
+        for key, (kind, rest) in sizes.items():
+            found = arrays[key]
+            fits = found.ndim == 1 + len(rest) and found.shape[1:] == rest and len(found) > 0 and found.dtype == kind
+            if not fits or len(found) != len(arrays[rows.get(key, key)]):
+                raise BundleError(f"sample.npz: {key} is {found.dtype} {found.shape}, which does not fit the manifest")
+        if len(arrays["embedding"]) != arrays["mask"].sum():
+            raise BundleError("sample.npz: embedding has other rows than mask has active units")
         features = {k.removeprefix("features_"): v for k, v in arrays.items() if k.startswith("features_")}
         logits = {k: v for k, v in arrays.items() if k.endswith(".onnx")}
         return Sample(arrays["counts"], arrays["mask"], arrays["embedding"], features, logits)
@@ -254,10 +276,9 @@ class Bundle:
     @property
     def out_of_distribution(self) -> OutOfDistribution | None:
         """What the bundle knows of the units that it was trained on, or None. Raises BundleError where it is broken."""
-        content = self.files.get("out_of_distribution.npz")
-        if content is None:
+        if "out_of_distribution.npz" not in self.files:
             return None
-        known = OutOfDistribution.of_arrays(_arrays(content, "out_of_distribution.npz"))
+        known = OutOfDistribution.of_arrays(self._arrays("out_of_distribution.npz"))
         for name, one in known.sets.items():
             if one.centres.shape[1] != (wanted := feature_count(name, self.manifest.embedding_dim)):
                 raise BundleError(
@@ -266,27 +287,24 @@ class Bundle:
                 )
         return known
 
-
-def _arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
-    file = io.BytesIO(content)
-    try:
-        with zipfile.ZipFile(file) as zipped:
-            unpacked = sum(info.file_size for info in zipped.infolist())
-        if unpacked > 4 * MAX_FILE_BYTES:
-            raise BundleError(f"{name}: unpacks to {unpacked} bytes, more than {4 * MAX_FILE_BYTES}")
-        with np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-        raise BundleError(f"{name}: not a readable .npz of plain arrays ({error})") from error
+    def _arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        return plain_arrays(self.files[name], name, most_bytes=4 * MAX_FILE_BYTES)
 
 
-def find_bundle(name: str) -> Path:
-    """Return the directory of a bundle: a path, or the name of a shipped one. BundleError says what there is."""
-    if (Path(name) / "manifest.json").is_file():
-        return Path(name)
-    if (SHIPPED / name / "manifest.json").is_file() and "/" not in name:
-        return SHIPPED / name
-    raise BundleError(f"no bundle {name!r}: neither a directory with manifest.json nor one of {shipped_bundles()}")
+def find_bundle(name: str, expected_id: str | None = None) -> Path:
+    """Return the directory of a bundle: a path, or the name of a shipped one; NAME@ID is the same as `expected_id`.
+
+    Raises BundleError when there is none, saying what there is, and when the bundle has another id than expected.
+    """
+    folder = _folder_of(name)
+    if folder is None and "@" in name:
+        name, _, expected_id = name.rpartition("@")
+        folder = _folder_of(name)
+    if folder is None:
+        raise BundleError(f"no bundle {name!r}: neither a directory with manifest.json nor one of {shipped_bundles()}")
+    if expected_id is not None:
+        _require_id(_manifest(_read(folder, "manifest.json"), folder), expected_id, folder)
+    return folder
 
 
 def shipped_bundles() -> list[str]:
@@ -294,10 +312,14 @@ def shipped_bundles() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read and verify a bundle: format, manifest, and the hash of every file. Raises BundleError naming the cause."""
-    raw = _read(folder, "manifest.json")
-    manifest = _manifest(raw, folder)
+def load_bundle(folder: Path, expected_id: str | None = None) -> Bundle:
+    """Read and verify a bundle: format, digest of the manifest, the hash of every file, and its id where one is given.
+
+    Raises BundleError naming the cause.
+    """
+    manifest = _manifest(_read(folder, "manifest.json"), folder)
+    if expected_id is not None:
+        _require_id(manifest, expected_id, folder)
     graphs = {task.file_of(predictor) for task in manifest.tasks for predictor in task.predictors}
     needed = {"encoder.onnx", "sample.npz", "MODEL_CARD.md"} | graphs
     absent = needed - set(manifest.files)
@@ -311,7 +333,26 @@ def load_bundle(folder: Path) -> Bundle:
         found = hashlib.sha256(files[name]).hexdigest()
         if found != expected:
             raise BundleError(f"{folder.name}/{name}: SHA-256 is {found[:12]}..., the manifest says {expected[:12]}...")
-    return Bundle(manifest, f"{manifest.name}-{hashlib.sha256(raw).hexdigest()[:12]}", files)
+    return Bundle(manifest, manifest.bundle_id, files)
+
+
+def manifest_digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's plain values but `digest`: JSON with sorted keys, no spaces, ASCII only."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _folder_of(name: str) -> Path | None:
+    if (Path(name) / "manifest.json").is_file():
+        return Path(name)
+    if (SHIPPED / name / "manifest.json").is_file() and "/" not in name:
+        return SHIPPED / name
+    return None
+
+
+def _require_id(manifest: Manifest, expected_id: str, folder: Path) -> None:
+    if manifest.bundle_id != expected_id:
+        raise BundleError(f"{folder.name}: the bundle is {manifest.bundle_id}, expected was {expected_id}")
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -327,13 +368,19 @@ def _manifest(raw: bytes, folder: Path) -> Manifest:
     where = f"{folder.name}/manifest.json"
     try:
         content = json.loads(raw)
+        digest = manifest_digest(content) if isinstance(content, dict) else ""
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not JSON ({error})") from error
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if found != FORMAT_VERSION:
-        raise BundleError(f"{where}: format_version is {found!r}; this version reads {FORMAT_VERSION}")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{where}: format_version is {version!r}; this version reads {FORMAT_VERSION}")
+    if content.get("digest") != digest:
+        raise BundleError(
+            f"{where}: digest is {str(content.get('digest'))[:12]}, that of its content {digest[:12]}: it was altered, "
+            "or written by an early version; export the bundle again"
+        )
     try:
-        manifest = Manifest.model_validate_json(raw)
+        manifest = Manifest.model_validate(content)
         _ = manifest.spec
     except (ValidationError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("window",), "msg": str(error)}

@@ -12,7 +12,9 @@ from nuclr_stream.bundle.manifest import find_bundle, load_bundle, shipped_bundl
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.inference.model import Model, Provider
 
-Bundle = Annotated[str, typer.Option("--bundle", help="Name of a shipped bundle, or its directory.")]
+Bundle = Annotated[
+    str, typer.Option("--bundle", help="Name of a shipped bundle, or its directory; NAME@ID takes no other.")
+]
 Data = Annotated[str, typer.Option("--data-endpoint", help="Where the daemon takes spikes.")]
 Results = Annotated[str, typer.Option("--results-endpoint", help="Where the daemon publishes.")]
 Query = Annotated[str, typer.Option("--query-endpoint", help="Where the daemon answers.")]

@@ -145,14 +145,8 @@ def check_bundle(bundle: Bundle) -> dict[str, float]:
     """
     sample = bundle.sample
     manifest = bundle.manifest
-    if sample.counts.shape != (len(sample.mask), manifest.spec.bins) or sample.mask.dtype != np.bool_:
-        raise BundleError(
-            f"sample.npz: counts {sample.counts.shape} and mask {sample.mask.shape} do not fit the window"
-        )
     if not np.array_equal(sample.mask, active_units(sample.counts, manifest.window.input_kind)):
         raise BundleError("sample.npz: mask does not name the active units; export the bundle again")
-    if not sample.mask.any():
-        raise BundleError("sample.npz: no unit is active")
     model = Model(bundle, provider="cpu")
     found = {"embedding": _difference(model.embed(sample.counts, sample.mask), sample.embedding, "embedding", 1.0)}
     for task in manifest.tasks:
@@ -166,8 +160,6 @@ def check_bundle(bundle: Bundle) -> dict[str, float]:
 
 
 def _difference(found: Float32Array, expected: Float32Array, name: str, scale: float) -> float:
-    if found.shape != expected.shape:
-        raise BundleError(f"sample.npz: {name} has shape {expected.shape}, the graph returns {found.shape}")
     largest = float(np.abs(found - expected).max())
     if not largest <= SAMPLE_BAR * scale:
         raise BundleError(f"sample.npz: {name} differs by {largest:g}, more than {SAMPLE_BAR * scale:g} allowed")

@@ -115,17 +115,18 @@ class OutOfDistribution:
                 for name in KINDS
                 if f"{name}.centres" in arrays
             }
-            low, high = _finite(arrays["rate_hz"]).tolist()
-            short = _finite(arrays["short_intervals"])
+            rates, short = _finite(arrays["rate_hz"]), _finite(arrays["short_intervals"])
+            if rates.shape != (2,) or short.shape != ():
+                raise ValueError(f"rate_hz {rates.shape} and short_intervals {short.shape}")
             for name, known in sets.items():
-                features = known.whiten.shape[0]
-                if known.centres.shape != (max(len(known.centres), 1), features) or known.whiten.shape[1] > features:
+                features, kept = known.whiten.shape
+                if known.centres.shape != (max(len(known.centres), 1), features) or kept > features:
                     raise ValueError(f"{name}: centres {known.centres.shape} and whiten {known.whiten.shape}")
                 if known.knots.shape != known.limits.shape or known.knots.shape != (max(known.knots.size, 1),):
                     raise ValueError(f"{name}: knots {known.knots.shape} and limits {known.limits.shape}")
                 if known.knots[0] < 1 or (np.diff(known.knots) <= 0).any() or not (known.limits > 0).all():
                     raise ValueError(f"{name}: knots must ascend from at least 1, limits be positive")
-            return cls(sets, (low, high), float(short))
+            return cls(sets, (float(rates[0]), float(rates[1])), float(short))
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BundleError(f"out_of_distribution.npz: {error}; export the bundle again") from error
 

@@ -19,46 +19,31 @@ from exporters.card import model_card
 from exporters.export import Contents, sample_counts, write_bundle
 from exporters.figures import read_evaluation
 from exporters.graphs import ExportError
-from nuclr_stream.bundle.manifest import PoolPart, TaskPart, load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.windows.binning import WindowSpec
 from offline_training.config import TrainConfig
 from offline_training.model.encoder import Encoder
-from offline_training.readouts.readout import save_readouts
+from offline_training.readouts.task_model import save_task_models
 from tests.conftest import tiny_contents
 
-SUMMARY = {
+SCORES = {"macro_f1": 0.6789, "balanced_accuracy": 0.7, "ece": 0.05, "called": 0.4, "precision": None, "units": 42}
+RESULT = {
+    "format": 3,
     "name": "tiny",
-    "kind": "simulated animals",
-    "split": "leave-one-subject-out",
-    "setting": "inductive zero-shot",
-    "hop_s": [1.0],
-    "seeds": [0, 1],
-    "incomplete_seeds": [],
-    "held_out": ["A", "B"],
-    "encoder": {"steps": [3]},
+    "protocol": "Every animal once left out of encoder and readouts.",
+    "command": "nuclr-train evaluate",
+    "machine": "a CPU",
+    "seed": 0,
     "versions": {"torch": "2"},
     "tasks": {
         "cell_type": {
-            "classes": ["E", "PV"],
-            "scored": ["E", "PV"],
-            "units": {"E": 30, "PV": 12},
-            "features": {
-                "nuclr": {
-                    "per_seed": {"0": {}},
-                    "mean": {
-                        "all": {
-                            "macro_f1": 0.6789,
-                            "macro_f1_range": [0.6, 0.7],
-                            "balanced_accuracy": 0.7,
-                            "precision": None,
-                            "units": 42.0,
-                        },
-                        "60": {"macro_f1": 0.5, "balanced_accuracy": 0.5, "units": 42.0},
-                    },
-                }
-            },
+            "rows": [
+                {"row": "product", "role": "shipped", "seconds": {"whole": SCORES, "60": SCORES | {"macro_f1": 0.5}}},
+                {"row": "rate", "role": "floor", "seconds": {"whole": SCORES}},
+                {"row": "another", "role": "comparison", "seconds": {"whole": SCORES}},
+            ]
         }
     },
 }
@@ -92,11 +77,10 @@ def test_what_was_exported_computes_what_the_model_computes(tiny_bundle: Path) -
         expected = contents.encoder.eval()(torch.from_numpy(counts), torch.from_numpy(active)).numpy()[active]
     model = Model(bundle, provider="cpu")
     np.testing.assert_allclose(model.embed(counts, active), expected, atol=1e-5)
-    readout = contents.readouts["cell_type"]
+    predictor = contents.tasks["cell_type"].predictors["embedding"]
     exposure = np.full(len(expected), 3.0, dtype=np.float32)
-    np.testing.assert_allclose(
-        model.probabilities("cell_type", expected, exposure), readout.probabilities(expected, exposure), atol=1e-5
-    )
+    found = model.readout("cell_type", "embedding", expected, exposure)
+    np.testing.assert_allclose(np.exp(found), np.exp(predictor.logits(expected, exposure)), atol=1e-5)
 
 
 def test_the_same_weights_give_the_same_bytes(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -133,8 +117,8 @@ def test_nothing_is_written_above_the_parity_bar(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_readout_that_answers_differently_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = export.readout_graph
-    monkeypatch.setattr(export, "readout_graph", lambda weight, *rest, **named: right(weight * 1.01, *rest, **named))
-    with pytest.raises(ExportError, match="readout cell_type: logits differ by"):
+    monkeypatch.setattr(export, "readout_graph", lambda weight, **named: right(weight=weight * 1.1, **named))
+    with pytest.raises(ExportError, match=r"readout_cell_type_embedding\.onnx: probabilities differ by"):
         write_bundle(tiny_contents(), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
@@ -191,65 +175,36 @@ def test_the_card_says_what_the_manifest_says(tiny_bundle: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
     card = (tiny_bundle / "MODEL_CARD.md").read_text()
     assert card == model_card(manifest)
-    assert "E, PV, SST, VIP" in card and "A top probability below 0.4 is reported as abstained" in card
+    assert "E, PV, SST, VIP" in card and "(0.6 at 1 windows, 0.4 at 6 windows;" in card
     assert "Windows of 10 s of spike counts (500 bins at 50 per second), one every 1 s" in card
     assert "No evaluation was given" in card and "not a cell type" not in card
 
 
 def test_the_card_of_a_waveform_class_warns(tiny_bundle: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
-    task = TaskPart(name="waveform_class", classes=("narrow", "broad"), prior=(0.5, 0.5))
+    task = manifest.tasks[0].model_copy(update={"name": "waveform_class"})
     assert "**it is not a cell type.**" in model_card(manifest.model_copy(update={"tasks": (task,)}))
 
 
-def test_the_card_names_the_threshold_of_those_who_speak_and_says_when_nothing_is_called(tiny_bundle: Path) -> None:
-    manifest = load_bundle(tiny_bundle).manifest
-
-    def card(*least: float) -> str:
-        speaking = PoolPart(
-            predictors=("embedding",), n=(1, 6), weight=((1.0, 1.0),), abstain_below=least, set_above=(0.0, 0.0)
-        )
-        task = manifest.tasks[0].model_copy(update={"pools": (speaking,)})
-        return model_card(manifest.model_copy(update={"tasks": (task,)}))
-
-    assert "A top probability below 0.7 is reported as abstained." in card(0.8, 0.7)
-    assert "No class is ever called" in card(1.0, 1.0)
+def test_the_card_repeats_what_the_manifest_promises(pooled_bundle: Path) -> None:
+    manifest, card = load_bundle(pooled_bundle).manifest, (pooled_bundle / "MODEL_CARD.md").read_text()
+    for task in manifest.tasks:
+        assert f"Predictors, weighing alike: {', '.join(task.pools[0].predictors)}." in card
+        assert f"Calibrated on: {task.calibrated_on}." in card
+        assert f"{task.threshold_promise}. Sets of classes: {task.sets_promise}." in card
 
 
-def test_figures_that_flatter_themselves_say_so(tiny_bundle: Path, tmp_path: Path) -> None:
-    rows = {name: {**SUMMARY["tasks"]["cell_type"]["features"]["nuclr"]} for name in ("nuclr", "predictors")}
-    rows["predictors"]["selected_on_these_folds"] = True
-    summary = {**SUMMARY, "tasks": {"cell_type": {"features": rows}}}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    evaluation = read_evaluation(tmp_path / "summary.json")
+def test_figures_come_with_their_protocol(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    evaluation = read_evaluation(tmp_path / "result.json")
     card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
-    assert "Selected on these very folds, and flattered by that: predictors." in card
+    assert RESULT["protocol"] in card
+    assert "| cell_type | product (shipped) | whole | 0.679 | 0.700 | 0.050 | 0.400 | - |" in card
+    assert "| cell_type | product (shipped) | 60 s | 0.500 |" in card and "rate (floor)" in card
+    assert "another" not in json.dumps(evaluation)
 
 
-def test_figures_of_folds_come_with_their_setting(tiny_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
-    evaluation = read_evaluation(tmp_path / "summary.json")
-    assert "per_seed" not in json.dumps(evaluation)
-    card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
-    assert "Setting: inductive zero-shot; split: leave-one-subject-out; scored on: A, B; seeds: 0, 1." in card
-    assert "The figures describe a recipe" in card
-    assert "| cell_type | nuclr | all | 0.679 (0.600-0.700) | 0.700 | - | - | 42 |" in card
-    assert "| cell_type | nuclr | 60 s | 0.500 |" in card
-
-
-def test_figures_of_fresh_animals_are_medians(tiny_bundle: Path, tmp_path: Path) -> None:
-    scores = {"macro_f1": [0.6, 0.7, 0.8], "median": 0.7, "range": [0.6, 0.8], "balanced_accuracy_median": 0.75}
-    tasks = {"cell_type": {"classes": ["E", "PV"], "features": {"embedding": {"all": scores}}}}
-    facts = {key: SUMMARY[key] for key in ("name", "kind", "setting", "encoder", "versions")}
-    result = {**facts, "animals": ["sim_9000", "sim_9001"], "units": 120, "duration_s": 600.0, "tasks": tasks}
-    (tmp_path / "fresh.json").write_text(json.dumps(result))
-    evaluation = read_evaluation(tmp_path / "fresh.json")
-    card = model_card(load_bundle(tiny_bundle).manifest.model_copy(update={"evaluation": evaluation}))
-    assert "split: fresh animals; scored on: sim_9000, sim_9001. The figures describe these very weights" in card
-    assert "| cell_type | embedding | all | 0.700 (0.600-0.800) | 0.750 | - | - | - |" in card
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tasks": {}}', '{"tasks": []}', '{"animals": 1}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tasks": {}}', '{"tasks": []}', '{"format": 2}'])
 def test_a_file_that_is_no_evaluation_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "figures.json").write_text(content)
     with pytest.raises(ExportError, match=r"figures\.json: not a result of `nuclr-train evaluate`"):
@@ -274,13 +229,13 @@ def run(tmp_path: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json", exclude_none=True)))
     (folder / "run.json").write_text(json.dumps(info | seen))
     torch.save({"encoder": contents.encoder.state_dict()}, folder / "checkpoint.pt")
-    save_readouts(folder, contents.readouts, {"hop_s": 10.0, "subjects": ["A", "B"], "recordings": ["A1", "B1"]})
+    save_task_models(folder, contents.tasks, {"hop_s": 10.0, "subjects": ["A", "B"], "recordings": ["A1", "B1"]})
     return folder
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_run_is_exported_and_checked_from_the_command_line(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
     out = tmp_path / "out"
     arguments = [
         "bundle",
@@ -290,7 +245,7 @@ def test_a_run_is_exported_and_checked_from_the_command_line(run: Path, tmp_path
         "--name",
         "small",
         "--evaluation",
-        str(tmp_path / "summary.json"),
+        str(tmp_path / "result.json"),
     ]
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
@@ -301,10 +256,15 @@ def test_a_run_is_exported_and_checked_from_the_command_line(run: Path, tmp_path
     assert bundle.manifest.trained_on.description == "random numbers"
     assert bundle.manifest.trained_on.subjects == ("A", "B") and bundle.manifest.trained_on.recordings == ("A1", "B1")
     assert bundle.manifest.training["encoder"]["step"] == 3
-    assert bundle.manifest.evaluation["setting"] == "inductive zero-shot"
+    assert bundle.manifest.evaluation["protocol"] == RESULT["protocol"]
 
     checked = CliRunner().invoke(cli.app, ["check", str(out)])
     assert checked.exit_code == 0 and json.loads(checked.stdout.splitlines()[-1])["bundle"] == bundle.bundle_id
+    whole = (out / "manifest.json").read_text()
+    (out / "manifest.json").write_text(whole.replace('"E"', '"@"').replace('"PV"', '"E"').replace('"@"', '"PV"'))
+    swapped = CliRunner().invoke(cli.app, ["check", str(out)]).exception
+    assert isinstance(swapped, NuclrStreamError) and "it was altered" in str(swapped)
+    (out / "manifest.json").write_text(whole)
     (out / "encoder.onnx").write_bytes(b"")
     assert isinstance(CliRunner().invoke(cli.app, ["check", str(out)]).exception, NuclrStreamError)
 

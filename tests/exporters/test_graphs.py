@@ -4,11 +4,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from exporters.graphs import ExportError, readout_graph, require_symbolic_units
 from offline_training.model.encoder import Encoder
+from offline_training.readouts.predictor import Predictor
+from tests.conftest import tiny_predictor
 
 UNITS = ["units"]
 
@@ -70,56 +72,46 @@ def test_a_graph_for_one_number_of_units_is_refused(graph: onnx.ModelProto) -> N
         require_symbolic_units(fixed)
 
 
-def fitted() -> tuple[StandardScaler, LogisticRegression, np.ndarray]:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 200)
-    x = (rng.normal(size=(200, 6)) + labels[:, None]) * [1, 10, 0.1, 3, 1, 1] + 5
-    scaler = StandardScaler().fit(x)
-    return scaler, LogisticRegression(max_iter=500).fit(scaler.transform(x), labels), x
-
-
-def test_a_readout_gives_the_logits_of_scaler_and_classifier() -> None:
-    scaler, classifier, x = fitted()
-    mean, scale = scaler.mean_[None], scaler.scale_[None]
-    model = readout_graph(classifier.coef_, classifier.intercept_, mean=mean, scale=scale, n=np.ones(1))
-    logits = run(model, embedding=x.astype(np.float32), exposure=np.arange(len(x), dtype=np.float32))
-    np.testing.assert_allclose(logits, classifier.decision_function(scaler.transform(x)), atol=1e-4)
-
-
-def test_a_readout_standardises_for_the_evidence_that_its_features_rest_on() -> None:
-    """Between knots linearly in log n, beyond them as at the nearest; it requires the exposure."""
-    knots, means, scales = [1, 4, 16], [[0.0], [8.0], [12.0]], [[1.0], [2.0], [8.0]]
-    model = readout_graph(
-        np.ones((1, 1)), np.zeros(1), mean=np.array(means), scale=np.array(scales), n=np.array(knots, float)
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4), st.integers(2, 6), st.integers(1, 8))
+def test_a_readout_gives_what_its_predictor_gives(seed: int, knots: int, members: int, classes: int, dim: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (knots, members, classes, dim)
+    predictor = Predictor(
+        n=np.cumprod(rng.uniform(1.2, 5.0, knots)),
+        weight=rng.normal(0, 1, shape),
+        bias=rng.normal(0, 1, shape[:3]),
+        mean=rng.normal(0, 2, dim),
+        scale=rng.uniform(0.2, 3.0, dim),
     )
+    x, at = rng.normal(size=(17, dim)).astype(np.float32), np.exp(rng.uniform(-1, 6, 17)).astype(np.float32)
+    found = run(readout_graph(**vars(predictor)), features=x, exposure=at)
+    np.testing.assert_allclose(np.exp(found), np.exp(predictor.logits(x, at)), atol=1e-5)
+
+
+def test_a_readout_takes_features_and_exposure_for_any_number_of_units() -> None:
+    predictor = tiny_predictor("embedding", 3, 5)
+    model = readout_graph(**vars(predictor))
     float32 = onnx.TensorProto.FLOAT
-    assert shapes(model.graph.input) == {"embedding": (float32, [*UNITS, 1]), "exposure": (float32, UNITS)}
-    assert shapes(model.graph.output) == {"logits": (float32, [*UNITS, 1])}
-    n, x = np.array([0, 1, 2, 4, 8, 16, 3600], np.float32), np.full((7, 1), 20, np.float32)
-    expected = [20, 20, 16 / 1.5, 6, 10 / 5, 1, 1]
-    np.testing.assert_allclose(run(model, embedding=x, exposure=n)[:, 0], expected, rtol=1e-5)
+    assert shapes(model.graph.input) == {"features": (float32, [*UNITS, 5]), "exposure": (float32, UNITS)}
+    assert shapes(model.graph.output) == {"logits": (float32, [*UNITS, 3])}
     with pytest.raises(ValueError, match="exposure"):
-        run(model, embedding=x)
-
-
-def test_no_feature_of_a_readout_says_more_than_its_limit() -> None:
-    model = readout_graph(np.eye(2), np.zeros(2), mean=np.zeros((1, 2)), scale=np.ones((1, 2)), n=np.ones(1), limit=2)
-    x = np.array([[-1e9, 1.5], [3.0, np.inf]], np.float32)
-    np.testing.assert_array_equal(run(model, embedding=x, exposure=np.ones(2, np.float32)), [[-2, 1.5], [2, 2]])
+        run(model, features=np.zeros((2, 5), np.float32))
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"bias": np.zeros(4)}, "do not fit"),
-        ({"mean": np.zeros((1, 4))}, "do not fit"),
+        ({"bias": np.zeros((1, 2, 4))}, "do not fit"),
+        ({"weight": np.zeros((2, 3, 5))}, "do not fit"),
+        ({"mean": np.zeros(4)}, "do not fit"),
         ({"n": np.array([1.0, 2.0])}, "do not fit"),
-        ({"scale": np.zeros((1, 5))}, r"readout\.scale: must be positive"),
-        ({"mean": np.full((1, 5), np.nan)}, r"readout\.mean: holds NaN"),
+        ({"scale": np.zeros(5)}, r"readout\.scale: must be positive"),
+        ({"mean": np.full(5, np.nan)}, r"readout\.mean: holds NaN"),
         ({"n": np.array([0.5])}, r"readout\.n: \[0\.5\] must ascend"),
     ],
 )
 def test_a_readout_that_cannot_work_is_refused(change: dict[str, np.ndarray], message: str) -> None:
-    parts = {"weight": np.eye(3, 5), "bias": np.zeros(3), "mean": np.zeros((1, 5)), "scale": np.ones((1, 5))}
+    parts = {"weight": np.ones((1, 2, 3, 5)), "bias": np.zeros((1, 2, 3)), "mean": np.zeros(5), "scale": np.ones(5)}
     with pytest.raises(ExportError, match=message):
         readout_graph(**(parts | {"n": np.ones(1)} | change))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -11,17 +10,25 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from nuclr_stream.bundle import manifest as bundle_module
-from nuclr_stream.bundle.manifest import SHIPPED, find_bundle, load_bundle, shipped_bundles
+from nuclr_stream.bundle.manifest import (
+    SHIPPED,
+    TrainedOn,
+    find_bundle,
+    load_bundle,
+    manifest_digest,
+    shipped_bundles,
+)
 from nuclr_stream.errors import BundleError
-from nuclr_stream.features.mean_embedding import Calibration
+from nuclr_stream.features.accumulator import SPIKE_SETS
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
+from tests.conftest import change_manifest, replace_file
 
-FILES = ("encoder.onnx", "readout_cell_type.onnx", "readout_brain_region.onnx", "sample.npz", "MODEL_CARD.md")
+READOUTS = ("readout_cell_type_embedding.onnx", "readout_brain_region_embedding.onnx")
+FILES = ("encoder.onnx", *READOUTS, "sample.npz", "MODEL_CARD.md")
 
 
 @pytest.fixture
@@ -30,25 +37,13 @@ def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bundle, tmp_path / "spoiled"))
 
 
-def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Edit manifest.json as plain values."""
-    content = json.loads((folder / "manifest.json").read_text())
-    edit(content)
-    (folder / "manifest.json").write_text(json.dumps(content))
-
-
-def replace_file(folder: Path, name: str, content: bytes) -> None:
-    """Put another file in, with its right hash: a bundle that is consistent and wrong."""
-    (folder / name).write_bytes(content)
-    change(folder, lambda manifest: manifest["files"].update({name: hashlib.sha256(content).hexdigest()}))
-
-
 def test_a_bundle_is_read_as_it_was_written(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle)
     assert bundle.manifest.spec == WindowSpec(Fraction(50), 50, 10, 50)
     assert bundle.manifest.window_rules == WindowRules()
     assert [task.classes for task in bundle.manifest.tasks] == [("E", "PV", "SST", "VIP"), ("CTX", "HPF", "TH")]
-    assert bundle.manifest.tasks[0].calibration == Calibration((1.0, 10.0), (2.0, 1.0), 0.4)
+    assert bundle.manifest.trained_on == TrainedOn(description="Nothing: random weights.", subjects=(), recordings=())
+    assert bundle.out_of_distribution is None
     assert set(bundle.files) == set(FILES)
     assert bundle.files["encoder.onnx"] == (tiny_bundle / "encoder.onnx").read_bytes()
 
@@ -78,8 +73,8 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 
 def test_a_file_that_the_manifest_does_not_list_is_named(folder: Path) -> None:
-    change(folder, lambda manifest: manifest["files"].pop("readout_brain_region.onnx"))
-    with pytest.raises(BundleError, match=r"files does not list readout_brain_region\.onnx"):
+    change_manifest(folder, lambda manifest: manifest["files"].pop(READOUTS[1]))
+    with pytest.raises(BundleError, match=r"files does not list " + READOUTS[1]):
         load_bundle(folder)
 
 
@@ -102,11 +97,9 @@ def _task(edit: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]]
         (_task(lambda t: t.update(classes=["E"])), "tasks.0.classes"),
         (_task(lambda t: t.update(classes=["E", "E", "SST", "VIP"])), "classes of cell_type repeat"),
         (_task(lambda t: t.update(prior=[0.5, 0.5])), "prior of cell_type must be 4 probabilities"),
-        (_task(lambda t: t.update(temperature=[1.0])), "n and temperature of cell_type"),
-        (_task(lambda t: t.update(temperature=[1.0, 0.0])), "temperature of cell_type must be positive"),
-        (_task(lambda t: t.update(n=[10.0, 1.0])), "n ascending"),
         (_task(lambda t: t.update(prior=[float("nan")] * 4)), "prior.0: Input should be a finite number"),
-        (_task(lambda t: t.update(temperature=[1.0, float("nan")])), "temperature.1: Input should be a finite number"),
+        (_task(lambda t: t.update(prior=[0.5, 0.5, 0.5, -0.5])), "prior of cell_type must be 4 probabilities"),
+        (_task(lambda t: t.update(temperature=[1.0])), "tasks.0.temperature: Extra inputs"),
         (_task(lambda t: t.update(classes=["E", "PV", "SST", "V\nIP"])), "classes of cell_type must be printable"),
         (lambda m: m["rules"].update(active_units_only=False), "rules.active_units_only is False for spikes"),
         (lambda m: m["rules"].update(one_probe_one_population=False), "rules.one_probe_one_population"),
@@ -119,7 +112,7 @@ def _task(edit: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]]
 def test_a_manifest_that_breaks_the_contract_is_refused_with_its_field(
     folder: Path, edit: Callable[[dict[str, Any]], object], cause: str
 ) -> None:
-    change(folder, edit)
+    change_manifest(folder, edit)
     with pytest.raises(BundleError) as refused:
         load_bundle(folder)
     assert str(refused.value).startswith("spoiled/manifest.json: ") and cause in str(refused.value)
@@ -136,7 +129,7 @@ def test_a_manifest_that_is_no_json_object_is_refused(folder: Path, content: byt
 def test_file_names_cannot_leave_the_bundle(folder: Path, name: str) -> None:
     (folder.parent / "secret").write_bytes(b"secret")
     digest = hashlib.sha256(b"secret").hexdigest()
-    change(folder, lambda manifest: manifest["files"].update({name: digest}))
+    change_manifest(folder, lambda manifest: manifest["files"].update({name: digest}))
     with pytest.raises(BundleError, match=r"leaves the bundle|no such file"):
         load_bundle(folder)
 
@@ -145,39 +138,6 @@ def test_huge_files_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(bundle_module, "MAX_FILE_BYTES", 10_000)
     with pytest.raises(BundleError, match="larger than 10000 bytes"):
         load_bundle(folder)
-
-
-def test_a_sample_without_the_output_of_a_task_is_refused(folder: Path) -> None:
-    with np.load(folder / "sample.npz") as archive:
-        arrays = {name: archive[name] for name in archive.files if name != "logits_cell_type"}
-    np.savez(folder / "changed.npz", **arrays)
-    replace_file(folder, "sample.npz", (folder / "changed.npz").read_bytes())
-    with pytest.raises(BundleError, match=r"sample\.npz: cell_type missing"):
-        check_bundle(load_bundle(folder))
-
-
-def test_a_sample_that_is_no_archive_of_arrays_or_a_bomb_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = (folder / "sample.npz").read_bytes()
-    replace_file(folder, "sample.npz", b"no archive")
-    with pytest.raises(BundleError, match=r"sample\.npz: not a readable"):
-        check_bundle(load_bundle(folder))
-    replace_file(folder, "sample.npz", good)
-    bundle = load_bundle(folder)
-    monkeypatch.setattr(bundle_module, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(BundleError, match=r"sample\.npz: unpacks to \d+ bytes"):
-        check_bundle(bundle)
-
-
-@pytest.mark.parametrize(("field", "change_of"), [("counts", lambda a: a[:, :-1]), ("mask", lambda a: ~a)])
-def test_a_sample_that_does_not_fit_the_manifest_is_refused(folder: Path, field: str, change_of: Any) -> None:
-    with np.load(folder / "sample.npz") as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    np.savez(folder / "changed.npz", **(arrays | {field: change_of(arrays[field])}))
-    replace_file(folder, "sample.npz", (folder / "changed.npz").read_bytes())
-    with pytest.raises(BundleError, match=rf"sample\.npz: .*{field}"):
-        check_bundle(load_bundle(folder))
 
 
 def test_bundles_are_found_by_path_and_by_shipped_name(
@@ -208,118 +168,159 @@ def test_shipped_bundles_stay_below_40_megabytes_together() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 40e6
 
 
-# -- predictors --------------------------------------------------------------------------------------------------------
+# -- pools of several predictors ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def with_experts(pooled_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the bundle with predictors that a test may spoil."""
+def with_pools(pooled_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle with pools that a test may spoil."""
     return Path(shutil.copytree(pooled_bundle, tmp_path / "spoiled"))
 
 
-def test_a_bundle_with_experts_says_how_they_speak_together(pooled_bundle: Path) -> None:
+def test_a_bundle_says_how_its_predictors_are_pooled(pooled_bundle: Path) -> None:
     bundle = load_bundle(pooled_bundle)
     task = bundle.manifest.tasks[0]
-    assert task.file_of("statistics") == "readout_cell_type_statistics.onnx"
-    assert {task.file_of(predictor) for task in bundle.manifest.tasks for predictor in task.predictors} < set(
-        bundle.files
-    )
-    together, alone, encoder = task.ways
-    assert (together.predictors, alone.predictors, encoder.predictors) == (
-        task.predictors,
-        ("statistics",),
-        ("embedding",),
-    )
-    assert encoder.weight == ((0.5, 1.0),) and encoder.abstain_below == (0.4, 0.4) and encoder.set_above == (0.0, 0.0)
-    assert bundle.manifest.typical_scatter == 0.5 and bundle.out_of_distribution is not None
-    assert set(check_bundle(bundle)) == {"embedding", "logits_cell_type", "logits_brain_region"}
+    assert task.predictors == SPIKE_SETS and task.file_of("coupling") == "readout_cell_type_coupling.onnx"
+    graphs = {task.file_of(name) for task in bundle.manifest.tasks for name in task.predictors}
+    assert len(graphs) == 12 and graphs < set(bundle.files)
+    together, alone = task.log_linear_pools
+    assert (together.predictors, alone.predictors) == (SPIKE_SETS, ("statistics",))
+    assert alone.n == (1.0, 6.0) and alone.weight == ((0.5, 1.0),)
+    assert alone.abstain_below == (0.6, 0.4) and alone.set_above == (0.2, 0.25)
+    assert bundle.out_of_distribution is not None
+    assert set(check_bundle(bundle)) == {"embedding"} | {
+        f"logits_{task.name}_{name}" for task in bundle.manifest.tasks for name in task.predictors
+    }
 
 
-def test_a_bundle_without_experts_has_the_encoder_alone(tiny_bundle: Path) -> None:
-    bundle = load_bundle(tiny_bundle)
-    assert [way.predictors for way in bundle.manifest.tasks[0].ways] == [("embedding",)]
-    assert bundle.out_of_distribution is None and bundle.manifest.typical_scatter is None
-
-
-def _fusion(**values: Any) -> Callable[[dict[str, Any]], object]:
+def _pool(**values: Any) -> Callable[[dict[str, Any]], object]:
     return lambda manifest: manifest["tasks"][0]["pools"][1].update(values)
 
 
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (_fusion(predictors=[]), "predictors"),
-        (_fusion(predictors=["moods"]), "predictors"),
-        (_fusion(predictors=["statistics", "statistics"], weight=[[1, 1], [1, 1]]), "predictors differ"),
-        (_fusion(n=[]), "n"),
-        (_fusion(n=[6.0, 1.0]), "n must ascend from at least 1"),
-        (_fusion(n=[0.5, 1.0]), "n must ascend from at least 1"),
-        (_fusion(weight=[]), "one row of 2 values each is needed"),
-        (_fusion(weight=[[1.0]]), "one row of 2 values each is needed"),
-        (_fusion(weight=[[1.0, -0.1]]), "weights below 0 or thresholds outside 0 to 1"),
-        (_fusion(weight=[[1.0, float("inf")]]), "finite number"),
-        (_fusion(abstain_below=[0.5]), "one row of 2 values each is needed"),
-        (_fusion(abstain_below=[0.5, 1.5]), "weights below 0 or thresholds outside 0 to 1"),
-        (_fusion(set_above=[-0.1, 0.5]), "weights below 0 or thresholds outside 0 to 1"),
-        (_fusion(temperature=[1.0]), "Extra inputs"),
-        (_task(lambda task: task.update(predictors=["embedding", "statistics"])), "must hold embedding and"),
-        (_task(lambda task: task.update(predictors=["statistics"], pools=[])), "must hold embedding"),
-        (lambda manifest: manifest.update(typical_scatter=0.0), "typical_scatter"),
+        (_pool(predictors=[]), "predictors"),
+        (_pool(predictors=["moods"]), "predictors"),
+        (_pool(predictors=["statistics", "statistics"], weight=[[1, 1], [1, 1]]), "predictors differ"),
+        (_pool(n=[]), "n"),
+        (_pool(n=[6.0, 1.0]), "n must ascend from at least 1"),
+        (_pool(n=[0.5, 1.0]), "n must ascend from at least 1"),
+        (_pool(weight=[]), "one row of 2 values each is needed"),
+        (_pool(weight=[[1.0]]), "one row of 2 values each is needed"),
+        (_pool(weight=[[1.0, -0.1]]), "weights below 0 or thresholds outside 0 to 1"),
+        (_pool(weight=[[1.0, float("inf")]]), "finite number"),
+        (_pool(abstain_below=[0.5]), "one row of 2 values each is needed"),
+        (_pool(abstain_below=[0.5, 1.5]), "weights below 0 or thresholds outside 0 to 1"),
+        (_pool(set_above=[-0.1, 0.5]), "weights below 0 or thresholds outside 0 to 1"),
+        (_pool(temperature=[1.0]), "Extra inputs"),
+        (_task(lambda task: task.update(predictors=["embedding", "statistics"])), "must differ and hold coupling"),
+        (_task(lambda task: task.update(predictors=[*SPIKE_SETS, "embedding"])), "must differ and hold no more"),
+        (_task(lambda task: task.update(pools=[])), "tasks.0.pools"),
     ],
 )
-def test_a_fusion_that_can_not_be_is_refused(with_experts: Path, edit: Any, says: str) -> None:
-    change(with_experts, edit)
+def test_a_pool_that_can_not_be_is_refused(with_pools: Path, edit: Any, says: str) -> None:
+    change_manifest(with_pools, edit)
     with pytest.raises(BundleError, match=r"manifest\.json: .*" + says):
-        load_bundle(with_experts)
+        load_bundle(with_pools)
 
 
-def test_an_expert_without_its_graph_is_named(with_experts: Path) -> None:
-    name = "readout_brain_region_embedding_company.onnx"
-    change(with_experts, lambda manifest: manifest["files"].pop(name))
+def test_a_predictor_without_its_graph_is_named(with_pools: Path) -> None:
+    name = "readout_brain_region_embedding_neighbourhood.onnx"
+    change_manifest(with_pools, lambda manifest: manifest["files"].pop(name))
     with pytest.raises(BundleError, match=f"files does not list {name}"):
-        load_bundle(with_experts)
+        load_bundle(with_pools)
 
 
-def test_an_expert_with_the_graph_of_another_is_refused(with_experts: Path) -> None:
-    other = (with_experts / "readout_cell_type_embedding_company.onnx").read_bytes()
-    replace_file(with_experts, "readout_cell_type_statistics.onnx", other)
+def test_a_predictor_with_the_graph_of_another_is_refused(with_pools: Path) -> None:
+    other = (with_pools / "readout_cell_type_embedding_neighbourhood.onnx").read_bytes()
+    replace_file(with_pools, "readout_cell_type_statistics.onnx", other)
     with pytest.raises(BundleError, match=r"readout_cell_type_statistics\.onnx: input"):
-        Model(load_bundle(with_experts), provider="cpu", threads=1)
+        Model(load_bundle(with_pools), provider="cpu", threads=1)
+
+
+# -- what a manifest says of itself ------------------------------------------------------------------------------------
+
+
+def altered(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit manifest.json and leave its digest as it was."""
+    content = json.loads((folder / "manifest.json").read_text())
+    edit(content)
+    (folder / "manifest.json").write_text(json.dumps(content, indent=1))
+
+
+def every_value(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where the plain values of a manifest stand."""
+    if isinstance(content, dict | list):
+        inner = content.items() if isinstance(content, dict) else enumerate(content)
+        return [found for key, value in inner for found in every_value(value, (*path, key))]
+    return [path]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    "edit",
     [
-        ("embedding.whiten", np.eye(15), "centres"),
-        ("short_intervals", np.array(np.nan), "NaN"),
-        ("statistics.limits", np.array([-1.0]), "limits be positive"),
-        ("rate_hz", np.array([1.0]), ""),
+        _task(lambda task: task.update(classes=["PV", "E", "SST", "VIP"])),
+        _task(lambda task: task["pools"][0].update(abstain_below=[0.5, 0.4])),
+        lambda manifest: manifest["trained_on"].update(subjects=["rat 1"]),
+        lambda manifest: manifest.update(digest="0" * 64),
+        lambda manifest: manifest.update(digest=None),
+        lambda manifest: manifest.update(digest=["0"]),
+        lambda manifest: manifest.pop("digest"),
+        lambda manifest: manifest.update(surprise=1),
     ],
 )
-def test_a_broken_familiarity_is_refused_before_anything_runs(
-    with_experts: Path, name: str, value: np.ndarray, says: str
-) -> None:
-    with np.load(with_experts / "out_of_distribution.npz") as archive:
-        arrays = dict(archive)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays | {name: value})
-    replace_file(with_experts, "out_of_distribution.npz", buffer.getvalue())
-    with pytest.raises(BundleError, match=rf"out_of_distribution\.npz: .*{says}.*export the bundle again"):
-        Model(load_bundle(with_experts), provider="cpu", threads=1)
+def test_a_manifest_that_was_altered_is_refused(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    altered(folder, edit)
+    with pytest.raises(
+        BundleError, match=r"spoiled/manifest\.json: digest is .*it was altered.*export the bundle again"
+    ):
+        load_bundle(folder)
 
 
-def test_a_familiarity_of_other_embeddings_is_refused(with_experts: Path) -> None:
-    with np.load(with_experts / "out_of_distribution.npz") as archive:
-        arrays = dict(archive)
-    arrays |= {"embedding.whiten": np.eye(15), "embedding.centres": np.zeros((1, 15))}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    replace_file(with_experts, "out_of_distribution.npz", buffer.getvalue())
-    with pytest.raises(BundleError, match="embedding has 15 features, the bundle's has 16; export"):
-        Model(load_bundle(with_experts), provider="cpu", threads=1)
+def test_every_single_value_of_a_manifest_is_covered_by_its_digest(tiny_bundle: Path) -> None:
+    content = json.loads((tiny_bundle / "manifest.json").read_text())
+    places = every_value(content)
+    assert len(places) > 60
+    for *path, last in places:
+        other = json.loads(json.dumps(content))
+        part = other
+        for key in path:
+            part = part[key]
+        part[last] = "something else"
+        assert (manifest_digest(other) == content["digest"]) == (last == "digest"), [*path, last]
 
 
-def test_a_familiarity_that_is_no_archive_is_refused(with_experts: Path) -> None:
-    replace_file(with_experts, "out_of_distribution.npz", b"PK but not really")
-    with pytest.raises(BundleError, match=r"out_of_distribution\.npz: not a readable \.npz"):
-        Model(load_bundle(with_experts), provider="cpu", threads=1)
+def test_the_digest_is_that_of_values_and_not_of_their_layout(folder: Path) -> None:
+    before = load_bundle(folder).bundle_id
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(dict(reversed(content.items())), separators=(",", ":")))
+    assert load_bundle(folder).bundle_id == before == f"tiny-{content['digest'][:12]}"
+
+
+def test_of_a_key_given_twice_the_value_that_was_hashed_is_the_one_that_is_used(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"max_units": 256', '"max_units": 7, "max_units": 256'))
+    assert load_bundle(folder).manifest.max_units == 256
+
+
+def test_a_pinned_id_is_the_only_one_that_loads(folder: Path, tiny_bundle: Path) -> None:
+    right = load_bundle(tiny_bundle).bundle_id
+    assert load_bundle(folder, right).bundle_id == right
+    assert find_bundle(str(folder), right) == find_bundle(f"{folder}@{right}") == folder
+    # a consistent forgery: classes swapped, digest made anew
+    change_manifest(folder, _task(lambda task: task.update(classes=["PV", "E", "SST", "VIP"])))
+    forged = load_bundle(folder).bundle_id
+    for load in (lambda: load_bundle(folder, right), lambda: find_bundle(f"{folder}@{right}")):
+        with pytest.raises(BundleError, match=f"spoiled: the bundle is {forged}, expected was {right}"):
+            load()
+    with pytest.raises(BundleError, match=f"the bundle is {forged}, expected was $"):
+        find_bundle(f"{folder}@")
+
+
+def test_a_folder_with_an_at_sign_in_its_name_is_found_all_the_same(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "rat@home"))
+    assert find_bundle(str(folder)) == folder
+    assert find_bundle(f"{folder}@{load_bundle(folder).bundle_id}") == folder
+    with pytest.raises(BundleError, match="no bundle 'nobody'"):
+        find_bundle("nobody@home")

@@ -1,7 +1,6 @@
 """A bundle without readouts: embeddings live, no predictions, and nothing breaks."""
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from nuclr_stream.client.subscriber import Query
 from nuclr_stream.commands.screen import Screen, headline
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.recordings.recording import Recording
+from tests.conftest import change_manifest
 from tests.nuclr_stream.conftest import running, where
 
 
@@ -26,13 +26,11 @@ def silent_model(tiny_bundle: Path, tmp_path: Path) -> Model:
     with np.load(folder / "sample.npz") as archive:
         kept = {name: archive[name] for name in ("counts", "mask", "embedding")}
     np.savez(folder / "sample.npz", **kept)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["tasks"] = []
-    manifest["files"] = {
+    hashes = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in ("encoder.onnx", "sample.npz", "MODEL_CARD.md")
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(folder, lambda manifest: manifest.update(tasks=[], files=hashes))
     bundle = load_bundle(folder)
     assert check_bundle(bundle).keys() == {"embedding"}
     return Model(bundle, provider="cpu", threads=1)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nuclr_stream.features.coupling import COUPLING_SUMS
 from nuclr_stream.features.isi import INTERVAL_BINS, Intervals
 from nuclr_stream.recordings.recording import recorded_windows
 from nuclr_stream.stream.playback import recording_messages
@@ -165,6 +166,7 @@ def window(end_bin: int, units: list[int], intervals: list[int], **other) -> Win
         eligible=everybody_is_there,
         active=everybody_is_there,
         intervals=counted,
+        coupling=np.repeat(counted[:, -1:], COUPLING_SUMS, axis=1).astype(np.int64),
         missing=0.0,
         exclusion="",
         operations=(),
@@ -172,11 +174,12 @@ def window(end_bin: int, units: list[int], intervals: list[int], **other) -> Win
     return replace(plain, **other)
 
 
-def test_a_window_that_is_overtaken_gives_its_intervals_to_the_next():
+def test_a_window_that_is_overtaken_gives_its_intervals_and_couplings_to_the_next():
     merged = (Operation("merge", source=1, target=0), Operation("forget", source=2))
     newer = window(2, [0, 3, 4], [10, 20, 30], operations=merged)
     taken = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4]))
     assert taken.intervals[:, -1].tolist() == [13, 24, 30], "those of a merged unit go to its target"
+    assert taken.coupling[:, 0].tolist() == taken.coupling[:, -1].tolist() == [13, 24, 30]
     assert taken.operations == merged and taken.skipped_steps == 1
     refused = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], exclusion="mask"))
     assert refused.intervals[:, -1].tolist() == [10, 20, 30]

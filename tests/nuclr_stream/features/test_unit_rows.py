@@ -14,7 +14,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["add", "put"]), st.lists(UNITS, unique=True)),
         st.tuples(st.just("merge"), st.permutations(range(7)).map(lambda p: (p[0], p[1]))),
-        st.tuples(st.just("forget"), UNITS),
+        st.tuples(st.just("forget"), st.sets(UNITS)),
         st.tuples(st.just("scale"), st.sampled_from([0.5, 2.0])),
         st.tuples(st.just("reindex"), st.permutations(range(7)).map(lambda p: dict(zip(p[:4], p[3:], strict=False)))),
     ),
@@ -31,7 +31,7 @@ def done_to_a_dictionary(oracle: dict, kind: str, argument, values: np.ndarray) 
         rest = {i: v for i, v in oracle.items() if i != source}
         return rest | {target: rest.get(target, 0) + oracle[source]} if source in oracle else rest
     if kind == "forget":
-        return {i: v for i, v in oracle.items() if i != argument}
+        return {i: v for i, v in oracle.items() if i not in argument}
     if kind == "scale":
         return {i: v * argument for i, v in oracle.items()}
     return {argument[i]: v for i, v in oracle.items() if i in argument}

@@ -86,14 +86,17 @@ def test_a_window_gives_the_same_bits_whatever_ran_before(bundle: Bundle) -> Non
         used.embed(*window(units, seed=units))
     assert np.array_equal(used.embed(counts, active), first)
     exposure = np.ones(len(first), dtype=np.float32)
-    assert np.array_equal(used.readout("cell_type", first, exposure), fresh.readout("cell_type", first, exposure))
+    assert np.array_equal(
+        used.readout("cell_type", "embedding", first, exposure),
+        fresh.readout("cell_type", "embedding", first, exposure),
+    )
 
 
 def test_no_active_unit_is_no_embedding(model: Model) -> None:
     counts = np.zeros((5, 500), dtype=np.float32)
     assert model.embed(counts, np.zeros(5, dtype=bool)).shape == (0, 16)
     nobody = np.zeros((0, 16), dtype=np.float32)
-    assert model.probabilities("brain_region", nobody, np.zeros(0, dtype=np.float32)).shape == (0, 3)
+    assert model.readout("brain_region", "embedding", nobody, np.zeros(0, dtype=np.float32)).shape == (0, 3)
 
 
 def test_the_largest_population_runs_and_one_more_unit_is_refused(model: Model) -> None:
@@ -108,21 +111,8 @@ def test_nan_and_infinity_are_never_returned(model: Model) -> None:
     with pytest.raises(NonFiniteError, match=r"encoder\.onnx: NaN or infinite"):
         model.embed(counts, active)
     bad = np.full((3, 16), np.nan, dtype=np.float32)
-    with pytest.raises(NonFiniteError, match=r"readout_cell_type\.onnx"):
-        model.readout("cell_type", bad, np.ones(3, dtype=np.float32))
-
-
-def test_probabilities_are_calibrated_and_fall_back_to_the_prior(model: Model) -> None:
-    embedding = np.random.default_rng(1).normal(size=(4, 16)).astype(np.float32)
-    exposure = np.array([0, 1, 5, 100], dtype=np.float32)
-    logits = model.readout("cell_type", embedding, exposure)
-    probabilities = model.probabilities("cell_type", embedding, exposure)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(probabilities[0], model.task("cell_type").prior)
-    softmax = np.exp(logits[3] / 1.0) / np.exp(logits[3] / 1.0).sum()
-    np.testing.assert_allclose(probabilities[3], softmax, atol=1e-6)
-    flatter = np.exp(logits[1] / 2.0) / np.exp(logits[1] / 2.0).sum()
-    np.testing.assert_allclose(probabilities[1], flatter, atol=1e-6)
+    with pytest.raises(NonFiniteError, match=r"readout_cell_type_embedding\.onnx"):
+        model.readout("cell_type", "embedding", bad, np.ones(3, dtype=np.float32))
 
 
 def test_warming_up_runs_every_graph_and_changes_nothing(bundle: Bundle, model: Model) -> None:
@@ -140,7 +130,7 @@ def test_threads_leave_one_core_free_by_default(bundle: Bundle) -> None:
 
 def test_the_sample_of_a_bundle_is_replayed(bundle: Bundle) -> None:
     found = check_bundle(bundle)
-    assert set(found) == {"embedding", "logits_cell_type", "logits_brain_region"}
+    assert set(found) == {"embedding", "logits_cell_type_embedding", "logits_brain_region_embedding"}
     assert max(found.values()) < 1e-4
 
 
@@ -205,7 +195,9 @@ def test_outputs_must_be_as_wide_as_the_manifest_says(bundle: Bundle) -> None:
     cell_type, region = bundle.manifest.tasks
     fewer = cell_type.model_copy(update={"classes": ("E", "I"), "prior": (0.5, 0.5)})
     other = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"tasks": (fewer, region)}))
-    with pytest.raises(BundleError, match=r"readout_cell_type\.onnx: output logits is tensor\(float\) \['units', 4\]"):
+    with pytest.raises(
+        BundleError, match=r"readout_cell_type_embedding\.onnx: output logits is tensor\(float\) \['units', 4\]"
+    ):
         Model(other, provider="cpu")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.accumulator import FeatureAccumulator
+from nuclr_stream.features.coupling import COUPLING_SUMS
 from nuclr_stream.features.isi import Intervals
 from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistribution, OutOfDistributionScore
 from nuclr_stream.windows.binning import WindowSpec
@@ -46,7 +47,8 @@ class Probe:
         for end in range(500, self.seconds * 50 + 1, 500):
             counted = intervals.take(end * per_bin, self.index, lambda rows: rows)
             window = counts[:, end - 500 : end].astype(np.float32)
-            self.observed.add_activity(self.index, window, end_bin=end, eligible=everyone, intervals=counted)
+            other = {"intervals": counted, "coupling": np.zeros((len(counts), COUPLING_SUMS), dtype=np.int64)}
+            self.observed.add_activity(self.index, window, end_bin=end, eligible=everyone, **other)
             if self.embeddings is not None:
                 self.observed.add_embeddings(self.index, self.embeddings.astype(np.float32))
         self.features = self.observed.statistics.features(self.index)
@@ -158,6 +160,10 @@ def test_arrays_hold_everything(known: OutOfDistribution):
         ("embedding.whiten", None),
         ("embedding.whiten", np.eye(3)),
         ("embedding.whiten", np.ones(4)),
+        ("embedding.whiten", np.ones((4, 4, 1))),
+        ("embedding.whiten", np.ones((4, 5))),
+        ("rate_hz", np.array([[1.0, 2.0], [3.0, 4.0]])),
+        ("short_intervals", np.array([0.1])),
         ("embedding.whiten", np.array([["a"]])),
         ("embedding.centres", np.zeros((0, 4))),
         ("embedding.centres", np.full((1, 4), np.inf)),

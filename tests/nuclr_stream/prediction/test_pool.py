@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.prediction.pool import LogLinearPool, log_softmax, with_prior
 
 KNOTS = (1.0, 3.0, 6.0, 15.0)
@@ -32,7 +31,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.floats(0, 200), min_size=1, max_size=6))
-def test_probabilities_are_the_softmax_of_weighted_sums_at_the_evidence(seed: int, n: list[float]):
+def test_probabilities_are_the_softmax_of_weighted_sums_at_the_exposure(seed: int, n: list[float]):
     rng = np.random.default_rng(seed)
     logits = {name: rng.normal(0, 5, (len(n), 4)).astype(np.float32) for name in ("embedding", "statistics")}
     found = pool().probabilities(logits, np.array(n, dtype=np.float32))
@@ -51,16 +50,21 @@ def test_the_order_in_which_logits_come_does_not_matter():
     assert np.array_equal(pool().probabilities(logits, n), pool().probabilities(backwards, n))
 
 
-def test_one_expert_with_weight_1_over_t_is_the_calibration_at_its_knots():
-    temperature = (3.0, 2.0, 1.5, 0.7)
-    alone = pool(predictors=("embedding",), weight=(tuple(1 / t for t in temperature),))
-    logits = np.random.default_rng(1).normal(0, 4, (6, 5)).astype(np.float32)
+def test_an_equal_pool_divides_the_mean_of_its_predictors_by_the_temperature_of_the_exposure():
+    rng, temperature = np.random.default_rng(1), (3.0, 2.0, 1.5, 0.7)
+    names = ("embedding", "statistics")
+    logits = {name: rng.normal(0, 4, (6, 5)).astype(np.float32) for name in names}
     n = np.array([0.2, 1, 3, 6, 15, 400], dtype=np.float32)
-    expected = Calibration(n=KNOTS, temperature=temperature).probabilities(logits, n)
-    assert alone.probabilities({"embedding": logits}, n) == pytest.approx(expected, abs=1e-6)
+    found = LogLinearPool.equal(names, n=KNOTS, temperature=temperature).probabilities(logits, n)
+    mean = sum(log_softmax(values) for values in logits.values()) / 2
+    at = np.array([3.0, 3.0, 2.0, 1.5, 0.7, 0.7])
+    assert found == pytest.approx(softmax(mean / at[:, None]), abs=1e-6)
+    plain = LogLinearPool.equal(names)
+    assert (plain.n, plain.abstain_below, plain.set_above) == ((1.0,), (0.0,), (0.0,))
+    assert plain.sets(found, n).all() and not plain.too_unsure(found, n).any()
 
 
-def test_experts_of_weight_zero_are_not_heard_and_without_any_nothing_is_known():
+def test_predictors_of_weight_zero_do_not_enter_and_without_any_nothing_is_known():
     silent = pool(weight=((0.0,) * 4, (0.0,) * 4))
     logits = {name: np.array([[9.0, 0, 0, 0]], dtype=np.float32) for name in ("embedding", "statistics")}
     assert silent.probabilities(logits, np.ones(1, np.float32)).tolist() == [[0.25] * 4]
@@ -86,18 +90,24 @@ def test_sets_hold_every_class_at_or_above_the_threshold_and_always_the_top_one(
     assert np.array_equal(inside[others], (p >= above)[others])
 
 
-def test_sets_and_doubt_follow_the_evidence():
+def test_sets_and_doubt_follow_the_exposure():
     p = np.tile(np.array([[0.65, 0.2, 0.15]], dtype=np.float32), (4, 1))
     n = np.array([1, 3, 6, 15], dtype=np.float32)
     assert pool().sets(p, n).sum(axis=1).tolist() == [3, 3, 2, 1]
     assert pool().too_unsure(p, n).tolist() == [True, True, True, False]
     between = np.array([np.sqrt(6 * 15)], dtype=np.float32)
-    assert pool().at((0, 0, 1, 2), between) == pytest.approx(1.5)
+    assert np.array_equal(pool().too_unsure(p[:1] * np.float32(0.649 / 0.65), between), [True])
+    assert np.array_equal(pool().too_unsure(p[:1] * np.float32(0.651 / 0.65), between), [False])
 
 
 def test_a_threshold_of_one_calls_nothing_however_certain():
     certain = np.array([[1.0, 0.0]], dtype=np.float32)
-    assert pool(abstain_below=(1.0,) * 4).too_unsure(certain, np.ones(1, np.float32)).all()
+    one = np.ones(1, np.float32)
+    assert pool(abstain_below=(1.0,) * 4).too_unsure(certain, one).all()
+    assert not pool(abstain_below=(1.0,) * 4).too_unsure(certain, one, 0.5).any(), (
+        "but another threshold counts instead"
+    )
+    assert pool().too_unsure(certain, one, 1.0).all()
 
 
 @settings(max_examples=40)
@@ -113,7 +123,7 @@ def test_a_prior_multiplies_and_can_be_taken_back(seed: int):
     assert with_prior(p, assumed, assumed) == pytest.approx(p, abs=1e-6)
 
 
-def test_a_class_without_prior_is_impossible_and_who_believed_in_it_alone_knows_the_prior():
+def test_a_class_without_prior_is_impossible_and_where_nothing_else_was_probable_the_prior_stands():
     p = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]], dtype=np.float32)
     changed = with_prior(p, (1 / 3,) * 3, (0.0, 0.5, 0.5))
     assert changed == pytest.approx(np.array([[0, 0.6, 0.4], [0, 0.5, 0.5]]))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.errors import ConfigError
+from nuclr_stream.features.neighbourhood import Coactivity
 from nuclr_stream.inference.model import Model
+from nuclr_stream.prediction.answer import answer
 from nuclr_stream.prediction.pool import with_prior
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.playback import recording_messages
+from nuclr_stream.stream.units import Operation
 from nuclr_stream.wire import Abstained, UnitAction, UnitFlag
 from offline_training.readouts.embed import embed_recording, one_by_one
 from tests.nuclr_stream.streams import Source, random_recording
@@ -25,7 +26,7 @@ def model(pooled_bundle):
 
 
 def labelled(model: Model, recording: Recording, **options) -> list[Labelled]:
-    """Every window of a recording, labelled."""
+    """Everything that is said of a recording."""
     labeler, done = Labeler(model, stream="r", **options), []
     for message in recording_messages(recording, stream="r", block_samples=30_000):
         labeler.push(message)
@@ -41,7 +42,7 @@ def messages_of(units: int, seconds: int) -> tuple[Source, list]:
 
 
 def last_of(labeler: Labeler, messages: list) -> Labelled:
-    """What the last of all messages led to."""
+    """The last that is said after all messages."""
     last = None
     for message in messages:
         labeler.push(message)
@@ -51,35 +52,58 @@ def last_of(labeler: Labeler, messages: list) -> Labelled:
     return last
 
 
-def test_predictions_are_what_the_experts_say_of_what_an_offline_pass_has_seen(model: Model):
+def test_predictions_are_those_of_an_offline_pass_over_the_same_windows(model: Model):
     recording = random_recording(3, seconds=20)
     done = labelled(model, recording)
     embedded = embed_recording(one_by_one(model.embed), recording, model.manifest.spec, model.manifest.window_rules)
     for k, step in enumerate(done):
-        seen = replace(embedded.snapshot(0, k + 1), effective_sample_size=step.predictions.effective_sample_size)
+        snapshot = embedded.snapshot(0, k + 1)
+        assert step.predictions.exposure == pytest.approx(snapshot.exposure)
         for task in step.predictions.tasks:
-            answer = model.answer(task.name, seen)
-            assert task.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
-            assert np.array_equal(task.sets, answer.sets)
-            assert ((task.why == Abstained.LOW_PROBABILITY) == answer.unsure).all()
-            encoder_alone = model.probabilities(task.name, step.mean, step.predictions.exposure)
-            assert np.abs(task.probabilities - encoder_alone).max() > 0.05
+            part = model.task(task.name)
+            found = answer(part.log_linear_pools, snapshot, model.logits(task.name, snapshot), prior=part.prior)
+            assert task.probabilities == pytest.approx(found.probabilities, abs=1e-4)
+            assert np.array_equal(task.sets, found.sets)
+            assert ((task.why == Abstained.LOW_PROBABILITY) == found.unsure).all()
     sets = done[-1].predictions.tasks[0].sets
     assert sets.any(axis=1).all() and not sets.all()
 
 
-def test_confidence_rests_on_how_much_the_windows_of_a_unit_vary(model: Model):
-    last = labelled(model, random_recording(3, seconds=30))[-1].predictions
-    assert (last.effective_sample_size[last.windows > 0] >= 1).all() and (
-        last.effective_sample_size <= last.exposure + 1e-6
-    ).all()
-    _, same = messages_of(12, 30)
-    repeated = last_of(Labeler(model, stream="probeA"), same).predictions
-    assert repeated.effective_sample_size == pytest.approx(np.ones(12), abs=0.01), "every window was the same"
-    assert repeated.exposure == pytest.approx(np.full(12, 3.0))
+def operations(*kinds: tuple[str, int, int]) -> tuple[Operation, ...]:
+    return tuple(Operation(kind, source=source, target=target) for kind, source, target in kinds)
 
 
-def test_in_a_small_population_spike_statistics_alone_speak(model: Model):
+def test_forgetting_1000_units_copies_the_sums_of_pairs_once(model: Model, monkeypatch: pytest.MonkeyPatch):
+    labeler, units = Labeler(model, stream="r"), np.arange(1100)
+    labeler._features._coactivity.add(units, np.ones((len(units), 1)))
+    labeler._features.embedding.add(units, np.ones((len(units), 16), np.float32))
+    kept, keep = [], Coactivity._keep
+    monkeypatch.setattr(Coactivity, "_keep", lambda self, rows: kept.append(int(rows.sum())) or keep(self, rows))
+    labeler._apply(
+        operations(*(("forget", unit, -1) for unit in range(500)), *(("merge", u, 1050) for u in range(500, 1000)))
+    )
+    assert kept == [100]
+    assert labeler._features.embedding.windows(np.array([0, 999, 1049, 1050])).tolist() == [0, 0, 1, 501]
+
+
+@pytest.mark.parametrize(
+    ("order", "windows"),
+    [
+        ((("forget", 0, -1), ("merge", 1, 0)), 1),  # only what came from unit 1
+        ((("merge", 1, 0), ("forget", 0, -1)), 0),
+        ((("forget", 1, -1), ("merge", 1, 0)), 1),  # only its own
+        ((("merge", 1, 0), ("merge", 2, 1), ("merge", 1, 0)), 3),  # unit 1 anew, with what unit 2 had
+    ],
+)
+def test_what_was_forgotten_before_a_merge_is_not_merged(model: Model, order: tuple, windows: int):
+    labeler = Labeler(model, stream="r")
+    labeler._features.embedding.add(np.arange(3), np.ones((3, 16), np.float32))
+    labeler._apply(operations(*order))
+    assert labeler._features.embedding.windows(np.array([0])).tolist() == [windows]
+    assert labeler._features.embedding.windows(np.array([1])).tolist() == [0]
+
+
+def test_in_a_small_population_spike_statistics_alone_predict(model: Model):
     _, messages = messages_of(5, 12)
     last = last_of(Labeler(model, stream="probeA"), messages).predictions
     assert last.reasons == ("population_below_minimum",)
@@ -97,7 +121,7 @@ def test_a_unit_of_an_absurd_rate_is_flagged_and_abstained_from(model: Model):
     assert last.out_of_distribution.tolist() == [False] * 12 + [True]
     for task in last.tasks:
         assert task.why[12] == Abstained.OUT_OF_DISTRIBUTION and (task.why[:12] != Abstained.OUT_OF_DISTRIBUTION).all()
-        assert task.probabilities[12].sum() == pytest.approx(1), "probabilities are given all the same"
+        assert task.probabilities[12].sum() == pytest.approx(1), "what it would be is said all the same"
 
 
 def test_a_prior_changes_probabilities_of_its_task_and_nothing_else(model: Model):
@@ -108,7 +132,6 @@ def test_a_prior_changes_probabilities_of_its_task_and_nothing_else(model: Model
     assert stated.tasks[0].probabilities == pytest.approx(expected, abs=1e-6)
     assert not stated.tasks[0].probabilities[:, 2:].any()
     assert np.array_equal(stated.tasks[1].probabilities, plain.tasks[1].probabilities)
-    assert np.array_equal(stated.effective_sample_size, plain.effective_sample_size)
 
 
 def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model: Model):
@@ -123,9 +146,9 @@ def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model
 
 
 @pytest.mark.parametrize(
-    ("priors", "message"),
+    ("priors", "says"),
     [
-        ({"mood": {"E": 1}}, r"priors\.mood: bundle tiny-predictors-\w+ has cell_type, brain_region"),
+        ({"mood": {"E": 1}}, r"priors\.mood: bundle tiny-pools-\w+ has cell_type, brain_region"),
         ({"cell_type": {"PVX": 2}}, r"priors\.cell_type\.PVX = 2: choose one of E, PV, SST, VIP"),
         ({"cell_type": {"E": 1, "PV": -0.5}}, r"priors\.cell_type\.PV = -0\.5: give a weight of 0 or more"),
         ({"cell_type": {"PV": float("nan")}}, r"priors\.cell_type\.PV = nan: give a weight of 0 or more"),
@@ -134,8 +157,8 @@ def test_a_unit_of_which_nothing_is_known_has_the_prior_that_was_asked_for(model
         ({"cell_type": {}}, r"priors\.cell_type adds up to 0: give weights above 0 to some of E, PV"),
     ],
 )
-def test_priors_that_can_not_be_are_rejected_by_task_class_and_value(model: Model, priors: dict, message: str):
-    with pytest.raises(ConfigError, match=message):
+def test_priors_that_can_not_be_are_refused_by_task_class_and_value(model: Model, priors: dict, says: str):
+    with pytest.raises(ConfigError, match=says):
         Labeler(model, stream="r", priors=priors)
 
 

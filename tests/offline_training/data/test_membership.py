@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from fractions import Fraction
@@ -18,7 +17,7 @@ from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.config import RecordingSettings, TrainConfig
 from offline_training.data.membership import load_selected, observed_s, rates_hz, recordings_of, select_units
-from tests.conftest import tiny_contents
+from tests.conftest import change_manifest, tiny_contents
 
 
 def recording(name: str = "r", **columns: object) -> Recording:
@@ -144,14 +143,12 @@ def test_the_manifest_states_the_rules_and_old_manifests_load_without(tiny_bundl
     stated = {"quality_column": "label", "quality_keep": (1.0, "good", True), "min_rate_hz": 1.0, "drop_last_s": 300.0}
     written = _manifest(replace(tiny_contents(), membership=MembershipPart(**stated))).model_dump(mode="json")
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "tiny"))
-    content = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(content | {"membership": written["membership"]}))
+    change_manifest(folder, lambda manifest: manifest.update(membership=written["membership"]))
     found = load_bundle(folder).manifest.membership
     assert found is not None and found.model_dump(include=set(stated)) == stated
-    content.pop("membership", None)
-    (folder / "manifest.json").write_text(json.dumps(content))
+    change_manifest(folder, lambda manifest: manifest.pop("membership"))
     assert load_bundle(folder).manifest.membership is None
-    (folder / "manifest.json").write_text(json.dumps(content | {"membership": {"drop_first_s": 1}}))
+    change_manifest(folder, lambda manifest: manifest.update(membership={"drop_first_s": 1}))
     with pytest.raises(BundleError, match=r"membership\.drop_first_s"):
         load_bundle(folder)
 

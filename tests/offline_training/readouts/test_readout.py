@@ -1,4 +1,4 @@
-"""Readouts: exposure-matched examples, folds that keep animals apart, calibration that keeps its promise."""
+"""Readouts: plain logistic regressions of animals left out, pooled, calibrated, and stored as they are."""
 
 from __future__ import annotations
 
@@ -7,43 +7,47 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
-from offline_training.config import TrainConfig
-from offline_training.pretraining.pretrain import pretrain
-from offline_training.readouts import regression
-from offline_training.readouts.calibration import abstention_threshold, calibrate, fit_temperature, nearest_knot
+from nuclr_stream.features.accumulator import FeatureSnapshot
+from nuclr_stream.prediction.pool import LogLinearPool
+from offline_training.readouts import predictor as predictor_module
 from offline_training.readouts.examples import WHOLE, Examples, examples
-from offline_training.readouts.readout import C_CANDIDATES, ReadoutError, choose_c, fit_readout, load_readouts
-from offline_training.readouts.regression import fit_linear, out_of_fold
-from offline_training.readouts.run_readouts import fit_readouts
-from offline_training.simulation.animals import simulate
+from offline_training.readouts.pooling import (
+    ENOUGH_ANIMALS,
+    calibrated,
+    fit_pools,
+    precision_promise,
+    sets_promise,
+)
+from offline_training.readouts.predictor import C_CANDIDATES, Predictor, fit_predictor
+from offline_training.readouts.regression import ReadoutError, fit_linear, folds, grouping
+from offline_training.readouts.task_model import below_plain, fit_task, load_task_models, save_task_models
+from tests.conftest import tiny_predictor
 
 CLASSES = ("a", "b", "c")
+NAMES = ("embedding", "statistics")
+LENGTH_EXPOSURE = {1: 1.0, 6: 6.0, WHOLE: 30.0}
 
 
-def made(
-    label: list[int] | np.ndarray,
-    features: np.ndarray,
-    *,
-    subject: list[str] | None = None,
-    unit: list[int] | None = None,
+def known_units(
+    seed: int = 0, *, animals: int = 6, units: int = 24, spread: float = 1.0, informative: str = "embedding"
 ) -> Examples:
-    count = len(label)
-    return Examples(
-        features=np.asarray(features, dtype=np.float32),
-        label=np.asarray(label),
-        n=np.ones(count, dtype=np.float32),
-        subject=np.array(subject or ["A", "B"] * (count // 2)),
-        recording=np.array([f"r{i % 4}" for i in range(count)]),
-        unit=np.array(unit or range(count)),
-    )
-
-
-def blobs(per_class: int = 40, *, spread: float = 0.3, subjects: int = 2) -> Examples:
-    rng = np.random.default_rng(0)
-    label = np.repeat(np.arange(3), per_class)
-    features = np.eye(3)[label] + spread * rng.normal(size=(len(label), 3))
-    return made(label, features, subject=[f"s{i % subjects}" for i in range(len(label))])
+    """Every unit at three exposures; one of two feature sets tells its class, the better the longer it was seen."""
+    rng = np.random.default_rng(seed)
+    count = animals * units
+    unit, length = np.repeat(np.arange(count), 3), np.tile(list(LENGTH_EXPOSURE), count)
+    label = rng.integers(0, 3, count)[unit]
+    exposure = np.array([LENGTH_EXPOSURE[n] for n in length.tolist()], dtype=np.float32)
+    features = {name: rng.normal(size=(len(unit), 4)).astype(np.float32) for name in NAMES}
+    noise = spread * rng.normal(size=(len(unit), 3)) * (1 + 2 / exposure[:, None])
+    features[informative][:, :3] = 2 * np.eye(3)[label] + noise
+    subject = np.array([f"s{u // units}" for u in unit])
+    has = {name: np.ones(len(unit), dtype=bool) for name in NAMES}
+    return Examples(features, has, label, exposure, exposure, length, subject, subject, unit)
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,12 @@ class Steps:
     def end_s(self) -> np.ndarray:
         return np.arange(1.0, self.steps + 1)
 
-    def between(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    def snapshot(self, first: int, last: int) -> FeatureSnapshot:
         steps = np.arange(first, last)
         odd = steps[steps % 2 == 1]
         n = np.array([len(steps), len(odd), len(steps)], dtype=np.float32)
         means = np.array([steps.mean(), 10 + (odd.mean() if len(odd) else 0), 20 + steps.mean()], dtype=np.float32)
-        return means[:, None], n
+        return FeatureSnapshot(n, n, {"embedding": means[:, None]}, {"embedding": n > 0})
 
 
 def test_every_labelled_unit_gives_an_example_per_stretch_and_one_of_everything():
@@ -72,242 +76,239 @@ def test_every_labelled_unit_gives_an_example_per_stretch_and_one_of_everything(
     assert found.unit.tolist() == [0, 2] * 5
     assert found.label.tolist() == [1, 0] * 5
     # three windows with half a window's hop are five steps
-    assert found.n.tolist() == [1, 1, 1, 1, 5, 5, 5, 5, 20, 20]
-    assert len(set(found.features[found.unit == 0, 0].tolist())) == 5, "every stretch lies elsewhere"
+    assert found.exposure.tolist() == [1, 1, 1, 1, 5, 5, 5, 5, 20, 20]
+    assert found.length.tolist() == [1] * 4 + [3] * 4 + [WHOLE] * 2
+    assert len(set(found.features["embedding"][found.unit == 0, 0].tolist())) == 5, "every stretch lies elsewhere"
 
 
-def test_a_stretch_that_does_not_fit_is_left_out():
+def test_a_stretch_that_does_not_fit_and_a_unit_that_was_not_seen_give_no_example():
     found = examples([Steps(steps=5)], [np.array([0, 0, 0])], lengths=(1, 3, 30, WHOLE), draws=1)
-    assert found.n[found.unit == 0].tolist() == [1, 5]
-
-
-def test_a_unit_is_no_example_where_it_was_not_seen():
-    found = examples([Steps(steps=1)], [np.array([0, 1, 1])], lengths=(WHOLE,))
-    assert found.unit.tolist() == [0, 2]
-
-
-def test_units_of_different_recordings_differ():
-    found = examples([Steps(), Steps()], [np.array([0, 1, 1])] * 2, lengths=(WHOLE,))
-    assert len(set(found.unit.tolist())) == 6
+    assert found.exposure[found.unit == 0].tolist() == [1, 5]
+    assert examples([Steps(steps=1)], [np.array([0, 1, 1])], lengths=(WHOLE,)).unit.tolist() == [0, 2]
+    assert len(set(examples([Steps(), Steps()], [np.array([0, 1, 1])] * 2, lengths=(WHOLE,)).unit.tolist())) == 6
 
 
 def test_every_unit_counts_once_and_every_class_alike():
-    known = made([0, 0, 0, 1], np.zeros((4, 1)), unit=[5, 5, 6, 7])
+    known = known_units().where(np.arange(4))
+    known = replace(known, label=np.array([0, 0, 0, 1]), unit=np.array([5, 5, 6, 7]))
     weights = known.weights(3)
     np.testing.assert_allclose(weights[0] + weights[1], weights[2])
     np.testing.assert_allclose(weights[:3].sum(), weights[3])
     np.testing.assert_allclose(weights.sum(), 3)
 
 
-def test_a_readout_tells_separated_classes_apart():
-    known = blobs()
-    readout = fit_readout(known, CLASSES)
-    assert (readout.linear.logits(known.features, known.n).argmax(axis=1) == known.label).mean() > 0.95
-    assert readout.out_of_fold_f1 > 0.95
-    assert readout.grouped_by == "subject"
-    assert readout.prior == (1 / 3, 1 / 3, 1 / 3)
+# -- one regression ----------------------------------------------------------------------------------------------------
 
 
-def test_two_classes_of_three_give_the_same_odds_as_their_difference():
-    rng = np.random.default_rng(1)
-    known = made([0, 2] * 30, rng.normal(size=(60, 2)) + np.array([[0.0], [1.0]] * 30))
-    logits = fit_linear(known, 3, c=1.0).logits(known.features, known.n)
-    assert (logits[:, 1] < -50).all()  # training never held the middle class
-    np.testing.assert_allclose(logits[:, 0], -logits[:, 2], atol=1e-5)
-    assert ((logits[:, 2] > logits[:, 0]) == (known.label == 2)).mean() > 0.6
+@pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2)])
+def test_the_fit_is_that_of_a_standard_scaler_and_a_balanced_logistic_regression(classes: tuple[int, ...]):
+    rng = np.random.default_rng(0)
+    label = rng.choice(classes, 300, p=np.arange(1, len(classes) + 1) / np.arange(1, len(classes) + 1).sum())
+    x = ((rng.normal(size=(300, 5)) + label[:, None]) * [1, 10, 0.1, 3, 1] + 5).astype(np.float32)
+    found = fit_linear(x, label, 3, c=0.1)
+    scaler = StandardScaler().fit(x.astype(float))
+    model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000, tol=1e-6).fit(scaler.transform(x), label)
+    logits = found.logits(x)[:, list(classes)]
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.abs(p - model.predict_proba(scaler.transform(x))).max() < 5e-3
+    absent = sorted({0, 1, 2} - set(classes))
+    assert (found.logits(x)[:, absent] == -100).all(), "a class that training did not hold is never predicted"
 
 
-def test_out_of_fold_logits_come_from_other_animals():
-    # The only feature says the class in one animal and its opposite in the other: who saw the own animal is right.
-    rng = np.random.default_rng(2)
-    label = np.tile([0, 1], 40)
-    subject = ["A"] * 40 + ["B"] * 40
-    sign = np.where(np.array(subject) == "A", 1, -1) * (2 * label - 1)
-    known = made(label, sign[:, None] + 0.1 * rng.normal(size=(80, 1)), subject=subject)
-    held_out = out_of_fold(known, 2, c=1.0)
-    assert (held_out.logits.argmax(axis=1) == held_out.examples.label).mean() == 0
+def test_a_feature_that_never_varies_says_nothing_and_one_class_is_refused():
+    label, x = np.array([0, 1] * 20), np.full((40, 1), 1e6, np.float32)
+    assert np.isfinite(fit_linear(x, label, 2, c=1.0).logits(x)).all()
+    with pytest.raises(ReadoutError, match="one class only"):
+        fit_linear(x, np.zeros(40, dtype=int), 2, c=1.0)
 
 
-def test_a_class_of_one_animal_is_left_out_of_the_calibration():
-    label = [0, 1, 2, 0, 1, 0, 1, 0]
-    subject = ["A", "A", "A", "A", "A", "B", "B", "B"]
-    held_out = out_of_fold(made(label, np.arange(8)[:, None], subject=subject), 3, c=0.1)
-    assert 2 not in held_out.examples.label
+def test_folds_hold_whole_animals_or_recordings_where_animals_share_no_class():
+    known = known_units(animals=9)
+    assert grouping(known) == "subject"
+    for train, test in folds(known, "subject"):
+        assert not set(known.subject[train]) & set(known.subject[test])
+    apart = replace(known, label=(known.subject == "s0").astype(int) + 2 * (known.subject == "s1"))
+    apart = apart.where(np.isin(known.subject, ["s0", "s1"]))
+    assert grouping(apart) == "recording"
+    with pytest.raises(ReadoutError, match=r"one recording only \(s0\)"):
+        list(folds(known.where(known.subject == "s0"), "recording"))
 
 
-def test_one_animal_is_validated_by_recording():
-    assert out_of_fold(blobs(subjects=1), 3, c=0.1).grouped_by == "recording"
+# -- one predictor -----------------------------------------------------------------------------------------------------
 
 
-def test_animals_that_share_no_class_are_validated_by_recording():
-    label = np.arange(120) // 4 % 3
-    subject = ["A" if c < 2 else "B" for c in label]
-    held_out = out_of_fold(made(label, np.eye(3)[label], subject=subject), 3, c=0.1)
-    assert held_out.grouped_by == "recording"
-    assert set(held_out.examples.label) == {0, 1, 2}
-
-
-def test_one_class_or_one_recording_is_refused():
-    with pytest.raises(ReadoutError, match=r"one class only \(\['b'\]\)"):
-        fit_readout(made([1, 1], np.zeros((2, 1))), CLASSES)
-    alone = blobs(subjects=1)
-    same = Examples(**{**alone.__dict__, "recording": np.full(len(alone.label), "r0")})
-    with pytest.raises(ReadoutError, match="one recording only"):
-        fit_readout(same, CLASSES)
-
-
-def test_stronger_regularisation_wins_a_tie(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("offline_training.readouts.readout._log_loss", lambda held_out: (0.5, 0.0))
-    assert fit_readout(blobs(), CLASSES).c == min(C_CANDIDATES)
-
-
-def test_regularisation_is_chosen_by_what_animals_held_out_say():
-    rng = np.random.default_rng(3)
-    label = np.tile([0, 1, 2], 80)
-    noise = made(label, rng.normal(size=(240, 30)), subject=[f"s{i // 40}" for i in range(240)])
-    assert choose_c(noise, 3) < choose_c(blobs(subjects=4, spread=0.05), 3)
-
-
-def test_features_are_standardised_for_the_evidence_they_rest_on():
-    """Means over n windows scatter as 1 / sqrt(n), around another place at the start: the class is as plain early as it
-    is late, and an exposure between two knots is treated as between them."""
-    rng = np.random.default_rng(4)
-    n = np.tile([1.0, 6.0, 60.0], 400).astype(np.float32)
-    label = np.repeat([0, 1], 600)
-    spread, place = 1 / np.sqrt(n), 10 / n
-    known = replace(made(label, (place + spread * (2 * label - 1 + rng.normal(size=1200)))[:, None]), n=n)
-    linear = fit_linear(known, 2, c=1.0)
-    assert linear.n.tolist() == [1, 6, 60]
-    right = linear.logits(known.features, n).argmax(axis=1) == label
-    for exposure in (1, 6, 60):
-        assert right[n == exposure].mean() > 0.8
-    between = linear.standardised(known.features[:1], np.array([np.sqrt(6.0)], np.float32))
-    mean, scale = (values[:2, 0].mean() for values in (linear.mean, linear.scale))
-    np.testing.assert_allclose(between, np.clip((known.features[:1] - mean) / scale, -2, 2), rtol=1e-6)
-
-
-def test_what_differs_between_recordings_of_one_class_counts_for_less():
-    rng = np.random.default_rng(5)
-    label = np.tile([0, 1], 300)
-    recording = np.arange(600) // 20
-    steady, wandering = (np.outer(2 * label - 1, [1, 1]) + rng.normal(size=(600, 2))).T
-    wandering = wandering + np.repeat(rng.normal(0, 1.5, 30), 20)
-    known = replace(
-        made(label, np.stack([steady, wandering / wandering.std() * steady.std()], axis=1)),
-        recording=np.array([f"r{k}" for k in recording]),
-    )
-    one_each = replace(known, recording=np.full(600, "r"))
-    told_apart, not_told = (abs(fit_linear(each, 2, c=1e-4).weight[1]) for each in (known, one_each))
-    assert told_apart[1] / told_apart[0] < 0.95 * not_told[1] / not_told[0]
-
-
-def test_an_outlier_says_no_more_than_two_standard_deviations():
-    known = blobs()
-    linear = fit_linear(known, 3, c=1.0)
-    far = np.array([[1e6, 0, 0], [1e9, 0, 0]], np.float32)
-    logits = linear.logits(far, np.ones(2, np.float32))
-    assert np.array_equal(logits[0], logits[1]) and np.isfinite(logits).all()
-
-
-def drawn(temperature: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (R, 3) and classes drawn from softmax(logits / temperature)."""
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 3), st.integers(2, 5))
+def test_members_are_averaged_at_knots_and_logarithms_interpolated_between(
+    seed: int, knots: int, members: int, classes: int
+):
     rng = np.random.default_rng(seed)
-    logits = 3 * rng.normal(size=(len(temperature), 3))
-    p = np.exp(logits / temperature[:, None])
-    p /= p.sum(axis=1, keepdims=True)
-    return logits.astype(np.float32), (rng.random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1)
+    n = np.cumprod(rng.uniform(1.5, 4.0, knots))
+    shape = (knots, members, classes, 3)
+    made = Predictor(n, rng.normal(size=shape), rng.normal(size=shape[:3]), rng.normal(size=3), rng.uniform(0.5, 2, 3))
+    x, at = rng.normal(size=(8, 3)).astype(np.float32), np.exp(rng.uniform(-1, 5, 8)).astype(np.float32)
+    logits = np.einsum("uf,kmcf->kmuc", (x - made.mean) / made.scale, made.weight) + made.bias[:, :, None]
+    p = np.exp(logits)
+    by_knot = np.log(np.maximum((p / p.sum(axis=-1, keepdims=True)).mean(axis=1), 1e-6))
+    found = made.logits(x, at)
+    for u in range(8):
+        expected = [np.interp(np.log(max(at[u], 1)), np.log(n), by_knot[:, u, c]) for c in range(classes)]
+        assert found[u] == pytest.approx(expected, abs=1e-4)
 
 
-def test_temperature_is_recovered_at_every_evidence():
-    n = np.tile([1.0, 6.0, 60.0], 3000).astype(np.float32)
-    truth = np.array([4.0, 2.0, 1.0])
-    logits, label = drawn(np.tile(truth, 3000))
-    curve = fit_temperature(logits, label, n, weights=np.ones(len(n)))
-    np.testing.assert_allclose(np.interp(np.log([1, 6, 60]), np.log(curve.n), curve.temperature), truth, rtol=0.15)
-
-
-def test_knots_beyond_the_evidence_are_left_out():
-    n = np.tile([1.0, 7.0], 50).astype(np.float32)
-    logits, label = drawn(np.ones(100))
-    assert fit_temperature(logits, label, n, weights=np.ones(100)).n == (1.0, 3.0, 6.0)
-
-
-def test_the_threshold_is_the_lowest_that_keeps_the_promise():
-    top = np.array([0.9, 0.8, 0.7, 0.6, 0.5], dtype=np.float32)
-    right = np.array([True, True, True, False, False])
-    same = {"weights": np.ones(5), "group": np.zeros(5, dtype=np.int64)}
-    assert abstention_threshold(top, right, **same, precision=0.9) == pytest.approx(0.7)
-    assert abstention_threshold(top, right, **same, precision=0.6) == pytest.approx(0.5)
-    assert abstention_threshold(top, ~right, **same, precision=0.9) == 1.0
-
-
-def test_equal_probabilities_are_called_together():
-    top = np.array([0.8, 0.6, 0.6], dtype=np.float32)
-    right = np.array([True, True, False])
-    assert abstention_threshold(top, right, weights=np.ones(3), group=np.zeros(3, dtype=np.int64)) == pytest.approx(0.8)
-
-
-def test_the_promise_holds_at_every_evidence_and_not_on_average():
-    top = np.tile([0.9, 0.6, 0.6, 0.5], 2).astype(np.float32)
-    right = np.array([True, True, True, True, True, True, False, False])
-    group = np.repeat([5, 0], 4)
-    assert abstention_threshold(top, right, weights=np.ones(8), group=group, precision=0.7) == pytest.approx(0.9)
-
-
-def test_an_evidence_that_cannot_keep_the_promise_silences_only_itself():
-    top = np.array([0.9] * 4 + [0.6] * 4, dtype=np.float32)
-    right = np.array([True] * 4 + [False] * 4)
-    group = np.repeat([5, 0], 4)
-    assert abstention_threshold(top, right, weights=np.ones(8), group=group) == pytest.approx(0.9)
-
-
-def test_evidence_belongs_to_the_nearest_knot():
-    assert nearest_knot(np.array([1.0, 1.7, 1.8, 7.0, 59.0, 500.0], dtype=np.float32)).tolist() == [0, 0, 1, 2, 5, 5]
-
-
-def test_calibrated_calls_keep_the_promise_on_new_units():
-    n = np.full(6000, 6, dtype=np.float32)
-    logits, label = drawn(np.full(6000, 2.5))
-    found = calibrate(logits[:3000], label[:3000], n[:3000], weights=np.ones(3000))
-    p = found.probabilities(logits[3000:], n[3000:])
-    called = ~found.abstains(p, n[3000:])
-    assert 0.05 < called.mean() < 1
-    assert (p.argmax(axis=1) == label[3000:])[called].mean() > 0.87
-
-
-def tiny_config() -> TrainConfig:
-    return TrainConfig.parse(
-        {
-            "name": "tiny",
-            "window": {"bins_per_patch": 25, "patches": 4, "hop_s": 1.0},
-            "encoder": {"dim": 8, "heads": 2, "head_dim": 4, "ffn_hidden": 8, "temporal_blocks": 1},
-            "training": {"steps": 1, "batch_windows": 1},
-            "tasks": {"cell_type": {"column": "cell_type", "classes": {c: [c] for c in ("E", "PV")}, "min_spikes": 5}},
-        }
+def test_predictions_of_an_animal_come_from_members_that_saw_nothing_of_it():
+    known = known_units()
+    mine = known.subject == "s3"
+    poisoned = replace(known, label=np.where(mine, (known.label + 1) % 3, known.label))
+    one, two = (fit_predictor(each, "embedding", 3, c=0.1) for each in (known, poisoned))
+    assert np.array_equal(one.held_out[mine], two.held_out[mine]) and np.array_equal(one.plain[mine], two.plain[mine])
+    assert not np.array_equal(one.held_out[~mine], two.held_out[~mine])
+    features = replace(
+        known, features=known.features | {"embedding": known.features["embedding"] * (1 + mine[:, None])}
     )
+    fed = fit_predictor(features, "embedding", 3, c=0.1)
+    others = fit_predictor(features.where(~mine), "embedding", 3, c=0.1)
+    assert len(fed.predictor.weight[0]) == 6 and len(others.predictor.weight[0]) == 5
 
 
-def test_readouts_of_a_run_are_stored_and_read_back_bitwise(tmp_path: Path):
-    recordings = [simulate(seed, units=32, duration_s=20.0) for seed in (1, 2)]
-    run = pretrain(tiny_config(), recordings[:1], tmp_path / "run")
-    fitted = fit_readouts(run, recordings)
-    stored = load_readouts(run)
-    assert list(stored) == ["cell_type"]
-    again, first = stored["cell_type"], fitted["cell_type"]
-    for name in ("weight", "bias", "mean", "scale"):
-        np.testing.assert_array_equal(getattr(again.linear, name), getattr(first.linear, name))
-    assert (again.classes, again.calibration, again.c) == (first.classes, first.calibration, first.c)
-    assert (
-        again.calibrated_on == "units of 2 animals, out of fold by subject; the encoder saw the activity of 1 of them"
+def test_examples_that_lack_the_set_do_not_enter_and_get_no_opinion():
+    known = known_units()
+    without = np.arange(len(known)) % 7 == 0
+    lacking = replace(known, has=known.has | {"embedding": ~without})
+    noise = np.where(without[:, None], np.float32(1e3), known.features["embedding"])
+    one = fit_predictor(lacking, "embedding", 3, c=0.1)
+    two = fit_predictor(replace(lacking, features=known.features | {"embedding": noise}), "embedding", 3, c=0.1)
+    assert np.array_equal(one.held_out, two.held_out)
+    assert one.held_out[without] == pytest.approx(np.full((without.sum(), 3), -np.log(3)))
+    nobody = replace(known, has=known.has | {"embedding": np.zeros(len(known), bool)})
+    with pytest.raises(ReadoutError, match="embedding: no labelled unit has it"):
+        fit_predictor(nobody, "embedding", 3)
+
+
+def test_knots_are_the_exposures_of_the_lengths_and_close_ones_are_left_out():
+    fitted = fit_predictor(known_units(), "embedding", 3, c=0.1)
+    assert fitted.predictor.n.tolist() == [1, 6, 30] and fitted.predictor.weight.shape == (3, 6, 3, 4)
+    assert predictor_module._ascending([1.0, 6.0, 25.0, 30.0]) == [0, 1, 3]
+    assert predictor_module._ascending([30.0]) == [0]
+
+
+def test_regularisation_is_chosen_by_animals_left_out():
+    clear, noise = known_units(spread=0.2), known_units(informative="statistics")
+    assert fit_predictor(clear, "embedding", 3).c == max(C_CANDIDATES)
+    assert fit_predictor(noise, "embedding", 3).c == min(C_CANDIDATES)
+
+
+# -- pools -------------------------------------------------------------------------------------------------------------
+
+
+def held_of(known: Examples, *, sharpness: float, seed: int = 9) -> dict[str, np.ndarray]:
+    """Log-probabilities that are too sure by `sharpness`: classes were drawn from the softmax of a part of them."""
+    rng = np.random.default_rng(seed)
+    logits = 1.5 * np.eye(3)[known.label] + rng.normal(size=(len(known), 3))
+    return {name: (sharpness * logits).astype(np.float32) for name in NAMES}
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+def test_the_temperature_makes_the_mean_top_probability_about_the_accuracy(sharpness: float):
+    known, fresh = known_units(animals=60), known_units(seed=5, animals=60)
+    pool = calibrated(held_of(known, sharpness=sharpness), known, NAMES)
+    p = pool.probabilities(held_of(fresh, sharpness=sharpness, seed=10), fresh.exposure)
+    assert pool.n == (1.0, 6.0, 30.0) and len({row for row in pool.weight}) == 1, "predictors weigh alike"
+    for length in LENGTH_EXPOSURE:
+        at = fresh.length == length
+        assert p[at].max(axis=1).mean() == pytest.approx((p[at].argmax(axis=1) == fresh.label[at]).mean(), abs=0.05)
+
+
+def test_thresholds_keep_their_precision_and_sets_their_coverage():
+    known, fresh = known_units(animals=24), known_units(seed=5, animals=24)
+    pool = calibrated(held_of(known, sharpness=2.0), known, NAMES)
+    p = pool.probabilities(held_of(fresh, sharpness=2.0, seed=10), fresh.exposure)
+    called, right = ~pool.too_unsure(p, fresh.exposure), p.argmax(axis=1) == fresh.label
+    assert 0.1 < called.mean() < 1 and right[called].mean() >= 0.86
+    inside = pool.sets(p, fresh.exposure)
+    assert 0.87 <= inside[np.arange(len(fresh)), fresh.label].mean() <= 0.96
+    assert inside.sum(axis=1).mean() < 2.7, "not by naming everything"
+
+
+def test_where_nothing_is_known_nothing_is_called():
+    known = known_units(animals=8)
+    nothing = {name: np.zeros((len(known), 3), np.float32) for name in NAMES}
+    pool = calibrated(nothing, known, NAMES)
+    assert set(pool.abstain_below) == {1.0}
+    assert precision_promise(pool, nothing, known).startswith("no threshold reached a precision of 0.90")
+
+
+def test_candidates_are_chosen_by_log_loss_and_those_without_their_sets_are_left_out():
+    known = known_units()
+    has = {name: known.has["embedding"] for name in (*NAMES, "embedding_neighbourhood", "statistics_neighbourhood")}
+    known = replace(known, has=has)
+    right = held_of(known, sharpness=1.0)["embedding"]
+    noise = np.random.default_rng(3).normal(0, 3, right.shape).astype(np.float32)
+    with_noise = dict.fromkeys(has, right) | {"statistics_neighbourhood": noise}
+    first, *rest = fit_pools(with_noise, known)
+    assert first.predictors == ("embedding", "embedding_neighbourhood")
+    assert [pool.predictors for pool in rest] == [("statistics",), ("embedding",)]
+    alone = fit_pools({"embedding": right}, known)
+    assert [pool.predictors for pool in alone] == [("embedding",)]
+
+
+def test_few_animals_promise_nothing():
+    assert sets_promise(ENOUGH_ANIMALS - 1).startswith("no promise: ") and "19 training animals" in sets_promise(19)
+    assert "90%" in sets_promise(ENOUGH_ANIMALS) and "no promise" not in sets_promise(ENOUGH_ANIMALS)
+
+
+# -- a whole task ------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_scores_what_it_predicts_and_says_what_it_rests_on():
+    known = known_units(spread=0.5)
+    model = fit_task(known, CLASSES, sets=NAMES, saw="animals that the encoder never saw")
+    assert [pool.predictors for pool in model.pools] == [("statistics",), ("embedding",)]
+    assert set(model.scores) == {"1", "6", "0"}
+    assert model.calibrated_on.startswith(
+        "units of 6 animals, each predicted by readouts that saw nothing of its subject"
     )
+    assert model.calibrated_on.endswith("; animals that the encoder never saw")
+    embedding = model.alone("embedding")
+    assert (embedding.answer(known.snapshot).probabilities.argmax(axis=1) == known.label).mean() > 0.8
+    whole = model.on_whole_recordings()
+    assert whole.predictors["embedding"].n.tolist() == [30] and len(model.part("t").predictors) == 2
+    with pytest.raises(ReadoutError, match=r"one class only \(\['b'\]\)"):
+        fit_task(replace(known, label=np.ones(len(known), dtype=int)), CLASSES)
+
+
+def test_scores_below_those_of_plain_readouts_are_named():
+    model = fit_task(known_units(), CLASSES, sets=NAMES)
+    low = {"training": 0.9, "left_out": 0.5, "plain": 0.6}
+    found = below_plain(replace(model, scores={"6": low, "0": low, "1": low | {"left_out": 0.595}}))
+    assert [text.split(":")[0] for text in found] == ["6 windows", "whole recordings"]
+    assert "0.500" in found[0] and "0.600" in found[0]
+
+
+def test_task_models_are_stored_and_read_back_bitwise(tmp_path: Path):
+    known = known_units()
+    model = fit_task(known, CLASSES, sets=NAMES)
+    save_task_models(tmp_path, {"t": model}, {"hop_s": 10.0})
+    again = load_task_models(tmp_path)["t"]
+    assert vars(again).keys() == vars(model).keys()
+    for name in set(vars(model)) - {"predictors"}:
+        assert getattr(again, name) == getattr(model, name), name
+    for name, predictor in model.predictors.items():
+        for part, values in vars(predictor).items():
+            assert np.array_equal(values, getattr(again.predictors[name], part))
+    one, two = model.answer(known.snapshot), again.answer(known.snapshot)
+    assert np.array_equal(one.probabilities, two.probabilities) and np.array_equal(one.sets, two.sets)
 
 
 def test_a_run_without_readouts_says_how_to_get_them(tmp_path: Path):
     with pytest.raises(ReadoutError, match="nuclr-train readout"):
-        load_readouts(tmp_path)
+        load_task_models(tmp_path)
 
 
-def test_folds_hold_whole_animals():
-    known = blobs(subjects=9)
-    for train, test in regression._folds(known, "subject"):
-        assert not set(known.subject[train]) & set(known.subject[test])
+def test_an_equal_pool_of_one_predictor_is_that_predictor():
+    predictor = tiny_predictor("embedding", 3, 16)
+    x, at = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32), np.full(5, 3, np.float32)
+    logits = predictor.logits(x, at)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = LogLinearPool.equal(("embedding",)).probabilities({"embedding": logits}, at)
+    assert found == pytest.approx(p, abs=1e-6)
