@@ -11,6 +11,7 @@ import typer
 from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.commands import calcium_cli, placement_cli, recordings_cli, report_cli
+from offline_training.commands import compare as compare_command
 from offline_training.commands import evaluate as evaluate_command
 from offline_training.commands import readout as readout_command
 
@@ -79,6 +80,7 @@ def pretrain(
 app.command()(readout_command.readout)
 app.command()(recordings_cli.inspect)
 app.command()(evaluate_command.evaluate)
+app.command()(compare_command.compare)
 app.command()(report_cli.report_results)
 app.command()(calcium_cli.simulate_calcium)
 app.command()(calcium_cli.normaliser_distance)

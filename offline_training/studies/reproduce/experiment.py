@@ -15,8 +15,9 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.evaluation.evaluate import encoder_facts, library_versions
-from offline_training.pretraining.pretrain import load_run, pretrain
+from offline_training.evaluation.encoders import pretrain_once
+from offline_training.evaluation.nested import library_versions
+from offline_training.pretraining.runs import load_run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.reporting.results import table
 from offline_training.studies.reproduce.archive import Archive, ArchiveError
@@ -32,7 +33,8 @@ def reproduce(
     """Prepare, train twice, evaluate in the published settings; writes and returns what reproduction.json holds.
 
     `held_out` names animals instead of the published ones. The end of recordings is dropped by the archive's own rules,
-    so `training.drop_last_s` is set to 0. Raises ArchiveError for an archive or animals that do not fit.
+    so `training.drop_last_s` is set to 0. Raises ArchiveError for an archive or animals that do not fit, and
+    EvaluationError for encoders in `out` that come from others.
     """
     config = _with_tasks(archive, config)
     recordings = archive.read(folder)
@@ -42,9 +44,11 @@ def reproduce(
     if not without:
         raise ArchiveError(f"{archive.name}: {', '.join(absent)} are all animals; the inductive encoder needs others")
     runs = {
-        "all animals": _trained(config, recordings, out / "runs" / "all_animals"),
-        "without the held out": _trained(config, without, out / "runs" / "without_held_out"),
+        "all animals": out / "runs" / "all_animals",
+        "without the held out": out / "runs" / "without_held_out",
     }
+    pretrain_once(config, recordings, runs["all animals"])
+    pretrain_once(config, without, runs["without the held out"])
     units = {name: _units(run, recordings, config) for name, run in runs.items()}
     tasks: Result = {}
     for task in config.tasks:
@@ -62,7 +66,7 @@ def reproduce(
         "held_out": list(absent),
         "animals": len({recording.subject_id for recording in recordings}),
         "recordings": len(recordings),
-        "encoders": {name: encoder_facts(load_run(run)[2]) for name, run in runs.items()},
+        "encoders": {name: _encoder_facts(run) for name, run in runs.items()},
         "versions": library_versions(),
         "tasks": tasks,
     }
@@ -138,17 +142,10 @@ def _keep(recordings: Sequence[AnyRecording], folder: Path) -> None:
             recording.save(path)
 
 
-def _trained(config: TrainConfig, recordings: Sequence[AnyRecording], run_dir: Path) -> Path:
-    begun = (run_dir / "checkpoint.pt").is_file()
-    if begun and load_run(run_dir)[2]["finished"]:
-        same = load_run(run_dir)[2]["recordings"] == [recording.recording_id for recording in recordings]
-        if load_run(run_dir)[1] != config or not same:
-            raise ArchiveError(f"{run_dir}: trained with other settings or recordings; name another --out")
-        return run_dir
-    pretrain(config, recordings, run_dir, resume=begun, title=run_dir.name)
-    if not load_run(run_dir)[2]["finished"]:
-        raise ArchiveError(f"{run_dir}: the training was interrupted; the same command goes on with it")
-    return run_dir
+def _encoder_facts(run_dir: Path) -> Result:
+    """Size of an encoder, how it was trained, and which checkpoint it is."""
+    info = load_run(run_dir)[2]
+    return {key: info[key] for key in ("parameters", "step", "machine", "precision", "windows", "seconds", "selection")}
 
 
 def _units(run_dir: Path, recordings: Sequence[AnyRecording], config: TrainConfig) -> dict[str, LabelledUnits]:
@@ -156,13 +153,14 @@ def _units(run_dir: Path, recordings: Sequence[AnyRecording], config: TrainConfi
     encoder, _, _ = load_run(run_dir)
     spec = config.window.spec.with_hop_s(config.window.hop_s)
     encode = through_torch(encoder)
-    means = [embed_recording(encode, one, spec, config.rules.rules).unit_means() for one in recordings]
-    embedding = np.concatenate([mean for mean, _ in means])
-    seen = np.concatenate([n for _, n in means]) > 0
+    embedded = [embed_recording(encode, one, spec, config.rules.rules) for one in recordings]
+    found = [one.snapshot(0, len(one.end_bin)) for one in embedded]
+    embedding = np.concatenate([one.features["embedding"] for one in found])
+    seen = np.concatenate([one.has["embedding"] for one in found])
     subject = np.concatenate([np.full(len(one.unit_ids), one.subject_id) for one in recordings])
-    found = {}
+    units = {}
     for name, task in config.tasks.items():
         label = np.concatenate([task.labels(one) for one in recordings])
         kept = seen & (label != UNLABELLED)
-        found[name] = LabelledUnits(embedding[kept], label[kept], subject[kept])
-    return found
+        units[name] = LabelledUnits(embedding[kept], label[kept], subject[kept])
+    return units
