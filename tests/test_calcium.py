@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
-from nuclr_stream.bundle.manifest import find_bundle, load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Query, Subscription
@@ -48,7 +48,7 @@ CONFIG = {
         "input_kind": "traces",
         "normaliser": {"quantile": 0.99, "warm_up_frames": 64, "trained_with": "running"},
     },
-    "rules": {"cut_silence": False},
+    "rules": {"cut_silence": False, "min_population": 16},
     "encoder": {
         "dim": 16,
         "heads": 2,
@@ -173,10 +173,10 @@ def test_files_of_traces_are_labelled_from_the_command_line(
     assert json.loads(result.stdout.splitlines()[-1])["rows"] == 24
 
 
-def test_traces_and_spikes_are_not_mixed_up(model: Model, fresh: TraceRecording) -> None:
+def test_traces_and_spikes_are_not_mixed_up(model: Model, fresh: TraceRecording, tiny_bundle: Path) -> None:
     with pytest.raises(RecordingError, match="holds spikes, the encoder takes traces"):
         write_labels([make_recording()], model, Path("never.csv"))
-    spikes = Model(load_bundle(find_bundle("demo")), provider="cpu")
+    spikes = Model(load_bundle(tiny_bundle), provider="cpu")
     with running(spikes) as daemon, pytest.raises(NuclrStreamError, match="holds traces, the daemon's bundle"):
         next(replay(fresh, **where(daemon)))
 
