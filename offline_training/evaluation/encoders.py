@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
 from offline_training.data.splits import Fold
 from offline_training.evaluation.nested import EvaluationError
@@ -21,7 +21,7 @@ def covering(fold: Fold, encoder_folds: Sequence[Fold]) -> Fold:
     raise EvaluationError(f"fold {fold.name}: no fold of --encoders leaves out all of its animals")
 
 
-def pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir: Path) -> None:
+def pretrain_once(config: TrainConfig, recordings: Sequence[AnyRecording], run_dir: Path) -> None:
     """Pretrain unless it is done already; go on where it was interrupted. Raises EvaluationError when what is there
     comes from other settings or recordings, or when it is interrupted again."""
     begun = (run_dir / "checkpoint.pt").is_file()

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -62,14 +62,6 @@ PROTOCOL = (
 )
 UNTRAINED = Budget(0, 0.0, 0, "no training")
 DEPTH = Budget(0, 0.0, 0, "no training; a control that cheats: region is a label of the probe's trajectory")
-
-
-class NamedFeatures(UnitFeatures, Protocol):
-    """Features of one set."""
-
-    @property
-    def name(self) -> str:
-        """The feature set."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +190,7 @@ def _fit_of(method: Method, config: TrainConfig, recordings: Sequence[AnyRecordi
     spec = spec.with_hop_s(spec.window_s)
     if method == "trace_statistics":
         traces = cast(Sequence[TraceRecording], recordings)
-        return _readouts(config, [TraceStatistics(one, spec) for one in traces], UNTRAINED)
+        return _readouts(config, method, [TraceStatistics(one, spec) for one in traces], UNTRAINED)
     spikes = cast(Sequence[Recording], recordings)
     match method:
         case "lolcat":
@@ -211,33 +203,35 @@ def _fit_of(method: Method, config: TrainConfig, recordings: Sequence[AnyRecordi
             settings = NeuprintSettings().times_as_long(length)
             vectors, budget = train_neuprint(spikes, spec, seed=config.training.seed, settings=settings)
             sources = [unit_vectors(one, spec, own) for one, own in zip(spikes, vectors, strict=True)]
-            return _readouts(config, sources, budget)
+            return _readouts(config, method, sources, budget)
         case "depth":
-            return _readouts(config, [depth_steps(one, spec) for one in spikes], DEPTH)
+            return _readouts(config, method, [depth_steps(one, spec) for one in spikes], DEPTH)
         case "rate":
-            return _readouts(config, [rate_steps(one, spec) for one in spikes], UNTRAINED)
+            return _readouts(config, method, [rate_steps(one, spec) for one in spikes], UNTRAINED)
         case "isi":
-            return _readouts(config, [isi_steps(one, spec) for one in spikes], UNTRAINED)
+            return _readouts(config, method, [isi_steps(one, spec) for one in spikes], UNTRAINED)
         case _:
-            return _readouts(config, [Aggregated.of(isi_steps(one, spec), one) for one in spikes], UNTRAINED)
+            return _readouts(config, method, [Aggregated.of(isi_steps(one, spec), one) for one in spikes], UNTRAINED)
 
 
-def _readouts(config: TrainConfig, sources: Sequence[NamedFeatures], budget: Budget) -> Fit:
+def _readouts(config: TrainConfig, name: str, sources: Sequence[UnitFeatures], budget: Budget) -> Fit:
     """Readouts of features that are the same in every fold."""
 
     def fit(fold: Fold, train: TrainLabels) -> dict[str, dict[str, Trained]]:
-        return {
-            task: {sources[0].name: _readout(config, task, sources, labels, budget)} for task, labels in train.items()
-        }
+        return {task: {name: _readout(config, task, name, sources, train[task], budget)} for task in train}
 
     return fit
 
 
 def _readout(
-    config: TrainConfig, task: str, sources: Sequence[NamedFeatures], labels: Sequence[Int64Array], budget: Budget
+    config: TrainConfig,
+    task: str,
+    name: str,
+    sources: Sequence[UnitFeatures],
+    labels: Sequence[Int64Array],
+    budget: Budget,
 ) -> Trained:
-    sets = [feature_set(sources[0].name)]
-    model = fit_task(examples(sources, labels), config.tasks[task].names, sets=sets)
+    model = fit_task(examples(sources, labels), config.tasks[task].names, sets=[feature_set(name)])
     return Trained(model, sources, budget)
 
 
@@ -274,7 +268,7 @@ def _nemo(config: TrainConfig, inputs: Sequence[NemoInput], settings: NemoSettin
             kinds = [image_alone]
             if have_waveforms(inputs) and not measures_waveform(config.tasks[task]):
                 kinds.append(both)
-            found[task] = {kind[0].name: _readout(config, task, kind, labels, budget) for kind in kinds}
+            found[task] = {kind[0].name: _readout(config, task, kind[0].name, kind, labels, budget) for kind in kinds}
         return found
 
     return fit

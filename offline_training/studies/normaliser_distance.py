@@ -61,12 +61,14 @@ def distance_section(result: Result) -> str:
         ]
         for seconds, column, worst in zip(result["seconds"], ratios.T, result["worst_distance"], strict=True)
     ]
+    header = ["seen", "median ratio", "range over animals", "worst distance"]
+    section: str = table(header, rows)
     return (
         "### The running normaliser\n\n"
         f"Traces are divided by the running {result['quantile']:g} quantile; published is the percentile of the whole "
         f"recording. Their ratio on {len(result['animals'])} simulated animals that nothing was trained on, "
         f"{result['units']} units and {result['duration_s']:g} s each. Windows are embedded from "
         f"{result['warm_up_frames']} frames ({result['warm_up_frames'] / result['frame_rate_hz']:.0f} s) on.\n\n"
-        + table(["seen", "median ratio", "range over animals", "worst distance"], rows)
+        + section
         + "\n"
     )
