@@ -16,22 +16,24 @@ import pytest
 from typer.testing import CliRunner
 
 from exporters.cli import app as export_app
-from nuclr_stream.bundle.manifest import find_bundle, load_bundle
+from nuclr_stream.bundle.manifest import load_bundle
 from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.client.replay import replay
 from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.commands.cli import app as stream_app
 from nuclr_stream.commands.label import write_labels
 from nuclr_stream.errors import NuclrStreamError, RecordingError
+from nuclr_stream.features.accumulator import TRACE_SETS
 from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.wire import Predictions
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.runs import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.readouts.run_readouts import fit_readouts
+from offline_training.readouts.task_model import load_task_models
 from offline_training.simulation.calcium import simulate_calcium
 from tests.nuclr_stream.conftest import assert_same, ended, make_recording, predicted_in_process, running, where
 
@@ -78,7 +80,7 @@ def model(run_dir: Path) -> Model:
     result = CliRunner().invoke(export_app, ["bundle", str(run_dir), "--out", str(folder)])
     assert result.exit_code == 0, result.output
     bundle = load_bundle(folder)
-    assert set(check_bundle(bundle)) == {"embedding", "logits_cell_type"}
+    assert set(check_bundle(bundle)) == {"embedding", *(f"logits_cell_type_{name}" for name in TRACE_SETS)}
     return Model(bundle, provider="cpu", threads=1)
 
 
@@ -105,16 +107,30 @@ def test_streamed_labelled_and_offline_results_are_equal(run_dir: Path, model: M
     labelled = predicted_in_process(fresh, model, block_samples=37)
     reasons = [set(one.reasons) for one in labelled]
     assert set().union(*reasons) == {"normaliser", "mask", "gap"} & set().union(*reasons) != set()
-    for said in streamed:
-        assert_same(said, labelled)
+    for predictions in streamed:
+        assert_same(predictions, labelled)
 
-    encoder, _, _ = load_run(run_dir)
+    encoder = Run.open(run_dir).encoder
     spec, rules = model.manifest.spec, model.manifest.window_rules
     offline = embed_recording(through_torch(encoder), fresh, spec, rules)
-    with_torch, exposure = offline.unit_means()
-    assert list(offline.refusals[:3]) == ["normaliser", "normaliser", ""], "64 frames of warm-up, windows of 32"
-    assert np.abs(embeddings.mean - with_torch).max() <= 1e-4
-    assert labelled[-1].exposure == pytest.approx(exposure)
+    found = offline.snapshot(0, len(offline.end_bin))
+    assert list(offline.exclusions[:3]) == ["normaliser", "normaliser", ""], "64 frames of warm-up, windows of 32"
+    assert set(found.features) == set(TRACE_SETS), "traces have no spike statistics and no coupling"
+    assert np.abs(embeddings.mean - found.features["embedding"]).max() <= 1e-4
+    assert labelled[-1].exposure == pytest.approx(found.exposure)
+
+
+def test_a_task_of_traces_is_predicted_from_embeddings_as_offline(
+    run_dir: Path, model: Model, fresh: TraceRecording
+) -> None:
+    assert set(model.task("cell_type").predictors) == set(TRACE_SETS)
+    task = load_task_models(run_dir)["cell_type"]
+    assert {name for pool in task.pools for name in pool.predictors} == set(TRACE_SETS)
+    encoder = Run.open(run_dir).encoder
+    offline = embed_recording(through_torch(encoder), fresh, model.manifest.spec, model.manifest.window_rules)
+    answer = task.answer(offline.snapshot(0, len(offline.end_bin)))
+    (live,) = predicted_in_process(fresh, model, block_samples=37)[-1].tasks
+    assert np.abs(live.probabilities - answer.probabilities).max() <= 1e-4
 
 
 def test_what_a_rig_publishes_frame_by_frame_is_what_label_says(
@@ -158,10 +174,10 @@ def test_files_of_traces_are_labelled_from_the_command_line(
     assert json.loads(result.stdout.splitlines()[-1])["rows"] == 24
 
 
-def test_traces_and_spikes_are_not_mixed_up(model: Model, fresh: TraceRecording) -> None:
+def test_traces_and_spikes_are_not_mixed_up(model: Model, fresh: TraceRecording, tiny_bundle: Path) -> None:
     with pytest.raises(RecordingError, match="holds spikes, the encoder takes traces"):
         write_labels([make_recording()], lambda r: Labeler(model, stream=r.recording_id), Path("never.csv"))
-    spikes = Model(load_bundle(find_bundle("demo")), provider="cpu")
+    spikes = Model(load_bundle(tiny_bundle), provider="cpu")
     with running(spikes) as daemon, pytest.raises(NuclrStreamError, match="holds traces, the daemon's bundle"):
         next(replay(fresh, **where(daemon)))
 

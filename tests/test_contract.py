@@ -20,7 +20,8 @@ from nuclr_stream.inference.model import Model, check_bundle
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import recording_messages
 from offline_training.config import TrainConfig
-from offline_training.pretraining.pretrain import load_run, pretrain
+from offline_training.pretraining.pretrain import pretrain
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import embed_recording, one_by_one, through_torch
 from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.readouts.task_model import load_task_models
@@ -105,7 +106,7 @@ def test_streamed_labelled_and_offline_results_are_equal(run_dir: Path, model: M
     spec, rules = model.manifest.spec, model.manifest.window_rules
     embedded = embed_recording(one_by_one(model.embed), recording, spec, rules)
     through_onnx = embedded.snapshot(0, len(embedded.end_bin))
-    encoder, _, _ = load_run(run_dir)
+    encoder = Run.open(run_dir).encoder
     with_torch = embed_recording(through_torch(encoder), recording, spec, rules).snapshot(0, len(embedded.end_bin))
     assert np.abs(last.mean - through_onnx.features["embedding"]).max() <= 1e-5
     assert np.abs(last.mean - with_torch.features["embedding"]).max() <= 1e-4

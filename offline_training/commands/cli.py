@@ -11,6 +11,7 @@ import typer
 from nuclr_stream.errors import NuclrStreamError
 from offline_training.commands import (
     calcium_cli,
+    compare,
     evaluate,
     inspect,
     placement_cli,
@@ -38,6 +39,7 @@ app.command()(inspect.inspect)
 app.command()(pretrain.pretrain)
 app.command()(readout.readout)
 app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(report_cli.report_results)
 app.command()(calcium_cli.normaliser_distance)
 app.command()(placement_cli.placement)

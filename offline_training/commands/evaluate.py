@@ -63,12 +63,13 @@ def evaluate(
     facts = evaluation_facts(settings, command=shlex.join(["nuclr-train", *sys.argv[1:]]), fresh=test is not None)
     document = result(settings, loaded, found, facts)
     write_result(out, document)
-    _show(document)
+    show(document)
     if as_json:
         typer.echo(json.dumps(document))
 
 
-def _show(document: dict[str, Any]) -> None:
+def show(document: dict[str, Any]) -> None:
+    """Print one line per row and time of a result file."""
     for task, found in document["tasks"].items():
         for row in found["rows"]:
             for seconds, score in row["seconds"].items():

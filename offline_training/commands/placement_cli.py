@@ -56,19 +56,19 @@ def placement(
 
 
 def predictions_at(recording: Recording, model: Model, seconds: Sequence[float]) -> list[Predictions]:
-    """What the daemon would have said of a recording after each of `seconds`, ascending and a window at least."""
+    """What the daemon would predict of a recording after each of `seconds`, ascending and a window at least."""
     from nuclr_stream.stream.labeler import Labeler
     from nuclr_stream.stream.playback import recording_messages
 
     rate = recording.sample_rate
     labeler = Labeler(model, stream=recording.recording_id, hop_s=HOP_S)
-    said: dict[float, Predictions] = {}
+    found: dict[float, Predictions] = {}
     for message in recording_messages(recording, stream=recording.recording_id, block_samples=int(HOP_S * rate)):
         labeler.push(message)
         while (labelled := labeler.step()) is not None:
             end_s = float(labelled.predictions.end_sample / rate)
-            said |= {at: labelled.predictions for at in seconds if end_s <= at}
-    return [said[at] for at in seconds]
+            found |= {at: labelled.predictions for at in seconds if end_s <= at}
+    return [found[at] for at in seconds]
 
 
 def _probe(seed: int, model: Model, seconds: Sequence[float], runs: Path) -> SimulatedProbe:
@@ -82,8 +82,8 @@ def _probe(seed: int, model: Model, seconds: Sequence[float], runs: Path) -> Sim
     if path.is_file():
         return SimulatedProbe.load(path)
     recording = simulate(seed, units=UNITS, duration_s=max(seconds))
-    said = predictions_at(recording, model, seconds)
-    tasks = [next(task for task in one.tasks if task.name == TASK) for one in said]
+    found = predictions_at(recording, model, seconds)
+    tasks = [next(task for task in one.tasks if task.name == TASK) for one in found]
     part = model.task(TASK)
     probe = SimulatedProbe(
         seed=seed,
@@ -95,7 +95,7 @@ def _probe(seed: int, model: Model, seconds: Sequence[float], runs: Path) -> Sim
         region=recording.units["brain_region"],
         seconds=np.array(seconds),
         probabilities=np.stack([task.probabilities for task in tasks]),
-        exposure=np.stack([one.exposure for one in said]),
+        exposure=np.stack([one.exposure for one in found]),
         abstained=np.stack([task.abstained for task in tasks]),
     )
     runs.mkdir(parents=True, exist_ok=True)

@@ -11,16 +11,16 @@ from offline_training.commands.recordings_cli import HELP, load_recordings
 
 
 def submission(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs with a readout of the Cosmos regions.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs with readouts of the Cosmos regions.")],
     recordings: Annotated[Path, typer.Option("--recordings", help=HELP)],
     label: Annotated[str, typer.Option("--label", help="Name of the submission.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the prediction files.")],
 ) -> None:
     """Write BrainWideBench prediction files, one a run, for single units and for units pooled along depth."""
-    from offline_training.pretraining.pretrain import load_run
+    from offline_training.pretraining.runs import Run
     from offline_training.studies.submission import write_submission
 
-    loaded = load_recordings(recordings, load_run(runs[0])[1])
+    loaded = load_recordings(recordings, Run.open(runs[0]).config)
     for path in write_submission(runs, loaded, label=label, out=out):
         typer.echo(str(path))
 
@@ -33,10 +33,10 @@ def report(
     projection: Annotated[str, typer.Option(help="pca, or umap where umap-learn is installed.")] = "pca",
 ) -> None:
     """Write one HTML page with all figures inside: losses, embeddings, confusion, scores and curves."""
-    from offline_training.pretraining.pretrain import load_run
+    from offline_training.pretraining.runs import Run
     from offline_training.reporting.report import write_report
 
-    loaded = load_recordings(recordings, load_run(run)[1]) if recordings is not None else []
+    loaded = load_recordings(recordings, Run.open(run).config) if recordings is not None else []
     typer.echo(str(write_report(run, out, recordings=loaded, results=results, projection=projection)))
 
 
@@ -50,7 +50,7 @@ def reproduce(
 ) -> None:
     """Repeat a published experiment from its public archive, and print its table beside the published one.
 
-    The layout of each archive is described in offline_training/reproduce/. Published settings need a GPU.
+    The layout of each archive is described in offline_training/studies/reproduce/. Published settings need a GPU.
     """
     from offline_training.config import TrainConfig
     from offline_training.studies.reproduce import allen, bugeon, ibl, steinmetz

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import TrainConfig
 from offline_training.data.splits import Fold
 from offline_training.evaluation.nested import EvaluationError
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.runs import Run
+from offline_training.readouts.validation import validation_score
 
 
 def covering(fold: Fold, encoder_folds: Sequence[Fold]) -> Fold:
@@ -21,7 +22,7 @@ def covering(fold: Fold, encoder_folds: Sequence[Fold]) -> Fold:
     raise EvaluationError(f"fold {fold.name}: no fold of --encoders leaves out all of its animals")
 
 
-def pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir: Path) -> None:
+def pretrain_once(config: TrainConfig, recordings: Sequence[AnyRecording], run_dir: Path) -> None:
     """Pretrain unless it is done already; go on where it was interrupted. Raises EvaluationError when what is there
     comes from other settings or recordings, or when it is interrupted again."""
     begun = (run_dir / "checkpoint.pt").is_file()
@@ -33,6 +34,7 @@ def pretrain_once(config: TrainConfig, recordings: Sequence[Recording], run_dir:
             )
         if run.finished:
             return
-    pretrain(config, recordings, run_dir, resume=begun, title=run_dir.name)
+    score = validation_score(config, recordings)
+    pretrain(config, recordings, run_dir, score=score, resume=begun, title=run_dir.name)
     if not Run.open(run_dir).finished:
         raise EvaluationError(f"{run_dir}: the training was interrupted; the same command goes on with it")

@@ -27,7 +27,8 @@ from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import class_subjects, task_labels
 from offline_training.data.splits import Fold, UnitFold
 from offline_training.evaluation.scoring import Predicted, joined, over, scores
-from offline_training.readouts.embedded_runs import embed_by_run, trained_on
+from offline_training.pretraining.runs import Run
+from offline_training.readouts.embedded_runs import embed_by_run
 from offline_training.readouts.examples import UnitFeatures, examples
 from offline_training.readouts.feature_source import FeatureSource
 from offline_training.readouts.task_model import TaskModel, fit_task
@@ -36,6 +37,7 @@ SECONDS: tuple[float | None, ...] = (10.0, 60.0, 300.0, None)
 """Times observed at which units are predicted; None: the whole recording."""
 FLOOR: FeatureSet = "statistics_neighbourhood"
 """Spike statistics of the unit and its neighbours, without any encoder: what a row has to beat."""
+UNKNOWN_ANIMALS = "zero-shot, encoder animals unknown"
 
 
 class EvaluationError(NuclrStreamError):
@@ -69,8 +71,23 @@ def setting_of(encoder_subjects: Sequence[str], fold: Fold) -> str:
     return "transductive zero-shot" if set(encoder_subjects) & set(fold.held_out) else "inductive zero-shot"
 
 
+def setting_of_run(run_dir: Path, fold: Fold) -> str:
+    """What scores on a fold with the encoder of a run may be called; imported weights do not know their animals.
+
+    Raises EvaluationError when labels of a tested animal chose the run's checkpoint.
+    """
+    info = Run.open(run_dir).info
+    if judges := set(fold.held_out) & set(info["selection"].get("subjects", ())):
+        raise EvaluationError(
+            f"{run_dir.name}: the labels of {', '.join(sorted(judges))} chose its checkpoint; test other animals"
+        )
+    return UNKNOWN_ANIMALS if "imported" in info else setting_of(info["subjects"], fold)
+
+
 def run_fold(config: TrainConfig, recordings: Sequence[AnyRecording], fold: Fold, run_dir: Path) -> FoldResult:
-    """Fit on what the fold trains on and predict what it tests, with the encoder of `run_dir`."""
+    """Fit on what the fold trains on and predict what it tests, with the encoder of `run_dir`. Raises EvaluationError,
+    see `setting_of_run`."""
+    setting = setting_of_run(run_dir, fold)
     sources = [FeatureSource(one) for one in embed_by_run(run_dir, recordings)]
     predicted: dict[str, dict[Row, dict[str, Predicted]]] = {}
     chosen: dict[str, Any] = {}
@@ -81,7 +98,7 @@ def run_fold(config: TrainConfig, recordings: Sequence[AnyRecording], fold: Fold
         chosen[task] = {"members": list(model.pools[0].predictors), "c": dict(model.c), "scores": model.scores}
         predicted[task] = {row: predict(one, sources, test) for row, one in _rows(model).items()}
     animals = {r.subject_id for r in recordings if fold.trains_on(r).any()}
-    return FoldResult(fold.held_out, len(animals), setting_of(trained_on(run_dir), fold), chosen, predicted)
+    return FoldResult(fold.held_out, len(animals), setting, chosen, predicted)
 
 
 def split_labels(

@@ -40,7 +40,8 @@ class Predicted:
     @property
     def top(self) -> Int64Array:
         """The most probable class (R,), NO_PREDICTION for a unit without one."""
-        return np.where(self.known, self.probabilities.argmax(axis=1), NO_PREDICTION)
+        top: Int64Array = np.where(self.known, self.probabilities.argmax(axis=1), NO_PREDICTION)
+        return top
 
     def where(self, rows: BoolArray | Int64Array) -> Predicted:
         """Some of the units."""
@@ -98,7 +99,8 @@ def _summary(found: Predicted, scored: Int64Array) -> dict[str, Any]:
 
 
 def _f1(found: Predicted, scored: Int64Array) -> float:
-    return macro_f1(found.label, found.top, scored)
+    score: float = macro_f1(found.label, found.top, scored)
+    return score
 
 
 def _called_and_precision(found: Predicted, threshold: float) -> tuple[float | None, float | None]:

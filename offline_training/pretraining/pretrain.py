@@ -27,11 +27,9 @@ from offline_training.pretraining.checkpoint_choice import Score, keep_the_bette
 from offline_training.pretraining.distributed import Processes, join
 from offline_training.pretraining.loader import batches
 from offline_training.pretraining.progress import TrainingProgress
-from offline_training.pretraining.runs import LAST, begin_run, load_run, resume_run, save_run
+from offline_training.pretraining.runs import LAST, begin_run, resume_run, save_run
 from offline_training.pretraining.steps import Training, learning_rate, new_training, train_step, uses_bf16
 from offline_training.pretraining.views import ViewSampler
-
-__all__ = ["load_run", "pretrain"]
 
 TENSORBOARD_EVERY = 10
 

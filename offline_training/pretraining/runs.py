@@ -139,12 +139,6 @@ class Run:
         return self.config == config and list(self.recordings) == [each.recording_id for each in recordings]
 
 
-def load_run(run_dir: Path) -> tuple[Encoder, TrainConfig, dict[str, Any]]:
-    """The encoder, the settings and run.json of a run. `Run.open` reads only what is used: prefer it."""
-    run = Run.open(run_dir)
-    return run.encoder, run.config, run.info
-
-
 def _encoder_weights(run_dir: Path) -> dict[str, Tensor]:
     if (run_dir / WEIGHTS).is_file():
         try:

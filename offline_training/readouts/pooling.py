@@ -42,12 +42,12 @@ Held = Mapping[FeatureSet, Float32Array]
 
 def fit_pools(held: Held, known: Examples) -> tuple[LogLinearPool, ...]:
     """The ways to answer, the preferred first: the best candidate, spike statistics alone for small populations, and
-    the embedding alone for units that lack the rest."""
+    the embedding alone for units that lack the rest; every set alone where it is none of these."""
     candidates = [names for names in CANDIDATES if set(names) <= set(held)]
     losses = [_loss(held, known, names) for names in candidates]
     ways = [candidates[int(np.argmin(losses))]] if candidates else []
     ways += [(name,) for name in (ALONE, "embedding") if name in held and (name,) not in ways]
-    return tuple(calibrated(held, known, names) for names in ways)
+    return tuple(calibrated(held, known, names) for names in ways or [(name,) for name in held])
 
 
 def calibrated(held: Held, known: Examples, names: tuple[FeatureSet, ...]) -> LogLinearPool:

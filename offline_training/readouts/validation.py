@@ -11,12 +11,13 @@ import numpy as np
 
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.readers import AnyRecording
+from nuclr_stream.windows.binning import Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.labels import task_labels
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining.checkpoint_choice import Score, without_validation
-from offline_training.readouts.embed import embed_recording, through_torch
-from offline_training.readouts.examples import WHOLE, examples
+from offline_training.readouts.embed import Embedded, embed_recording, through_torch
+from offline_training.readouts.examples import WHOLE, Examples, examples
 from offline_training.readouts.regression import fit_linear
 from offline_training.scores import macro_f1
 
@@ -66,9 +67,15 @@ class Validation:
         )
         scores = []
         for task, (train_labels, test_labels) in self._labels.items():
-            known = examples(train, train_labels, lengths=(WHOLE,))
-            asked = examples(test, test_labels, lengths=(WHOLE,))
-            linear = fit_linear(known, len(self._config.tasks[task].names), c=PUBLISHED_C)
-            prediction = linear.logits(asked.features, asked.n).argmax(axis=1)
+            known, asked = _embedded_units(train, train_labels), _embedded_units(test, test_labels)
+            classes = len(self._config.tasks[task].names)
+            linear = fit_linear(known.features["embedding"], known.label, classes, c=PUBLISHED_C)
+            prediction = linear.logits(asked.features["embedding"]).argmax(axis=1)
             scores.append(macro_f1(asked.label, prediction, np.unique(asked.label)))
         return float(np.mean(scores))
+
+
+def _embedded_units(recordings: Sequence[Embedded], labels: Sequence[Int64Array]) -> Examples:
+    """The labelled units that were embedded, each with its mean embedding over the whole recording."""
+    found = examples(recordings, labels, lengths=(WHOLE,))
+    return found.where(found.has["embedding"])

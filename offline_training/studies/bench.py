@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import profile
 
 from nuclr_stream.errors import ConfigError
@@ -89,7 +89,7 @@ class _Way:
         with profile() as watched:
             self.step(views)
         kernels = [e for e in watched.key_averages() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
-        return round(sum(e.self_device_time_total for e in kernels) / 1e6 / step_s, 3)
+        return round(float(sum(e.self_device_time_total for e in kernels)) / 1e6 / step_s, 3)
 
 
 def run_bench(config: TrainConfig, *, steps: int, on_step: Callable[[int], None] = lambda _: None) -> dict[str, Any]:

@@ -1,41 +1,47 @@
-"""Peers: published methods and controls, re-implemented from their descriptions; same recordings, splits and scorer.
+"""Comparison methods: published methods and controls, re-implemented from their descriptions.
 
-One fold of one peer is one result file, fold_<held out>_<peer>_seed<k>.json, in the format of `evaluate`, so that
-`combine` puts it beside our rows; every row says its `budget`. `score_*` returns the `tasks` of such a file.
+They get the recordings, folds, readouts and scores of `nuclr-train evaluate`, and their own training. A result file has
+the format of `evaluate`, with rows of the role "comparison", each with its `setting`, its `budget` and its `command`.
+Rows of several methods share a file when folds, recordings and versions agree.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.windows.binning import Float32Array
-from offline_training.config import UNLABELLED, TrainConfig
+from nuclr_stream.recordings.traces import TraceRecording
+from nuclr_stream.windows.binning import Int64Array
+from offline_training.config import TrainConfig
 from offline_training.data.labels import task_labels
-from offline_training.data.splits import Fold, Split
+from offline_training.data.splits import Fold
+from offline_training.evaluation.baselines.aggregated import Aggregated
 from offline_training.evaluation.baselines.depth import depth_steps
-from offline_training.evaluation.evaluate import (
+from offline_training.evaluation.baselines.one_set import feature_set
+from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps
+from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
+from offline_training.evaluation.nested import (
     EvaluationError,
-    checked,
-    feature_result,
-    fingerprint_of,
-    fold_facts,
-    score_fold,
+    FoldResult,
+    Row,
+    predict,
+    result,
     setting_of,
-    window_spec,
-    write_result,
+    split_labels,
 )
-from offline_training.evaluation.predictions import places
-from offline_training.pretraining.pretrain import uses_bf16
-from offline_training.studies.budget import Budget
+from offline_training.pretraining.steps import uses_bf16
+from offline_training.readouts.examples import UnitFeatures, examples
+from offline_training.readouts.task_model import TaskModel, fit_task
+from offline_training.studies.budget import Budget, together
+from offline_training.studies.lolcat import NAME as LOLCAT
 from offline_training.studies.lolcat import LolcatLogits, LolcatSettings, Snippets, fit_lolcat
 from offline_training.studies.nemo import (
     NemoFeatures,
@@ -47,162 +53,222 @@ from offline_training.studies.nemo import (
 )
 from offline_training.studies.neuprint import NeuprintSettings, train_neuprint, unit_vectors
 
-Peer = Literal["lolcat", "nemo", "neuprint", "depth"]
-PEERS: tuple[Peer, ...] = get_args(Peer)
+Method = Literal["rate", "isi", "isi_aggregated", "lolcat", "nemo", "neuprint", "depth", "trace_statistics"]
+METHODS: tuple[Method, ...] = get_args(Method)
+ROLE = "comparison"
+PROTOCOL = (
+    "Comparison methods in the nested evaluation: recordings, folds, readouts and scores are those of `nuclr-train "
+    "evaluate`. Each row says its own setting and what its training took."
+)
+UNTRAINED = Budget(0, 0.0, 0, "no training")
+DEPTH = Budget(0, 0.0, 0, "no training; a control that cheats: region is a label of the probe's trajectory")
 
-Tasks = dict[str, Any]
+
+@dataclass(frozen=True)
+class Trained:
+    """A method that is ready to predict: its model of a task, what it reads of every recording, and what it cost."""
+
+    model: TaskModel
+    sources: Sequence[UnitFeatures]
+    budget: Budget
 
 
-def run_peer(
-    peer: Peer,
-    config: TrainConfig,
-    recordings: Sequence[Recording],
-    fold: Fold,
-    *,
-    seed: int,
-    out_dir: Path,
-    split: Split,
-    claim: str | None = None,
-    length: float = 1.0,
-) -> Path:
-    """Train and test one peer on one fold; returns its result file, at once when it is there already.
+TrainLabels = Mapping[str, Sequence[Int64Array]]
+"""By task the labels (U,) of every recording that a fold trains on, UNLABELLED elsewhere."""
+Fit = Callable[[Fold, TrainLabels], dict[str, dict[str, Trained]]]
+"""Trains on a fold: by task and row."""
 
-    `length` is how many times as long as by default it trains. Depth has no training and no seed. Raises
-    EvaluationError for traces, and, before anything is trained, where the scores are not what `claim` says: NeuPRINT
-    sees the activity of the animals it is tested on, so nothing inductive can be claimed for it.
+
+def compare(
+    method: Method, config: TrainConfig, recordings: Sequence[AnyRecording], folds: Sequence[Fold], *, length: float = 1
+) -> list[FoldResult]:
+    """Train and test a method on every fold; `length` is how many times as long as by default it trains.
+
+    Raises EvaluationError for an unknown method, or one that does not read the recordings' kind of input.
     """
-    if peer not in PEERS:
-        raise EvaluationError(f"peer {peer!r}: must be one of {', '.join(PEERS)}")
-    if config.window.input_kind == "traces":
-        raise EvaluationError(f"{config.name}: window.input_kind = 'traces', but the peers read spikes")
-    setting = _setting(peer, recordings, fold)
-    if claim is not None and not setting.startswith(claim):
-        raise EvaluationError(
-            f"claim {claim!r}: {peer} on {fold.name} is {setting!r}; claim that, or name another peer"
-        )
+    if method not in METHODS:
+        raise EvaluationError(f"method {method!r}: must be one of {', '.join(METHODS)}")
+    reads = "traces" if method == "trace_statistics" else "spikes"
+    if config.window.input_kind != reads:
+        raise EvaluationError(f"{config.name}: holds {config.window.input_kind}, but {method} reads {reads}")
     torch.set_num_threads(config.training.threads)
     torch.set_flush_denormal(True)
-    config = config.with_training(seed=seed)
-    spec = window_spec(config, config.window.spec.window_s)
-    path = out_dir / (f"fold_{fold.name}_depth.json" if peer == "depth" else f"fold_{fold.name}_{peer}_seed{seed}.json")
-    content = [fingerprint_of(config, recordings, spec), peer, length]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    if path.is_file():
-        return checked(path, fingerprint)
-    facts = fold_facts(config, recordings, fold, spec=spec, split=split) | {
-        "setting": setting,
-        "seed": None if peer == "depth" else seed,
-        "fingerprint": fingerprint,
-        "encoder": None,
-        "peer": peer,
-    }
-    match peer:
-        case "lolcat":
-            tasks = score_lolcat(config, recordings, fold, settings=LolcatSettings().times_as_long(length))
-        case "nemo":
-            tasks = score_nemo(config, recordings, fold, settings=NemoSettings().times_as_long(length))
-        case "neuprint":
-            vectors = out_dir / f"neuprint_vectors_seed{seed}.npz"
-            tasks = score_neuprint(
-                config, recordings, fold, settings=NeuprintSettings().times_as_long(length), keep=vectors
+    labels = {task: task_labels(task, settings, recordings) for task, settings in config.tasks.items()}
+    fit = _fit_of(method, config, recordings, length)
+    return [_run_fold(method, config, recordings, fold, labels, fit=fit) for fold in folds]
+
+
+def comparison_result(
+    config: TrainConfig, recordings: Sequence[AnyRecording], folds: Sequence[FoldResult], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of a result file: as of `evaluate`, and of every row its budget, setting and command."""
+    ids = [recording.recording_id for recording in recordings]
+    document: dict[str, Any] = result(config, recordings, folds, {**facts, "protocol": PROTOCOL, "recordings": ids})
+    for task, found in document["tasks"].items():
+        for row in found["rows"]:
+            budgets = [Budget(**fold.chosen[task][row["row"]]["budget"]) for fold in folds]
+            row |= {"budget": asdict(together(budgets)), "command": facts["command"]}
+            row["setting"] = _in_words([fold.setting for fold in folds])
+    return document
+
+
+def joined_with(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The document with the rows of other methods that the result file at `path` holds, if there is one.
+
+    Raises EvaluationError where that file comes from other folds, recordings, classes, versions or another seed.
+    """
+    if not path.is_file():
+        return document
+    there = json.loads(path.read_text(encoding="utf-8"))
+    for what, value in _identity(document).items():
+        if (other := _identity(there).get(what)) != value:
+            raise EvaluationError(
+                f"{path}: {what} {json.dumps(other)} there, {json.dumps(value)} here; rows of one file have to agree, "
+                "so remove it or name another --out"
             )
+    for task, found in document["tasks"].items():
+        new = {row["row"] for row in found["rows"]}
+        found["rows"] = [row for row in there["tasks"][task]["rows"] if row["row"] not in new] + found["rows"]
+    for fold, before in zip(document["folds"], there["folds"], strict=True):
+        fold["chosen"] = {task: before["chosen"][task] | rows for task, rows in fold["chosen"].items()}
+    rows = [row for found in document["tasks"].values() for row in found["rows"]]
+    for fold in document["folds"]:
+        fold["setting"] = _in_words([row["setting"] for row in rows])
+    document["command"] = " && ".join(dict.fromkeys(row["command"] for row in rows))
+    return document
+
+
+def _identity(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What rows of one file have in common."""
+    facts = ("format", "name", "kind", "seed", "window_s", "machine", "versions", "recordings")
+    tasks = document["tasks"].items()
+    return {name: document.get(name) for name in facts} | {
+        "folds": [fold["test"] for fold in document["folds"]],
+        "classes": {task: found["classes"] for task, found in tasks},
+        "scored classes": {task: found["scored"] for task, found in tasks},
+    }
+
+
+def _in_words(settings: Sequence[str]) -> str:
+    return "; ".join(dict.fromkeys(settings))
+
+
+def _run_fold(
+    method: Method,
+    config: TrainConfig,
+    recordings: Sequence[AnyRecording],
+    fold: Fold,
+    labels: TrainLabels,
+    *,
+    fit: Fit,
+) -> FoldResult:
+    pairs = {task: split_labels(fold, recordings, own) for task, own in labels.items()}
+    trained = fit(fold, {task: train for task, (train, _) in pairs.items()})
+    chosen: dict[str, Any] = {}
+    predicted: dict[str, dict[Row, Any]] = {}
+    for task, rows in trained.items():
+        chosen[task] = {
+            name: {"c": dict(one.model.c), "scores": one.model.scores, "budget": asdict(one.budget)}
+            for name, one in rows.items()
+        }
+        predicted[task] = {}
+        for name, one in rows.items():
+            times = predict(one.model, one.sources, pairs[task][1])
+            if method == "neuprint":  # a vector is known at the end of its recording, and not before
+                times = {"all": times["all"]}
+            predicted[task][Row(name, ROLE, (name,))] = times
+    # NeuPRINT is trained on the activity of all animals, the tested ones too
+    seen = recordings if method == "neuprint" else fold.training(recordings)
+    animals = {recording.subject_id for recording in recordings if fold.trains_on(recording).any()}
+    setting = setting_of(sorted({recording.subject_id for recording in seen}), fold)
+    return FoldResult(fold.held_out, len(animals), setting, chosen, predicted)
+
+
+def _fit_of(method: Method, config: TrainConfig, recordings: Sequence[AnyRecording], length: float) -> Fit:
+    """What is the same in all folds is made here, once."""
+    spec = config.window.spec
+    spec = spec.with_hop_s(spec.window_s)
+    if method == "trace_statistics":
+        traces = cast(Sequence[TraceRecording], recordings)
+        return _readouts(config, method, [TraceStatistics(one, spec) for one in traces], UNTRAINED)
+    spikes = cast(Sequence[Recording], recordings)
+    match method:
+        case "lolcat":
+            snippets = [Snippets.of(one, spec) for one in spikes]
+            return _lolcat(config, snippets, LolcatSettings().times_as_long(length))
+        case "nemo":
+            inputs = [NemoInput.of(one, spec) for one in spikes]
+            return _nemo(config, inputs, NemoSettings().times_as_long(length))
+        case "neuprint":
+            settings = NeuprintSettings().times_as_long(length)
+            vectors, budget = train_neuprint(spikes, spec, seed=config.training.seed, settings=settings)
+            sources = [unit_vectors(one, spec, own) for one, own in zip(spikes, vectors, strict=True)]
+            return _readouts(config, method, sources, budget)
         case "depth":
-            tasks = score_depth(config, recordings, fold)
-    return write_result(path, facts | {"tasks": tasks})
+            return _readouts(config, method, [depth_steps(one, spec) for one in spikes], DEPTH)
+        case "rate":
+            return _readouts(config, method, [rate_steps(one, spec) for one in spikes], UNTRAINED)
+        case "isi":
+            return _readouts(config, method, [isi_steps(one, spec) for one in spikes], UNTRAINED)
+        case _:
+            return _readouts(config, method, [Aggregated.of(isi_steps(one, spec), one) for one in spikes], UNTRAINED)
 
 
-def score_lolcat(
-    config: TrainConfig, recordings: Sequence[Recording], fold: Fold, *, settings: LolcatSettings
-) -> Tasks:
+def _readouts(config: TrainConfig, name: str, sources: Sequence[UnitFeatures], budget: Budget) -> Fit:
+    """Readouts of features that are the same in every fold."""
+
+    def fit(fold: Fold, train: TrainLabels) -> dict[str, dict[str, Trained]]:
+        return {task: {name: _readout(config, task, name, sources, train[task], budget)} for task in train}
+
+    return fit
+
+
+def _readout(
+    config: TrainConfig,
+    task: str,
+    name: str,
+    sources: Sequence[UnitFeatures],
+    labels: Sequence[Int64Array],
+    budget: Budget,
+) -> Trained:
+    model = fit_task(examples(sources, labels), config.tasks[task].names, sets=[feature_set(name)])
+    return Trained(model, sources, budget)
+
+
+def _lolcat(config: TrainConfig, snippets: Sequence[Snippets], settings: LolcatSettings) -> Fit:
     """One network per task, trained on the labels of what the fold trains on, calibrated within it."""
-    spec = window_spec(config, config.window.spec.window_s)
-    snippets = [Snippets.of(recording, spec) for recording in recordings]
-    tested = [i for i, recording in enumerate(recordings) if fold.tests_on(recording).any()]
-    where = [places(recordings[i], fold.tests_on(recordings[i])) for i in tested]
-    tasks = score_fold(config, recordings, fold, {})
-    for task, task_settings in config.tasks.items():
-        labels = task_labels(task, task_settings, recordings)
-        train = [np.where(fold.trains_on(r), label, UNLABELLED) for r, label in zip(recordings, labels, strict=True)]
-        asked = [np.where(fold.tests_on(recordings[i]), labels[i], UNLABELLED) for i in tested]
-        fitted = fit_lolcat(snippets, train, task_settings.names, seed=config.training.seed, settings=settings)
-        logits = [LolcatLogits(fitted.network, snippets[i]) for i in tested]
-        result = feature_result(fitted.readout, logits, asked, where=where)
-        tasks[task]["features"]["lolcat"] = result | {"c": None, "budget": asdict(fitted.budget)}
-    return tasks
+
+    def fit(fold: Fold, train: TrainLabels) -> dict[str, dict[str, Trained]]:
+        found = {}
+        for task, labels in train.items():
+            classes = config.tasks[task].names
+            one = fit_lolcat(snippets, labels, classes, seed=config.training.seed, settings=settings)
+            sources = [LolcatLogits(one.network, own) for own in snippets]
+            found[task] = {LOLCAT: Trained(one.model, sources, one.budget)}
+        return found
+
+    return fit
 
 
-def score_nemo(config: TrainConfig, recordings: Sequence[Recording], fold: Fold, *, settings: NemoSettings) -> Tasks:
+def _nemo(config: TrainConfig, inputs: Sequence[NemoInput], settings: NemoSettings) -> Fit:
     """Embeddings of networks trained on the units that readouts may be fitted on: `nemo` with the waveform, where every
     recording has some and the task does not measure it, and `nemo_acg`, the image alone.
 
     Never trained on tested units, not even in a transductive split: their waveforms are the labels of some tasks.
     """
-    spec = window_spec(config, config.window.spec.window_s)
-    inputs = [NemoInput.of(recording, spec) for recording in recordings]
-    chosen = [fold.trains_on(recording) for recording in recordings]
     bf16 = uses_bf16(config, torch.device("cpu"))
-    network, budget = train_nemo(inputs, chosen, seed=config.training.seed, settings=settings, bf16=bf16)
-    both = [NemoFeatures(network, source) for source in inputs]
-    image_alone = [features.image_alone() for features in both]
-    tasks: Tasks = {}
-    for task, task_settings in config.tasks.items():
-        sets = {"nemo_acg": list(image_alone)}
-        if have_waveforms(inputs) and not measures_waveform(task_settings):
-            sets["nemo"] = list(both)
-        tasks |= score_fold(_with_task(config, task), recordings, fold, sets)
-    return _with_budget(tasks, budget)
 
+    def fit(fold: Fold, train: TrainLabels) -> dict[str, dict[str, Trained]]:
+        chosen = [np.asarray(fold.trains_on(one.recording)) for one in inputs]
+        network, budget = train_nemo(inputs, chosen, seed=config.training.seed, settings=settings, bf16=bf16)
+        both = [NemoFeatures(network, one) for one in inputs]
+        image_alone = [features.image_alone() for features in both]
+        found: dict[str, dict[str, Trained]] = {}
+        for task, labels in train.items():
+            kinds = [image_alone]
+            if have_waveforms(inputs) and not measures_waveform(config.tasks[task]):
+                kinds.append(both)
+            found[task] = {kind[0].name: _readout(config, task, kind[0].name, kind, labels, budget) for kind in kinds}
+        return found
 
-def score_neuprint(
-    config: TrainConfig, recordings: Sequence[Recording], fold: Fold, *, settings: NeuprintSettings, keep: Path
-) -> Tasks:
-    """Vectors trained on the activity of all recordings, tested too. They are the same for every fold and kept in
-    `keep`. A vector is known at the end of its recording: there are scores for the whole recording only."""
-    spec = window_spec(config, config.window.spec.window_s)
-    vectors, budget = _neuprint_vectors(config, recordings, settings=settings, keep=keep)
-    features = [unit_vectors(recording, spec, own) for recording, own in zip(recordings, vectors, strict=True)]
-    tasks = score_fold(config, recordings, fold, {"neuprint": list(features)})
-    for found in tasks.values():
-        entry = found["features"]["neuprint"]
-        entry["seconds"] = {"all": entry["seconds"]["all"]}
-    return _with_budget(tasks, budget)
-
-
-def score_depth(config: TrainConfig, recordings: Sequence[Recording], fold: Fold) -> Tasks:
-    """The control that cheats: depth alone."""
-    spec = window_spec(config, config.window.spec.window_s)
-    tasks = score_fold(config, recordings, fold, {"depth_only": [depth_steps(r, spec) for r in recordings]})
-    return _with_budget(tasks, Budget(0, 0.0, 0, "no training; a control that cheats: region is a trajectory label"))
-
-
-def _setting(peer: Peer, recordings: Sequence[Recording], fold: Fold) -> str:
-    """What its scores may be called; NeuPRINT is trained on the activity of all animals."""
-    seen = recordings if peer == "neuprint" else fold.training(recordings)
-    return setting_of([recording.subject_id for recording in seen], fold)
-
-
-def _with_task(config: TrainConfig, task: str) -> TrainConfig:
-    return config.model_copy(update={"tasks": {task: config.tasks[task]}})
-
-
-def _with_budget(tasks: Tasks, budget: Budget) -> Tasks:
-    for found in tasks.values():
-        for entry in found["features"].values():
-            entry["budget"] = asdict(budget)
-    return tasks
-
-
-def _neuprint_vectors(
-    config: TrainConfig, recordings: Sequence[Recording], *, settings: NeuprintSettings, keep: Path
-) -> tuple[list[Float32Array], Budget]:
-    spec = window_spec(config, config.window.spec.window_s)
-    made_of = json.dumps([fingerprint_of(config, recordings, spec), asdict(settings)])
-    if not keep.is_file():
-        vectors, budget = train_neuprint(recordings, spec, seed=config.training.seed, settings=settings)
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        named = {str(place): own for place, own in enumerate(vectors)}
-        np.savez_compressed(keep, made_of=made_of, budget=json.dumps(asdict(budget)), allow_pickle=False, **named)
-    with np.load(keep, allow_pickle=False) as stored:
-        if str(stored["made_of"]) != made_of:
-            raise EvaluationError(f"{keep}: comes from other settings or recordings; remove it or name another folder")
-        return [stored[str(place)] for place in range(len(recordings))], Budget(**json.loads(str(stored["budget"])))
+    return fit

@@ -3,7 +3,7 @@
 A recording is cut into snippets of 3 s; the log-spaced ISI histogram of each goes through an MLP, multi-head gated
 attention pools the set, and an MLP gives the class. Batches are balanced over classes, and every unit drawn shows a
 random part of its snippets. Its own choices here: how long it trains is chosen on animals of the training set that the
-network has not seen, and the same out-of-fold logits give the temperature, as for readouts.
+network has not seen, and the same out-of-fold logits calibrate it, as for readouts.
 Shapes: U units, K snippets, B batch, H heads, C classes.
 """
 
@@ -20,18 +20,22 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
+from nuclr_stream.features.accumulator import FeatureSnapshot
 from nuclr_stream.features.spike_statistics import ISI_BINS
 from nuclr_stream.recordings.recording import Recording
-from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowSpec
+from nuclr_stream.windows.binning import BoolArray, Int64Array, WindowSpec
 from offline_training.config import UNLABELLED
+from offline_training.evaluation.baselines.one_set import feature_set, snapshot_of
 from offline_training.evaluation.baselines.single_unit import isi_steps, rate_steps
-from offline_training.readouts.calibration import calibrate
-from offline_training.readouts.examples import Examples, examples
-from offline_training.readouts.readout import Readout
-from offline_training.readouts.regression import ABSENT_LOGIT, Linear, ReadoutError
+from offline_training.readouts.examples import Examples, examples, joined
+from offline_training.readouts.pooling import calibrated, precision_promise, sets_promise
+from offline_training.readouts.predictor import Predictor
+from offline_training.readouts.regression import ABSENT_LOGIT, ReadoutError, grouping
+from offline_training.readouts.task_model import TaskModel
 from offline_training.scores import macro_f1
 from offline_training.studies.budget import Budget, CpuClock, parameters_of
 
+NAME = "lolcat"
 SNIPPET_S = 3
 SNIPPET = WindowSpec(Fraction(1), SNIPPET_S, 1, SNIPPET_S)
 
@@ -74,7 +78,8 @@ class Lolcat(nn.Module):
         scores = seen.new_full((*present.shape, self.attention.out_features), -torch.inf)
         scores[present] = self.attention(torch.tanh(self.content(seen)) * torch.sigmoid(self.gate(seen)))
         weights = torch.softmax(scores, dim=1)
-        return self.head(torch.einsum("bkh,bkd->bhd", weights, encoded).flatten(1))
+        logits: Tensor = self.head(torch.einsum("bkh,bkd->bhd", weights, encoded).flatten(1))
+        return logits
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,19 @@ class Snippets:
         counts = np.ascontiguousarray(isi_steps(recording, SNIPPET).counts.transpose(1, 0, 2).astype(np.int16))
         return cls(recording.recording_id, recording.subject_id, windows.end_s, spec.window_s, counts, windows.fired)
 
-    def histograms(self, units: npt.NDArray[np.integer] | slice, snippets: npt.NDArray[np.integer] | slice) -> Tensor:
+    def histograms(self, units: int | slice, snippets: npt.NDArray[np.integer] | slice) -> Tensor:
         """Logarithms of one plus the counts of some snippets of a unit, or of all units: (..., K, bins)."""
         return torch.from_numpy(np.log1p(self.counts[units, snippets].astype(np.float32)))
 
 
 @dataclass(frozen=True)
 class LolcatLogits:
-    """What a network says of the units of one recording over any stretch: its logits stand for features."""
+    """The logits of a network for the units of one recording over any stretch, in the place of features."""
 
     network: Lolcat
     snippets: Snippets
     steps_per_window: int = 1
+    name: str = NAME
 
     @property
     def recording_id(self) -> str:
@@ -123,9 +129,9 @@ class LolcatLogits:
         """When each window (W,) is over."""
         return self.snippets.end_s
 
-    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Logits (U, C) from the snippets that lie wholly in windows [first, last), and in how many of these windows
-        the unit fired (U,)."""
+    def snapshot(self, first: int, last: int) -> FeatureSnapshot:
+        """Logits (U, C) from the snippets that lie wholly in windows [first, last); the exposure is in how many of
+        these windows the unit fired."""
         window_s = self.snippets.window_s
         start = int(np.ceil(first * window_s / SNIPPET_S))
         stop = max(int(last * window_s / SNIPPET_S), start + 1)
@@ -133,15 +139,16 @@ class LolcatLogits:
         self.network.eval()
         with torch.inference_mode():
             logits = self.network(histograms, torch.ones(histograms.shape[:2], dtype=torch.bool))
-        return logits.numpy(), self.snippets.fired[first:last].sum(axis=0).astype(np.float32)
+        fired = self.snippets.fired[first:last].sum(axis=0).astype(np.float32)
+        return snapshot_of(self.name, logits.numpy(), fired)
 
 
 @dataclass(frozen=True)
 class FittedLolcat:
-    """A network, its calibration as a readout that passes logits through, and what both cost."""
+    """A network, the task model that calibrates its logits, and what both cost."""
 
     network: Lolcat
-    readout: Readout
+    model: TaskModel
     budget: Budget
 
 
@@ -162,22 +169,13 @@ def fit_lolcat(
     scores = {stop: _macro_f1(known) for stop, known in held_out.items()}
     steps = max(scores, key=lambda stop: (scores[stop], -stop))
     *_, (_, network) = train(snippets, labels, len(classes), seed=seed, stops=(steps,), settings=settings)
-    known = held_out[steps]
-    readout = Readout(
-        classes=classes,
-        linear=_as_they_are(labels, len(classes)),
-        calibration=calibrate(known.features, known.label, known.n, weights=known.weights(len(classes))),
-        c=float("nan"),
-        grouped_by="subject" if len({s.subject_id for s in snippets}) > 1 else "recording",
-        out_of_fold_f1=scores[steps],
-        calibrated_on=f"units of {len(np.unique(known.subject))} animals, each unseen by the network of its inner fold",
-    )
+    model = _calibrated(held_out[steps], _passed_on(labels, len(classes)), classes)
     chosen = ", ".join(f"{stop}: {score:.3f}" for stop, score in scores.items())
     how = (
         f"{steps} steps of {settings.batch} units, chosen by macro-F1 on {tried} inner folds of training animals "
         f"({chosen}); CPU seconds are of all {tried + 1} trainings"
     )
-    return FittedLolcat(network, readout, Budget(steps, clock.cpu_s, parameters_of(network), how))
+    return FittedLolcat(network, model, Budget(steps, clock.cpu_s, parameters_of(network), how))
 
 
 def train(
@@ -200,7 +198,7 @@ def train(
         network.train()
         loss = nn.functional.cross_entropy(network(histograms, present), label)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if step in stops:
             yield step, network
@@ -246,7 +244,7 @@ def _inner_folds(
 ) -> tuple[dict[int, Examples], int]:
     """Logits, as features, of exposure-matched examples from networks that had not seen their animals, per stop; and
     how many folds there were. Units whose class an inner network could not know are left out."""
-    said: dict[int, list[Examples]] = defaultdict(list)
+    parts: dict[int, list[Examples]] = defaultdict(list)
     folds = 0
     for kept in _without_some(snippets, labels, settings.inner_folds):
         inner = [label if keep else np.full_like(label, UNLABELLED) for label, keep in zip(labels, kept, strict=True)]
@@ -261,10 +259,10 @@ def _inner_folds(
         folds += 1
         for step, network in train(snippets, inner, len(classes), seed=seed, stops=settings.stops, settings=settings):
             logits = [LolcatLogits(network, snippets[place]) for place in tested]
-            said[step].append(_only_known(examples(logits, [rest[place] for place in tested]), known, folds))
+            parts[step].append(_only_known(examples(logits, [rest[place] for place in tested]), known, folds))
     if not folds:
         raise ReadoutError("cross-validation is impossible: no class has units in two animals (or two recordings)")
-    return {stop: _joined(parts) for stop, parts in said.items()}, folds
+    return {stop: joined(found) for stop, found in parts.items()}, folds
 
 
 def _without_some(snippets: Sequence[Snippets], labels: Sequence[Int64Array], folds: int) -> Iterator[list[bool]]:
@@ -280,26 +278,43 @@ def _without_some(snippets: Sequence[Snippets], labels: Sequence[Int64Array], fo
         yield [group not in set(unit_groups[test]) for group in groups]
 
 
-def _only_known(said: Examples, known: Int64Array, fold: int) -> Examples:
-    """Examples with the logits of classes that the network never saw at ABSENT_LOGIT, and units stated apart by fold."""
-    absent = np.setdiff1d(np.arange(said.features.shape[1]), known)
-    features = said.features.copy()
-    features[:, absent] = ABSENT_LOGIT
-    return Examples(features, said.label, said.n, said.subject, said.recording, said.unit + fold * 10**9)
+def _only_known(found: Examples, known: Int64Array, fold: int) -> Examples:
+    """Examples with the logits of classes that the network never saw at ABSENT_LOGIT, and units numbered by fold."""
+    name = feature_set(NAME)
+    logits = found.features[name].copy()
+    logits[:, np.setdiff1d(np.arange(logits.shape[1]), known)] = ABSENT_LOGIT
+    return replace(found, features={name: logits}, unit=found.unit + fold * 10**9)
 
 
-def _joined(parts: Sequence[Examples]) -> Examples:
-    names = ("features", "label", "n", "subject", "recording", "unit")
-    return Examples(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def _as_they_are(labels: Sequence[Int64Array], classes: int) -> Linear:
-    """A linear map that leaves logits as they are, but for classes without a training unit."""
+def _passed_on(labels: Sequence[Int64Array], classes: int) -> Predictor:
+    """A predictor whose features are logits already; classes without a training unit are ruled out."""
     bias = np.full(classes, ABSENT_LOGIT)
     bias[list(_units_by_class(labels))] = 0.0
-    return Linear(np.eye(classes), bias, np.zeros((1, classes)), np.ones((1, classes)), np.ones(1))
+    identity = np.eye(classes)[None, None]
+    return Predictor(np.ones(1), identity, bias[None, None], np.zeros(classes), np.ones(classes))
+
+
+def _calibrated(known: Examples, predictor: Predictor, classes: tuple[str, ...]) -> TaskModel:
+    """The task model of a network, calibrated on logits for animals that inner networks had not seen."""
+    name = feature_set(NAME)
+    held = {name: predictor.logits(known.features[name], known.exposure)}
+    pool = calibrated(held, known, (name,))
+    animals = len(np.unique(known.subject))
+    group = grouping(known)
+    return TaskModel(
+        classes=classes,
+        predictors={name: predictor},
+        pools=(pool,),
+        single={name: pool},
+        c={},
+        scores={},
+        calibrated_on=f"units of {animals} animals, each predicted by a network that saw nothing of its {group}",
+        threshold_promise=precision_promise(pool, held, known),
+        sets_promise=sets_promise(animals),
+    )
 
 
 def _macro_f1(known: Examples) -> float:
-    prediction = known.features.argmax(axis=1)
-    return macro_f1(known.label, prediction, np.unique(known.label), weights=known.unit_shares())
+    prediction = known.features[feature_set(NAME)].argmax(axis=1)
+    score: float = macro_f1(known.label, prediction, np.unique(known.label), weights=known.shares())
+    return score

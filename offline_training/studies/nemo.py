@@ -19,9 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from nuclr_stream.features.accumulator import FeatureSnapshot
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, WindowSpec
 from offline_training.config import TaskSettings
+from offline_training.evaluation.baselines.one_set import snapshot_of
 from offline_training.evaluation.baselines.single_unit import CountedSteps, rate_steps
 from offline_training.readouts.regression import ReadoutError
 from offline_training.studies.budget import Budget, CpuClock, parameters_of
@@ -103,7 +105,7 @@ class Block(nn.Module):
 
 def image_network(settings: NemoSettings) -> nn.Sequential:
     """2-D ResNet: images (U, 1, R, L) -> (U, D)."""
-    stem = [nn.Conv2d(1, settings.widths[0], 3, stride=(1, 2), padding=1, bias=False)]
+    stem: list[nn.Module] = [nn.Conv2d(1, settings.widths[0], 3, stride=(1, 2), padding=1, bias=False)]
     stem += [nn.BatchNorm2d(settings.widths[0]), nn.ReLU()]
     blocks = _stages(nn.Conv2d, nn.BatchNorm2d, settings.widths, settings.image_blocks)
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -111,7 +113,8 @@ def image_network(settings: NemoSettings) -> nn.Sequential:
 
 def waveform_network(settings: NemoSettings) -> nn.Sequential:
     """1-D ResNet with a stem of width 7: waveforms (U, 1, S) -> (U, D)."""
-    stem = [nn.Conv1d(1, settings.widths[0], 7, padding=3, bias=False), nn.BatchNorm1d(settings.widths[0]), nn.ReLU()]
+    stem: list[nn.Module] = [nn.Conv1d(1, settings.widths[0], 7, padding=3, bias=False)]
+    stem += [nn.BatchNorm1d(settings.widths[0]), nn.ReLU()]
     blocks = _stages(nn.Conv1d, nn.BatchNorm1d, settings.widths, settings.waveform_blocks)
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool1d(1), nn.Flatten())
 
@@ -120,7 +123,8 @@ def _stages(
     convolution: type[nn.Module], norm: type[nn.Module], widths: Sequence[int], blocks: Sequence[int]
 ) -> list[Block]:
     """Every stage but the first halves the resolution."""
-    stages, before = [], widths[0]
+    stages: list[Block] = []
+    before = widths[0]
     for stage, (width, number) in enumerate(zip(widths, blocks, strict=True)):
         for block in range(number):
             stages.append(Block(convolution, norm, before, width, stride=2 if stage and not block else 1))
@@ -160,7 +164,7 @@ class NemoInput:
 
     @classmethod
     def of(cls, recording: Recording, spec: WindowSpec) -> NemoInput:
-        """MeanEmbedding is counted in the windows of `spec`, as for every other feature."""
+        """Exposure is counted in the windows of `spec`, as for every other feature."""
         return cls(recording, rate_steps(recording, spec), waveforms(recording))
 
     def images(self, start_s: float, stop_s: float) -> Float32Array:
@@ -186,6 +190,11 @@ class NemoFeatures:
         return replace(self, with_waveform=False)
 
     @property
+    def name(self) -> str:
+        """The feature set."""
+        return "nemo" if self.with_waveform else "nemo_acg"
+
+    @property
     def recording_id(self) -> str:
         """The recording."""
         return self.source.recording.recording_id
@@ -200,8 +209,8 @@ class NemoFeatures:
         """When each window (W,) is over."""
         return self.source.steps.end_s
 
-    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Embeddings (U, D or 2 D) from windows [first, last), and in how many of them the unit fired (U,)."""
+    def snapshot(self, first: int, last: int) -> FeatureSnapshot:
+        """Embeddings (U, D or 2 D) from windows [first, last); the exposure is in how many of them the unit fired."""
         if (first, last) not in self._embedded:
             start_s = float(self.end_s[first - 1]) if first else 0.0
             images = self.source.images(start_s, float(self.end_s[last - 1]))
@@ -209,7 +218,7 @@ class NemoFeatures:
         parts = [self._embedded[first, last]]
         if self.with_waveform and self.source.waveforms is not None:
             parts.append(_through(self.network.other, self.source.waveforms[:, None]))
-        return np.hstack(parts), self.source.steps.between(first, last)[1]
+        return snapshot_of(self.name, np.hstack(parts), self.source.steps.snapshot(first, last).exposure)
 
 
 def train_nemo(
@@ -284,4 +293,4 @@ def _pairs(
 def _through(network: nn.Module, values: Float32Array) -> Float32Array:
     network.eval()
     with torch.inference_mode():
-        return np.concatenate([network(part).numpy() for part in torch.from_numpy(values).split(1024)])
+        return np.concatenate([network(part).numpy() for part in torch.split(torch.from_numpy(values), 1024)])

@@ -21,8 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from nuclr_stream.features.accumulator import FeatureSnapshot
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Grid, Int64Array, WindowSpec
+from offline_training.evaluation.baselines.one_set import snapshot_of
 from offline_training.evaluation.baselines.single_unit import rate_steps
 from offline_training.readouts.regression import ReadoutError
 from offline_training.studies.budget import Budget, CpuClock, parameters_of
@@ -68,7 +70,8 @@ class Neuprint(nn.Module):
         shown = torch.stack([own.masked_fill(hidden, 0.0), hidden.float()], dim=2)
         vectors = self.vectors[unit][:, None].expand(-1, own.shape[1], -1)
         frames = torch.cat([shown, others, vectors], dim=2)
-        return self.predict(self.layer(self.read_in(frames) + self.position))[..., 0]
+        predicted: Tensor = self.predict(self.layer(self.read_in(frames) + self.position))[..., 0]
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,13 @@ class UnitVectors:
     subject_id: str
     end_s: npt.NDArray[np.float64]
     vectors: Float32Array
-    n: Float32Array
+    exposure: Float32Array
     steps_per_window: int = 1
+    name: str = "neuprint"
 
-    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """The vectors, and in how many windows of the recording each unit fired (U,)."""
-        return self.vectors, self.n
+    def snapshot(self, first: int, last: int) -> FeatureSnapshot:
+        """The vectors; the exposure is in how many windows of the recording the unit fired."""
+        return snapshot_of(self.name, self.vectors, self.exposure)
 
 
 def train_neuprint(
@@ -142,7 +146,7 @@ def train_neuprint(
         predicted = network(own, others, hidden, torch.from_numpy(unit))
         loss = torch.square(predicted - own)[hidden].mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         errors.append((loss.item(), own.var().item()))
     budget = Budget(settings.steps, clock.cpu_s, parameters_of(network), _how(errors, len(rows), settings))
@@ -152,8 +156,8 @@ def train_neuprint(
 def unit_vectors(recording: Recording, spec: WindowSpec, vectors: Float32Array) -> UnitVectors:
     """The vectors (U, V) of a recording as features; exposure is counted in the windows of `spec`."""
     steps = rate_steps(recording, spec)
-    n = steps.fired.sum(axis=0).astype(np.float32)
-    return UnitVectors(recording.recording_id, recording.subject_id, steps.end_s[-1:], vectors, n)
+    fired = steps.fired.sum(axis=0).astype(np.float32)
+    return UnitVectors(recording.recording_id, recording.subject_id, steps.end_s[-1:], vectors, fired)
 
 
 def _unit_batches(rng: np.random.Generator, units: int, batch: int) -> Iterator[Int64Array]:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.placement.regions import (
     DEFAULTS,
     INTERVAL,
     Boundary,
-    Float64Array,
     PlacementSettings,
     ShankPlacement,
     place,
@@ -124,11 +124,12 @@ def draw_plan(probe: SimulatedProbe) -> tuple[float, list[Planned]]:
 
 
 def _matched(boundaries: Sequence[Boundary], probe: SimulatedProbe) -> tuple[Interval | None, ...]:
-    matched = []
+    matched: list[Interval | None] = []
     for (below, above), truth in zip(pairwise(probe.order.tolist()), probe.borders_um.tolist(), strict=True):
         same = [b for b in boundaries if (b.below, b.above) == (below, above)]
         nearest = min(same, key=lambda b: abs(b.depth_um - truth), default=None)
-        matched.append(nearest and _interval(nearest.depth_um, nearest.low_um, nearest.high_um, truth))
+        found = None if nearest is None else _interval(nearest.depth_um, nearest.low_um, nearest.high_um, truth)
+        matched.append(found)
     return tuple(matched)
 
 

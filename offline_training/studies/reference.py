@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def _other(layout: str) -> str:
     return "brainwidebench" if layout == "nuclr" else "nuclr"
 
 
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -111,7 +112,7 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     return arrays
 
 
-def _views(arrays: dict[str, NDArray[np.generic]]) -> tuple[View, View]:
+def _views(arrays: dict[str, NDArray[Any]]) -> tuple[View, View]:
     rows = arrays["view2_units"]
     every = np.arange(len(arrays["view1"]))
     first = View(arrays["view1"], arrays["population_sizes"], every, arrays["embedding1"])
@@ -136,7 +137,8 @@ def _padded(values: NDArray[np.float32], sizes: NDArray[np.int64]) -> tuple[Tens
 @torch.inference_mode()
 def _embed(encoder: Encoder, view: View) -> NDArray[np.float32]:
     counts, mask = _padded(view.counts, view.sizes)
-    return encoder(counts, mask)[mask].numpy()
+    embedding: NDArray[np.float32] = encoder(counts, mask)[mask].numpy()
+    return embedding
 
 
 def _distance(encoder: Encoder, views: tuple[View, View]) -> float:
@@ -144,7 +146,7 @@ def _distance(encoder: Encoder, views: tuple[View, View]) -> float:
 
 
 @torch.inference_mode()
-def _loss_distance(encoder: Encoder, views: tuple[View, View], arrays: dict[str, NDArray[np.generic]]) -> float:
+def _loss_distance(encoder: Encoder, views: tuple[View, View], arrays: dict[str, NDArray[Any]]) -> float:
     first, second = views
     view1, present1 = _padded(_embed(encoder, first), first.sizes)
     found = np.zeros_like(first.embedding)
@@ -163,7 +165,9 @@ def _loss_distance(encoder: Encoder, views: tuple[View, View], arrays: dict[str,
 
 
 def _loss_config(name: str) -> LossConfig:
-    decoupled, full, scaled = LOSS_NAME.fullmatch(name).groups()
+    found = LOSS_NAME.fullmatch(name)
+    assert found is not None, name
+    decoupled, full, scaled = found.groups()
     within: WithinView = "none" if full == "0" else "scaled" if scaled else "published"
     return LossConfig(temperature=TEMPERATURE, within_view=within, decoupled=decoupled == "1")
 

@@ -1,6 +1,6 @@
 """BrainWideBench submissions: the region probabilities of every unit, in the files that ibl-bwb-eval scores.
 
-docs/submission.md specifies the files. A submission is two labels: LABEL_single, what a unit says alone, and
+docs/submission.md specifies the files. A submission is two labels: LABEL_single, the prediction of each unit, and
 LABEL_multi, averaged over its <= 5 nearest units within 60 um on the same probe. Shapes: U units, C classes.
 """
 
@@ -16,17 +16,19 @@ from safetensors.numpy import save_file
 
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.placement.regions import DepthUnits, pool_along_depth
+from nuclr_stream.prediction.answer import Answer
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array
-from offline_training.pretraining.pretrain import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import embed_recording, through_torch
-from offline_training.readouts.readout import Readout, load_readouts
+from offline_training.readouts.feature_source import FeatureSource
+from offline_training.readouts.task_model import TaskModel, load_task_models
 
 FORMAT_VERSION = "0.1.0"
 """Release of ibl-bwb-eval whose files these are."""
 TASK = "ts3-unit_cosmos"
 COSMOS = ("CB", "CNU", "CTXsp", "HB", "HPF", "HY", "Isocortex", "MB", "OLF", "TH")
-READOUT = "brain_region"
+REGION = "brain_region"
 DEPTH = "depth_um"
 
 ByteArray = npt.NDArray[np.uint8]
@@ -39,7 +41,7 @@ class SubmissionError(NuclrStreamError):
 def write_submission(run_dirs: Sequence[Path], recordings: Sequence[Recording], *, label: str, out: Path) -> list[Path]:
     """Write OUT/LABEL_{single,multi}/ts3-unit_cosmos/seed_<seed>.safetensors for every run; returns the files.
 
-    A run needs a readout `brain_region` over the ten Cosmos classes, in their order. Units that no window shows get the
+    A run needs a task `brain_region` over the ten Cosmos classes, in their order. Units without a prediction get the
     same probability for every class. The multi-unit files are written where every recording has the column `depth_um`.
     Raises SubmissionError naming run or recording, or ReadoutError when a run has no readouts.
     """
@@ -48,7 +50,7 @@ def write_submission(run_dirs: Sequence[Path], recordings: Sequence[Recording], 
     ids = encode_ids(_unit_ids(recordings))
     written: dict[Path, Path] = {}
     for run_dir in run_dirs:
-        seed = int(load_run(run_dir)[2]["seed"])
+        seed = int(Run.open(run_dir).info["seed"])
         for scope, probabilities in _predict(run_dir, recordings).items():
             path = out / f"{label}_{scope}" / TASK / f"seed_{seed}.safetensors"
             if path in written:
@@ -86,43 +88,47 @@ def _unit_ids(recordings: Sequence[Recording]) -> list[str]:
 
 
 def _predict(run_dir: Path, recordings: Sequence[Recording]) -> Mapping[str, Float32Array]:
-    """What a run says of the units (U, C) of all recordings, alone and averaged over neighbours on the probe."""
-    encoder, config, _ = load_run(run_dir)
-    readout = _cosmos_readout(run_dir)
+    """Probabilities (U, C) of the units of all recordings, by unit and averaged over neighbours on the probe."""
+    run = Run.open(run_dir)
+    encoder, config = run.encoder, run.config
+    model = _cosmos_model(run_dir)
     encode = through_torch(encoder)
     single, multi = [], []
     for recording in recordings:
-        mean, n = embed_recording(encode, recording, config.window.spec, config.rules.rules).unit_means()
-        probabilities = np.full((len(n), len(COSMOS)), 1 / len(COSMOS), dtype=np.float32)
-        probabilities[n > 0] = readout.probabilities(mean[n > 0], n[n > 0])
-        single.append(probabilities)
+        source = FeatureSource(embed_recording(encode, recording, config.window.spec, config.rules.rules))
+        answer = model.answer(source.snapshot(0, len(source.end_s)))
+        single.append(answer.probabilities)
         if DEPTH in recording.units:
-            multi.append(_pooled(recording, probabilities, n))
+            multi.append(_averaged(recording, answer))
     scopes = {"single": np.concatenate(single)}
     return scopes | {"multi": np.concatenate(multi)} if len(multi) == len(recordings) else scopes
 
 
-def _cosmos_readout(run_dir: Path) -> Readout:
-    readouts = load_readouts(run_dir)
-    if READOUT not in readouts or readouts[READOUT].classes != COSMOS:
-        found = {name: ", ".join(readout.classes) for name, readout in readouts.items()}
+def _cosmos_model(run_dir: Path) -> TaskModel:
+    models = load_task_models(run_dir)
+    if REGION not in models or models[REGION].classes != COSMOS:
+        found = {name: ", ".join(model.classes) for name, model in models.items()}
         raise SubmissionError(
-            f"{run_dir}: its readouts are {found}; a submission needs {READOUT!r} with the classes {', '.join(COSMOS)} "
+            f"{run_dir}: its tasks are {found}; a submission needs {REGION!r} with the classes {', '.join(COSMOS)} "
             "in this order (configs/pretrain_brainwidebench.toml has them)"
         )
-    return readouts[READOUT]
+    return models[REGION]
 
 
-def _pooled(recording: Recording, probabilities: Float32Array, n: Float32Array) -> Float32Array:
-    """One recording is one probe: the benchmark averages over its neighbours whatever their shank."""
+def _averaged(recording: Recording, answer: Answer) -> Float32Array:
+    """One recording is one probe: the benchmark averages over neighbours whatever their shank.
+
+    Units without a prediction are averaged over the others and enter no average themselves.
+    """
+    known = answer.has_prediction
     units = DepthUnits(
         classes=COSMOS,
         prior=np.full(len(COSMOS), 1 / len(COSMOS)),
-        probabilities=probabilities.astype(np.float64),
+        probabilities=answer.probabilities.astype(np.float64),
         depth_um=recording.units[DEPTH].astype(np.float64),
-        shank=np.zeros(len(n), dtype=np.int64),
-        exposure=n.astype(np.float64),
-        abstained=n == 0,
+        shank=np.zeros(len(known), dtype=np.int64),
+        exposure=known.astype(np.float64),
+        abstained=~known,
     )
     return pool_along_depth(units).astype(np.float32)
 

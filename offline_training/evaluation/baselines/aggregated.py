@@ -1,7 +1,7 @@
-"""A unit's features joined by those of its company: the mean over its most correlated units, and over the population.
+"""A unit's features beside their means over its most correlated neighbours and over the population.
 
-Units that rise and fall together tend to lie in one region, so pooling over them carries region without knowing depth.
-Computed offline only, as a row of the results. Shapes: U units, F features, S seconds.
+Correlated units tend to lie in one region, so averaging over them carries region without knowing depth. Computed
+offline only, as a row of the results. Shapes: U units, F features, S seconds.
 """
 
 from __future__ import annotations
@@ -12,27 +12,34 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from nuclr_stream.features.accumulator import FeatureSnapshot
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Grid
-from offline_training.readouts.examples import UnitFeatures
+from offline_training.evaluation.baselines.one_set import feature_set, snapshot_of
+from offline_training.evaluation.baselines.single_unit import CountedSteps
 
 NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
-class Pooled:
+class Aggregated:
     """`source` with, for every unit, [own features, mean of its NEIGHBOURS most correlated units, population mean].
 
     Correlations are those of the spike counts (U, S) of whole seconds within the stretch that is asked for.
     """
 
-    source: UnitFeatures
+    source: CountedSteps
     counts_per_second: Float32Array
 
     @classmethod
-    def of(cls, source: UnitFeatures, recording: Recording) -> Pooled:
-        """Pool the features of the units of `recording`."""
+    def of(cls, source: CountedSteps, recording: Recording) -> Aggregated:
+        """Aggregate the features of the units of `recording`."""
         return cls(source, recording.counts(Grid(recording.sample_rate, Fraction(1))))
+
+    @property
+    def name(self) -> str:
+        """The feature set."""
+        return f"{self.source.name}_aggregated"
 
     @property
     def recording_id(self) -> str:
@@ -54,12 +61,13 @@ class Pooled:
         """As the source has it."""
         return self.source.steps_per_window
 
-    def between(self, first: int, last: int) -> tuple[Float32Array, Float32Array]:
-        """Features (U, 3 F) from steps [first, last), and the exposure n (U,) of the unit itself.
+    def snapshot(self, first: int, last: int) -> FeatureSnapshot:
+        """Features (U, 3 F) from steps [first, last), at the exposure of the unit itself.
 
-        Units without exposure in the stretch are nobody's neighbours and no part of the population mean.
+        Units that were not seen in the stretch are no neighbours and no part of the population mean.
         """
-        values, n = self.source.between(first, last)
+        found = self.source.snapshot(first, last)
+        values, n = found.features[feature_set(self.source.name)], found.exposure
         seen = np.flatnonzero(n > 0)
         joined = np.zeros((len(values), 3 * values.shape[1]), dtype=np.float32)
         if len(seen):
@@ -69,7 +77,7 @@ class Pooled:
             own = values[seen]
             around = own[near].mean(axis=1) if near.shape[1] else own
             joined[seen] = np.hstack([own, around, np.broadcast_to(own.mean(axis=0), own.shape)])
-        return joined, n
+        return snapshot_of(self.name, joined, n)
 
 
 def nearest(counts: Float32Array) -> npt.NDArray[np.int64]:

@@ -32,4 +32,4 @@ def depth_steps(recording: Recording, spec: WindowSpec) -> CountedSteps:
     def finish(total: IntArray, seconds: float) -> Float32Array:
         return column
 
-    return replace(rate_steps(recording, spec), finish=finish)
+    return replace(rate_steps(recording, spec), name="depth", finish=finish)

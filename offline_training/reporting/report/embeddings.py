@@ -17,7 +17,7 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.pretraining.pretrain import load_run
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import embed_recording, through_torch
 from offline_training.reporting.report.page import Missing, Part, Picture, Section
 from offline_training.reporting.style import GREY, Look, looks, panels
@@ -48,7 +48,8 @@ def embeddings_section(run_dir: Path, recordings: Sequence[Recording], *, projec
     """
     if not recordings:
         return Section(TITLE, [Missing("no recordings were given (--recordings DIR).")])
-    encoder, config, info = load_run(run_dir)
+    run = Run.open(run_dir)
+    encoder, config, info = run.encoder, run.config, run.info
     spec = config.window.spec.with_hop_s(config.window.spec.window_s)
     encode = through_torch(encoder)
     means = [embed_recording(encode, one, spec, config.rules.rules).unit_means() for one in recordings]

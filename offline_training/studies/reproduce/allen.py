@@ -110,7 +110,8 @@ def _good(columns: dict[str, np.ndarray], where: str) -> BoolArray:
 
 def _spikes(units: h5py.Group, used: BoolArray, where: str) -> tuple[Int64Array, Int64Array]:
     """Rows among the used units, and samples, of their spikes (N,)."""
-    per_unit = np.diff(numbers(units, "spike_times_index", where).astype(np.int64), prepend=0)
+    ends: Int64Array = numbers(units, "spike_times_index", where).astype(np.int64)
+    per_unit: Int64Array = np.concatenate([ends[:1], ends[1:] - ends[:-1]])
     kept = np.repeat(used, per_unit)
     seconds = numbers(units, "spike_times", where)[kept]
     return np.repeat(np.arange(used.sum()), per_unit[used]), to_samples(seconds, RATE, where=f"{where}: spike_times")
@@ -120,7 +121,8 @@ def _stretches(table: h5py.Group | None, where: str) -> Int64Array:
     if table is None or not len(table["start_time"]):
         return np.empty((0, 2), dtype=np.int64)
     seconds = np.stack([numbers(table, "start_time", where), numbers(table, "stop_time", where)], axis=1)
-    return to_samples(seconds, RATE, where=f"{where}: invalid_times") + np.array([0, 1])
+    stretches: Int64Array = to_samples(seconds, RATE, where=f"{where}: invalid_times") + np.array([0, 1])
+    return stretches
 
 
 def _first_start(table: h5py.Group | None, where: str) -> float | None:

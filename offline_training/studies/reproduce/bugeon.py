@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nuclr_stream.recordings.traces import TraceRecording
 from offline_training.studies.reproduce.archive import Archive, ArchiveError, load_array
@@ -40,7 +41,9 @@ def _session(files: Path) -> TraceRecording:
     experiments = sorted(path.parent for path in files.rglob("frame.neuralActivity.npy"))
     if not experiments:
         raise ArchiveError(f"{files}: no frame.neuralActivity.npy below")
-    parts, gaps, frames = [], [], 0
+    parts: list[npt.NDArray[np.float32]] = []
+    gaps: list[tuple[int, int]] = []
+    frames = 0
     for experiment in experiments:
         if parts:
             gaps.append((frames, frames + GAP_FRAMES))

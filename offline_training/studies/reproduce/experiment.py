@@ -15,10 +15,10 @@ import numpy as np
 
 from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.config import UNLABELLED, TrainConfig
-from offline_training.evaluation.evaluate import encoder_facts, library_versions
-from offline_training.pretraining.pretrain import load_run, pretrain
+from offline_training.evaluation.encoders import pretrain_once
+from offline_training.evaluation.nested import library_versions
+from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import embed_recording, through_torch
-from offline_training.readouts.validation import validation_score
 from offline_training.studies.reproduce.archive import Archive, ArchiveError
 from offline_training.studies.reproduce.protocol import LabelledUnits, score
 from offline_training.studies.reproduce.published import INDUCTIVE, METHODS, PUBLISHED
@@ -32,7 +32,8 @@ def reproduce(
     """Prepare, train twice, evaluate in the published settings; writes and returns what reproduction.json holds.
 
     `held_out` names animals instead of the published ones. The end of recordings is dropped by the archive's own rules,
-    so `training.drop_last_s` is set to 0. Raises ArchiveError for an archive or animals that do not fit.
+    so `training.drop_last_s` is set to 0. Raises ArchiveError for an archive or animals that do not fit, and
+    EvaluationError for encoders in `out` that come from others.
     """
     config = _with_tasks(archive, config)
     recordings = archive.read(folder)
@@ -42,9 +43,11 @@ def reproduce(
     if not without:
         raise ArchiveError(f"{archive.name}: {', '.join(absent)} are all animals; the inductive encoder needs others")
     runs = {
-        "all animals": _trained(config, recordings, out / "runs" / "all_animals"),
-        "without the held out": _trained(config, without, out / "runs" / "without_held_out"),
+        "all animals": out / "runs" / "all_animals",
+        "without the held out": out / "runs" / "without_held_out",
     }
+    pretrain_once(config, recordings, runs["all animals"])
+    pretrain_once(config, without, runs["without the held out"])
     units = {name: _units(run, recordings, config) for name, run in runs.items()}
     tasks: Result = {}
     for task in config.tasks:
@@ -62,7 +65,7 @@ def reproduce(
         "held_out": list(absent),
         "animals": len({recording.subject_id for recording in recordings}),
         "recordings": len(recordings),
-        "encoders": {name: encoder_facts(load_run(run)[2]) for name, run in runs.items()},
+        "encoders": {name: _encoder_facts(run) for name, run in runs.items()},
         "versions": library_versions(),
         "tasks": tasks,
     }
@@ -138,32 +141,25 @@ def _keep(recordings: Sequence[AnyRecording], folder: Path) -> None:
             recording.save(path)
 
 
-def _trained(config: TrainConfig, recordings: Sequence[AnyRecording], run_dir: Path) -> Path:
-    begun = (run_dir / "checkpoint.pt").is_file()
-    if begun and load_run(run_dir)[2]["finished"]:
-        same = load_run(run_dir)[2]["recordings"] == [recording.recording_id for recording in recordings]
-        if load_run(run_dir)[1] != config or not same:
-            raise ArchiveError(f"{run_dir}: trained with other settings or recordings; name another --out")
-        return run_dir
-    chooses = validation_score(config, recordings)
-    pretrain(config, recordings, run_dir, score=chooses, resume=begun, title=run_dir.name)
-    if not load_run(run_dir)[2]["finished"]:
-        raise ArchiveError(f"{run_dir}: the training was interrupted; the same command goes on with it")
-    return run_dir
+def _encoder_facts(run_dir: Path) -> Result:
+    """Size of an encoder, how it was trained, and which checkpoint it is."""
+    info = Run.open(run_dir).info
+    return {key: info[key] for key in ("parameters", "step", "machine", "precision", "windows", "seconds", "selection")}
 
 
 def _units(run_dir: Path, recordings: Sequence[AnyRecording], config: TrainConfig) -> dict[str, LabelledUnits]:
     """The labelled units of every task; units that no window shows are left out, as published."""
-    encoder, _, _ = load_run(run_dir)
+    encoder = Run.open(run_dir).encoder
     spec = config.window.spec.with_hop_s(config.window.hop_s)
     encode = through_torch(encoder)
-    means = [embed_recording(encode, one, spec, config.rules.rules).unit_means() for one in recordings]
-    embedding = np.concatenate([mean for mean, _ in means])
-    seen = np.concatenate([n for _, n in means]) > 0
+    embedded = [embed_recording(encode, one, spec, config.rules.rules) for one in recordings]
+    found = [one.snapshot(0, len(one.end_bin)) for one in embedded]
+    embedding = np.concatenate([one.features["embedding"] for one in found])
+    seen = np.concatenate([one.has["embedding"] for one in found])
     subject = np.concatenate([np.full(len(one.unit_ids), one.subject_id) for one in recordings])
-    found = {}
+    units = {}
     for name, task in config.tasks.items():
         label = np.concatenate([task.labels(one) for one in recordings])
         kept = seen & (label != UNLABELLED)
-        found[name] = LabelledUnits(embedding[kept], label[kept], subject[kept])
-    return found
+        units[name] = LabelledUnits(embedding[kept], label[kept], subject[kept])
+    return units

@@ -87,7 +87,7 @@ def _labels(files: Path) -> dict[int, float]:
     if not path.is_file():
         raise ArchiveError(f"{files}: neither clusters.metrics.pqt nor .csv; without QC labels no unit can be chosen")
     try:
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import read_table  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ArchiveError(f"{path}: is Parquet, which needs pyarrow: install it, or save the table as .csv") from error
     table = read_table(path, columns=["cluster_id", "label"]).to_pydict()

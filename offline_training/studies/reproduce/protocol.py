@@ -1,7 +1,7 @@
 """The published evaluation: whole-recording means, scaler + multinomial logistic regression with C = 1, pooled folds.
 
-This is not how the shipped readouts are fitted (see `readout`): it is how the published figures came about. The authors
-chose the checkpoint by validation macro-F1 with labels; here it is the last one. Shapes: U units, D embedding.
+The shipped readouts are fitted otherwise (see `readouts.task_model`): this is how the published figures came about. The
+authors chose the checkpoint by validation macro-F1 with labels; here it is the last one. Shapes: U units, D embedding.
 """
 
 from __future__ import annotations

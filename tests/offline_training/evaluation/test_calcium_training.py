@@ -6,22 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from offline_training.evaluation.simulated import evaluate_simulated
 from typer.testing import CliRunner
 
 from nuclr_stream.errors import ConfigError, RecordingError
+from nuclr_stream.features.accumulator import TRACE_SETS
 from nuclr_stream.recordings.readers.fluorescence import delta_f_over_f
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.normaliser import Normalisation, running_scales
 from offline_training.commands.cli import app
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.data.binned import bin_recording
+from offline_training.data.splits import Fold
 from offline_training.evaluation.baselines.trace_statistics import TraceStatistics
+from offline_training.evaluation.nested import result, run_fold
 from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.views import ViewSampler
-from offline_training.readouts.run_readouts import fit_readouts
 from offline_training.simulation.animals import SimulationError, simulate
 from offline_training.simulation.calcium import FRAME_RATE, _transients, image, simulate_calcium
+from offline_training.studies.comparison import compare, comparison_result
 from offline_training.studies.normaliser_distance import normaliser_distance
 from tests.nuclr_stream.recordings.test_traces import trace_recording
 
@@ -136,26 +138,29 @@ def test_statistics_of_a_trace_see_a_stretch_and_nothing_else():
     recording = trace_recording()
     spec = config_of().window.spec
     changed = replace(recording, traces=np.where(np.arange(120) < 32, recording.traces, 5).astype(np.float32))
-    found, n = TraceStatistics(recording, spec).between(0, 2)
-    assert found.shape == (12, 12)
-    assert np.array_equal(found, TraceStatistics(changed, spec).between(0, 2)[0])
-    assert n.tolist() == [2.0] * 12
+    found = TraceStatistics(recording, spec).snapshot(0, 2)
+    values = found.features["trace_statistics"]
+    assert values.shape == (12, 12)
+    again = TraceStatistics(changed, spec).snapshot(0, 2).features["trace_statistics"]
+    assert np.array_equal(values, again)
+    assert found.exposure.tolist() == [2.0] * 12
     assert TraceStatistics(recording, spec).end_s.tolist() == pytest.approx([k * 16 * 0.23344 for k in range(1, 8)])
 
 
-def test_fresh_imaged_animals_are_scored_with_both_normalisers(tmp_path: Path, imaged: TraceRecording):
-    others = [imaged, simulate_calcium(5001, units=16, duration_s=120.0)]
-    run = pretrain(config_of(), others, tmp_path / "run")
-    fit_readouts(run, others)
-    out = tmp_path / "fresh.json"
-    result = evaluate_simulated(run, others, out=out, seeds=[9800], units=16, duration_s=120.0)
-    assert json.loads(out.read_text()) == result
-    assert set(result["tasks"]["cell_type"]["features"]) == {
-        "embedding",
-        "embedding_offline",
-        "predictors",
-        "trace_statistics",
-    }
+def test_imaged_animals_are_evaluated_on_embeddings_beside_statistics_of_their_traces(
+    tmp_path: Path, imaged: TraceRecording
+):
+    recordings = [imaged, *(simulate_calcium(seed, units=16, duration_s=120.0) for seed in (5001, 5002))]
+    config, fold = config_of(), Fold((imaged.subject_id,))
+    run = pretrain(config, recordings[1:], tmp_path / "run")
+    ours = result(config, recordings, [run_fold(config, recordings, fold, run)], {})
+    rows = {row["row"]: row for row in ours["tasks"]["cell_type"]["rows"]}
+    assert {name for name, row in rows.items() if row["role"] == "predictor"} == set(TRACE_SETS)
+    assert rows["pool"]["seconds"]["all"]["units"] > 0 and "over_floor" not in rows["pool"]["seconds"]["all"]
+    compared = compare("trace_statistics", config, recordings, [fold])
+    (row,) = comparison_result(config, recordings, compared, {"command": ""})["tasks"]["cell_type"]["rows"]
+    assert row["row"] == "trace_statistics"
+    assert row["seconds"]["all"]["units"] == rows["pool"]["seconds"]["all"]["units"]
 
 
 def test_the_distance_of_the_normaliser_is_measured(tmp_path: Path):

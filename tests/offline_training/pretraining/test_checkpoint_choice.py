@@ -1,4 +1,4 @@
-"""A checkpoint that validation animals choose: by labels, said so everywhere, and never by test animals."""
+"""A checkpoint that validation animals choose: by labels, recorded everywhere, and never by test animals."""
 
 import json
 from fractions import Fraction
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from offline_training.evaluation.evaluate import EvaluationError, encoder_facts, run_with_encoder
 
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.data.labels import LabelError
-from offline_training.data.splits import Fold, Split
+from offline_training.data.splits import Fold
+from offline_training.evaluation.nested import EvaluationError, run_fold
 from offline_training.model.encoder import Encoder
 from offline_training.pretraining.checkpoint_choice import Score, without_validation
 from offline_training.pretraining.pretrain import pretrain
@@ -104,12 +104,8 @@ def test_a_resumed_training_chooses_what_the_uninterrupted_one_chooses(
     assert whole.info["selection"] == halves.info["selection"]
     assert same(whole.encoder.state_dict(), halves.encoder.state_dict())
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["subjects"] == ["a", "b", "c"]
-    assert encoder_facts(whole.info)["selection"] == whole.info["selection"]  # what result files record
-    fold = Fold(("b",))
     with pytest.raises(EvaluationError, match="the labels of b chose its checkpoint; test other animals"):
-        run_with_encoder(
-            tmp_path / "whole", recordings, [fold], out_dir=tmp_path, split=Split("held-out=b", (fold,)), claim=None
-        )
+        run_fold(config, recordings, Fold(("b",)), tmp_path / "whole")
 
 
 def test_an_epoch_passes_between_scores_unless_steps_are_given(recordings: list[Recording], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.pretraining.runs import Run, RunError, load_run
+from offline_training.pretraining.runs import Run, RunError
 
 SIZES = {"dim": 8, "heads": 1, "head_dim": 8, "ffn_hidden": 8, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 CONFIG = TrainConfig.parse(
@@ -80,7 +80,8 @@ def test_what_is_no_run_is_named_with_the_file_that_it_lacks(run_dir: Path, name
 
 
 def test_the_three_parts_are_those_of_the_run(run_dir: Path) -> None:
-    encoder, config, info = load_run(run_dir)
+    run = Run.open(run_dir)
+    encoder, config, info = run.encoder, run.config, run.info
     run = Run.open(run_dir)
     assert (config, info) == (run.config, run.info)
     assert all(torch.equal(value, run.encoder.state_dict()[name]) for name, value in encoder.state_dict().items())

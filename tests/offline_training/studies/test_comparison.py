@@ -1,8 +1,9 @@
-"""Peers: each learns an obvious difference, sees no label of a tested animal, and says what its training took."""
+"""Comparison methods: each learns an obvious difference, sees no label of a tested animal, and names its costs."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +15,10 @@ from typer.testing import CliRunner
 from nuclr_stream.recordings.recording import Recording
 from offline_training.commands.cli import app
 from offline_training.config import TrainConfig
-from offline_training.data.splits import parse_split
-from offline_training.evaluation.aggregate import combine
-from offline_training.evaluation.evaluate import EvaluationError
-from offline_training.studies.comparison import PEERS, Peer, run_peer, score_neuprint
+from offline_training.data.splits import Fold, UnitFold
+from offline_training.evaluation.nested import EvaluationError
+from offline_training.studies.budget import Budget, together
+from offline_training.studies.comparison import METHODS, Method, compare, comparison_result, joined_with
 from offline_training.studies.neuprint import NeuprintSettings
 
 UNITS = 20
@@ -34,12 +35,14 @@ SETTINGS = {
     },
 }
 CONFIG = TrainConfig.parse(SETTINGS)
-SHORT: dict[Peer, float] = {"lolcat": 0.1, "nemo": 0.1, "neuprint": 0.002, "depth": 1.0}
-ROWS = {
-    "lolcat": {"kind": {"lolcat"}, "width": {"lolcat"}},
-    "nemo": {"kind": {"nemo", "nemo_acg"}, "width": {"nemo_acg"}},
-    "neuprint": {"kind": {"neuprint"}, "width": {"neuprint"}},
-    "depth": {"kind": {"depth_only"}, "width": {"depth_only"}},
+SHORT: dict[Method, float] = {"lolcat": 0.1, "nemo": 0.1, "neuprint": 0.002}
+SPIKES = [method for method in METHODS if method != "trace_statistics"]
+ROWS = {method: {"kind": {method}, "width": {method}} for method in SPIKES}
+ROWS["nemo"] = {"kind": {"nemo", "nemo_acg"}, "width": {"nemo_acg"}}
+FOLDS = (Fold(("animal1",)), Fold(("animal2",)))
+FACTS = {
+    **{"name": "tiny", "kind": "made-up animals", "seed": 0, "window_s": 10.0, "machine": "m", "versions": {}},
+    "command": "nuclr-train compare",
 }
 SMALL = NeuprintSettings(
     vector=8,
@@ -98,120 +101,145 @@ def recordings() -> list[Recording]:
     return [animal(number) for number in (1, 2, 3)]
 
 
-def run(peer: Peer, recordings: list[Recording], out: Path, *, seed: int = 0, length: float | None = None) -> dict:
-    """The result of a peer on the fold of the first animal, after a training that is short unless `length` is given."""
-    split = parse_split("leave-one-subject-out", CONFIG, recordings)
-    path = run_peer(
-        peer, CONFIG, recordings, split.folds[0], seed=seed, out_dir=out, split=split, length=length or SHORT[peer]
-    )
-    return json.loads(path.read_text(encoding="utf-8"))
+def run(method: Method, recordings: list[Recording], folds: tuple[Fold, ...] = FOLDS) -> dict:
+    """The result of a method after a training that is short, so that tests are."""
+    found = compare(method, CONFIG, recordings, folds, length=SHORT.get(method, 1.0))
+    return comparison_result(CONFIG, recordings, found, FACTS)
 
 
 @pytest.fixture(scope="module")
-def results(recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> dict[Peer, dict]:
-    """What each peer says of the first animal, trained on the others."""
-    out = tmp_path_factory.mktemp("peers")
-    return {peer: run(peer, recordings, out / peer) for peer in PEERS}
+def results(recordings: list[Recording]) -> dict[Method, dict]:
+    """Every method, with two of three animals tested in turn (one for the methods that take long)."""
+    return {method: run(method, recordings, FOLDS[:1] if method in ("lolcat", "nemo") else FOLDS) for method in SPIKES}
 
 
-def right(result: dict, task: str, row: str) -> float:
-    """Share of the units of `task` that the row names rightly after the whole recording."""
-    found = result["tasks"][task]
-    return float(np.mean(np.array(found["features"][row]["seconds"]["all"]["prediction"]) == found["label"]))
+def rows(result: dict, task: str) -> dict[str, dict]:
+    return {row["row"]: row for row in result["tasks"][task]["rows"]}
 
 
-@pytest.mark.parametrize("peer", ["lolcat", "nemo", "depth"])
-def test_an_obvious_difference_is_learnt(peer: Peer, results: dict[Peer, dict]):
-    found = {task: set(of["features"]) for task, of in results[peer]["tasks"].items()}
-    assert found == ROWS[peer]
-    for task, rows in found.items():
-        for row in rows:
-            assert right(results[peer], task, row) >= 0.9, row
+@pytest.mark.parametrize("method", [method for method in SPIKES if method != "neuprint"])
+def test_an_obvious_difference_is_learnt(method: Method, results: dict[Method, dict]):
+    assert {task: set(rows(results[method], task)) for task in CONFIG.tasks} == ROWS[method]
+    for task in CONFIG.tasks:
+        for row in rows(results[method], task).values():
+            assert row["seconds"]["all"]["balanced_accuracy"] >= 0.9, row["row"]
 
 
-def test_vectors_that_predict_activity_tell_the_classes_apart(recordings: list[Recording], tmp_path: Path):
-    split = parse_split("leave-one-subject-out", CONFIG, recordings)
-    tasks = score_neuprint(CONFIG, recordings, split.folds[0], settings=SMALL, keep=tmp_path / "vectors.npz")
-    assert right({"tasks": tasks}, "kind", "neuprint") >= 0.9
+def test_vectors_that_predict_activity_tell_the_classes_apart(
+    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(NeuprintSettings, "times_as_long", lambda self, factor: SMALL)
+    result = run("neuprint", recordings)
+    assert rows(result, "kind")["neuprint"]["seconds"]["all"]["balanced_accuracy"] >= 0.9
 
 
-@pytest.mark.parametrize("peer", PEERS)
-def test_every_row_says_its_budget_and_setting(peer: Peer, results: dict[Peer, dict]):
-    result = results[peer]
-    assert result["setting"] == ("transductive zero-shot" if peer == "neuprint" else "inductive zero-shot")
-    assert result["seed"] == (None if peer == "depth" else 0)
-    for found in result["tasks"].values():
-        for row in found["features"].values():
+@pytest.mark.parametrize("method", SPIKES)
+def test_every_row_has_role_budget_and_setting(method: Method, results: dict[Method, dict]):
+    for task in CONFIG.tasks:
+        for name, row in rows(results[method], task).items():
+            assert row["role"] == "comparison" and row["features"] == [name]
             assert set(row["budget"]) == {"steps", "cpu_s", "parameters", "how"}
-            assert (row["budget"]["steps"] > 0) == (peer != "depth")
+            assert (row["budget"]["steps"] > 0) == (method in SHORT)
+            assert row["setting"] == ("transductive zero-shot" if method == "neuprint" else "inductive zero-shot")
 
 
-def test_a_waveform_is_no_input_where_it_is_the_label(results: dict[Peer, dict]):
-    assert set(results["nemo"]["tasks"]["width"]["features"]) == {"nemo_acg"}
+def test_scores_are_those_of_all_units_of_the_tested_animals(results: dict[Method, dict]):
+    found = rows(results["rate"], "kind")["rate"]["seconds"]["all"]
+    assert found["units"] == 2 * UNITS and set(found["per_animal"]) == {"animal1", "animal2"}
+    assert [fold["test"] for fold in results["rate"]["folds"]] == [["animal1"], ["animal2"]]
+    assert {fold["train_animals"] for fold in results["rate"]["folds"]} == {2}
 
 
-@pytest.mark.parametrize("peer", PEERS)
-def test_labels_of_the_tested_animal_change_no_prediction(
-    peer: Peer, recordings: list[Recording], results: dict[Peer, dict], tmp_path: Path
-):
-    stated = recordings[0].units
+def test_a_waveform_is_no_input_where_it_is_the_label(results: dict[Method, dict]):
+    assert set(rows(results["nemo"], "width")) == {"nemo_acg"}
+
+
+@pytest.mark.parametrize("method", SPIKES)
+def test_labels_of_the_tested_animal_change_no_prediction(method: Method, recordings: list[Recording]):
     shuffled = np.random.default_rng(0).permutation(UNITS)
-    lies = {name: stated[name][shuffled] for name in ("kind", "peak_to_trough_ms")}
-    liar = replace(recordings[0], units=stated | lies)
-    again = run(peer, [liar, *recordings[1:]], tmp_path)
-    for task in again["tasks"]:
-        for row, found in again["tasks"][task]["features"].items():
-            before = results[peer]["tasks"][task]["features"][row]
-            assert {k: v for k, v in found.items() if k != "budget"} == {
-                k: v for k, v in before.items() if k != "budget"
-            }
-            assert again["tasks"][task]["label"] != results[peer]["tasks"][task]["label"]
+    wrong = {name: recordings[0].units[name][shuffled] for name in ("kind", "peak_to_trough_ms")}
+    mislabelled = replace(recordings[0], units=recordings[0].units | wrong)
+    length = SHORT.get(method, 1.0) / 4
+    before, after = (
+        compare(method, CONFIG, [first, *recordings[1:]], FOLDS[:1], length=length)[0]
+        for first in (recordings[0], mislabelled)
+    )
+    for task, by_row in before.predicted.items():
+        for row, times in by_row.items():
+            again = after.predicted[task][row]["all"]
+            np.testing.assert_array_equal(times["all"].probabilities, again.probabilities)
+            assert not np.array_equal(times["all"].label, again.label)
 
 
-def test_nothing_inductive_is_claimed_for_a_peer_that_sees_the_tested_activity(
-    recordings: list[Recording], tmp_path: Path
-):
-    split = parse_split("leave-one-subject-out", CONFIG, recordings)
-    with pytest.raises(EvaluationError, match="neuprint on animal1 is 'transductive zero-shot'"):
-        run_peer(
-            "neuprint", CONFIG, recordings, split.folds[0], seed=0, out_dir=tmp_path, split=split, claim="inductive"
-        )
-    assert not list(tmp_path.iterdir())
+def test_units_of_the_same_populations_are_transductive(recordings: list[Recording]):
+    folds = tuple(UnitFold((), part, 2) for part in range(2))
+    result = run("rate", recordings, folds)
+    row = rows(result, "kind")["rate"]
+    assert row["setting"] == "transductive" and row["seconds"]["all"]["units"] == 3 * UNITS
 
 
-def test_an_unknown_peer_is_refused(recordings: list[Recording], tmp_path: Path):
-    split = parse_split("leave-one-subject-out", CONFIG, recordings)
-    with pytest.raises(EvaluationError, match="must be one of lolcat, nemo, neuprint, depth"):
-        run_peer("c4", CONFIG, recordings, split.folds[0], seed=0, out_dir=tmp_path, split=split)
+def test_a_vector_is_known_at_the_end_of_a_recording_only(results: dict[Method, dict]):
+    assert set(rows(results["neuprint"], "kind")["neuprint"]["seconds"]) == {"all"}
+    assert set(rows(results["lolcat"], "kind")["lolcat"]["seconds"]) == {"10", "60", "300", "all"}
 
 
-def test_traces_are_refused(recordings: list[Recording], tmp_path: Path):
+def test_an_unknown_method_and_the_other_kind_of_input_are_rejected(recordings: list[Recording]):
+    with pytest.raises(EvaluationError, match="method 'c4': must be one of rate, isi, isi_aggregated, lolcat"):
+        compare("c4", CONFIG, recordings, FOLDS)
     traces = TrainConfig.parse(SETTINGS | {"window": {"input_kind": "traces"}})
-    split = parse_split("leave-one-subject-out", CONFIG, recordings)
-    with pytest.raises(EvaluationError, match="the peers read spikes"):
-        run_peer("nemo", traces, recordings, split.folds[0], seed=0, out_dir=tmp_path, split=split)
+    with pytest.raises(EvaluationError, match="tiny: holds traces, but nemo reads spikes"):
+        compare("nemo", traces, recordings, FOLDS)
+    with pytest.raises(EvaluationError, match="tiny: holds spikes, but trace_statistics reads traces"):
+        compare("trace_statistics", CONFIG, recordings, FOLDS)
 
 
-def test_what_is_there_is_not_trained_again_and_not_mistaken(recordings: list[Recording], tmp_path: Path):
-    first = run("depth", recordings, tmp_path)
-    assert run("depth", recordings, tmp_path) == first
-    with pytest.raises(EvaluationError, match="other settings, recordings or versions"):
-        run("depth", recordings, tmp_path, length=2.0)
+def test_rows_join_those_of_other_methods_and_replace_their_own(results: dict[Method, dict], tmp_path: Path):
+    path = tmp_path / "comparison.json"
+    isi, neuprint = (json.loads(json.dumps(results[method])) for method in ("isi", "neuprint"))
+    path.write_text(json.dumps(joined_with(isi, path)))
+    both = joined_with(neuprint, path)
+    assert list(rows(both, "kind")) == list(rows(both, "width")) == ["isi", "neuprint"]
+    assert rows(both, "kind")["isi"] == rows(results["isi"], "kind")["isi"]
+    assert [set(fold["chosen"]["kind"]) for fold in both["folds"]] == [{"isi", "neuprint"}] * 2
+    assert both["folds"][0]["setting"] == "inductive zero-shot; transductive zero-shot"
+    path.write_text(json.dumps(both))
+    again = json.loads(json.dumps(results["isi"]))
+    rows(again, "kind")["isi"]["command"] = "nuclr-train compare again"
+    once_more = joined_with(again, path)
+    assert list(rows(once_more, "kind")) == ["neuprint", "isi"]
+    assert rows(once_more, "kind")["isi"]["command"] == "nuclr-train compare again"
+    assert once_more["command"] == "nuclr-train compare && nuclr-train compare again"
 
 
-def test_vectors_of_other_settings_are_not_mistaken(recordings: list[Recording], tmp_path: Path):
-    run("neuprint", recordings, tmp_path, length=0.001)
-    (tmp_path / "fold_animal1_neuprint_seed0.json").unlink()
-    with pytest.raises(EvaluationError, match=r"neuprint_vectors_seed0\.npz: comes from other settings"):
-        run("neuprint", recordings, tmp_path, length=0.002)
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("folds", lambda d: d["folds"].pop()),
+        ("recordings", lambda d: d["recordings"].pop()),
+        ("seed", lambda d: d.update(seed=1)),
+        ("versions", lambda d: d.update(versions={"numpy": "0"})),
+        ("classes", lambda d: d["tasks"]["kind"]["classes"].reverse()),
+        ("scored classes", lambda d: d["tasks"]["kind"]["scored"].pop()),
+    ],
+)
+def test_rows_that_do_not_fit_are_not_joined(what: str, other, results: dict[Method, dict], tmp_path: Path):
+    path = tmp_path / "comparison.json"
+    there = json.loads(json.dumps(results["isi"]))
+    other(there)
+    path.write_text(json.dumps(there))
+    with pytest.raises(EvaluationError, match=rf"comparison\.json: {what} .* here; rows of one file have to agree"):
+        joined_with(json.loads(json.dumps(results["rate"])), path)
 
 
-def test_a_vector_is_known_at_the_end_of_a_recording_only(results: dict[Peer, dict]):
-    assert set(results["neuprint"]["tasks"]["kind"]["features"]["neuprint"]["seconds"]) == {"all"}
-    assert set(results["lolcat"]["tasks"]["kind"]["features"]["lolcat"]["seconds"]) == {"10", "60", "300", "all"}
+def test_a_training_that_serves_two_folds_is_counted_once():
+    one, other = Budget(10, 1.5, 7, "first"), Budget(20, 2.5, 7, "second")
+    assert together([one, one]) == one
+    assert together([one, other]) == Budget(20, 4.0, 7, "first")
 
 
-def test_one_command_runs_all_folds_and_the_scorer_takes_them(recordings: list[Recording], tmp_path: Path):
+def test_one_command_adds_its_rows_to_the_file(
+    recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for recording in recordings:
         recording.save(tmp_path / f"{recording.recording_id}.npz")
     config = tmp_path / "tiny.toml"
@@ -219,14 +247,18 @@ def test_one_command_runs_all_folds_and_the_scorer_takes_them(recordings: list[R
         'name = "tiny"\n[window]\nhop_s = 10.0\n[training]\nsteps = 1\nprecision = "fp32"\n'
         '[tasks.kind]\ncolumn = "kind"\nmin_spikes = 5\nclasses = { regular = ["regular"], bursty = ["bursty"] }\n'
     )
-    out = tmp_path / "out"
-    for peer, length in (("depth", "1"), ("lolcat", "0.05")):
-        arguments = ["peer", peer, str(config), "--recordings", str(tmp_path), "--out", str(out), "--length", length]
-        done = CliRunner().invoke(app, [*arguments, "--json"])
+    out = tmp_path / "results" / "tiny" / "comparison.json"
+    for method, length in (("depth", "1"), ("lolcat", "0.02")):
+        arguments = ["compare", method, str(config), "--recordings", str(tmp_path), "--out", str(out)]
+        arguments += ["--split", "held-out=animal1", "--length", length]
+        monkeypatch.setattr(sys, "argv", ["nuclr-train", *arguments])
+        done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output
-    summary = json.loads(done.output.splitlines()[-1])
-    rows = summary["tasks"]["kind"]["features"]
-    assert set(rows) == {"depth_only", "lolcat"}
-    assert rows["depth_only"]["mean"]["all"]["macro_f1"] == 1.0
-    assert [budget["steps"] > 0 for budget in rows["lolcat"]["budgets"]] == [True] * 3
-    assert summary == combine(out)
+    assert "lolcat" in done.output and "macro-F1" in done.output
+    document = json.loads(out.read_text(encoding="utf-8"))
+    found = rows(document, "kind")
+    assert list(found) == ["depth", "lolcat"]
+    assert found["depth"]["seconds"]["all"]["macro_f1"] == 1.0
+    assert found["lolcat"]["budget"]["steps"] <= 8, "--length shortens the training"
+    assert document["folds"][0]["test"] == ["animal1"]
+    assert document["command"].count("nuclr-train compare") == 2

@@ -1,4 +1,4 @@
-"""What peers are made of: images, waveforms, sets of snippets, held-out bins; each against its definition."""
+"""What comparison methods are made of: images, waveforms, snippets, held-out bins; each against its definition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import WindowSpec
 from offline_training.evaluation.baselines.depth import depth_steps
-from offline_training.readouts.regression import ABSENT_LOGIT, ReadoutError
+from offline_training.readouts.regression import ReadoutError
 from offline_training.studies.lolcat import Lolcat, LolcatLogits, LolcatSettings, Snippets, fit_lolcat
 from offline_training.studies.nemo import (
     WAVEFORM_MS,
@@ -119,17 +119,18 @@ def test_without_waveforms_the_embedding_is_that_of_the_image():
     network, budget = train_nemo(inputs, [np.ones(6, dtype=bool)] * 2, seed=0, settings=TINY)
     assert not have_waveforms(inputs)
     assert "the image of the other half" in budget.how
-    assert NemoFeatures(network, inputs[0]).between(0, 6)[0].shape == (6, 4)
+    assert NemoFeatures(network, inputs[0]).image_alone().snapshot(0, 6).features["nemo_acg"].shape == (6, 4)
 
 
 def test_the_embedding_is_image_then_waveform_and_one_lacking_recording_decides_for_all():
     inputs = [NemoInput.of(noisy(seed), SPEC) for seed in (1, 2)]
     network, budget = train_nemo(inputs, [np.ones(6, dtype=bool)] * 2, seed=0, settings=TINY)
     features = NemoFeatures(network, inputs[0])
-    both, n = features.between(0, 3)
+    found = features.snapshot(0, 3)
+    both = found.features["nemo"]
     assert "against waveform" in budget.how and budget.steps == 1
-    assert both.shape == (6, 8) and n.tolist() == [3] * 6
-    np.testing.assert_array_equal(both[:, :4], features.image_alone().between(0, 3)[0])
+    assert both.shape == (6, 8) and found.exposure.tolist() == [3] * 6
+    np.testing.assert_array_equal(both[:, :4], features.image_alone().snapshot(0, 3).features["nemo_acg"])
     assert not have_waveforms([*inputs, NemoInput.of(replace(noisy(3), units={}), SPEC)])
 
 
@@ -176,12 +177,12 @@ def test_a_set_has_no_order_and_snippets_that_are_not_shown_do_not_matter():
     network = Lolcat(3, LolcatSettings(hidden=8)).eval()
     histograms = torch.rand(2, 5, 128)
     present = torch.tensor([[True] * 5, [True, True, True, False, False]])
-    said = network(histograms, present)
+    expected = network(histograms, present)
     garbage = histograms.masked_fill(~present[..., None], 1e6)
-    torch.testing.assert_close(network(garbage, present), said)
+    torch.testing.assert_close(network(garbage, present), expected)
     order = torch.tensor([2, 0, 1, 4, 3])
-    torch.testing.assert_close(network(histograms[:, order], present[:, order]), said)
-    torch.testing.assert_close(network(histograms[1:, :3], present[1:, :3]), said[1:])
+    torch.testing.assert_close(network(histograms[:, order], present[:, order]), expected)
+    torch.testing.assert_close(network(histograms[1:, :3], present[1:, :3]), expected[1:])
 
 
 def test_a_stretch_shows_the_snippets_that_lie_wholly_in_it():
@@ -189,10 +190,10 @@ def test_a_stretch_shows_the_snippets_that_lie_wholly_in_it():
     snippets = Snippets.of(source, SPEC)
     assert snippets.counts.shape == (6, 4, 128)  # 12 s in snippets of 3 s
     network = Lolcat(2, LolcatSettings(hidden=8)).eval()
-    logits, n = LolcatLogits(network, snippets).between(1, 6)  # 2 s to 12 s
+    found = LolcatLogits(network, snippets).snapshot(1, 6)  # 2 s to 12 s
     expected = network(snippets.histograms(slice(None), slice(1, 4)), torch.ones(6, 3, dtype=torch.bool))
-    np.testing.assert_allclose(logits, expected.detach().numpy(), rtol=1e-5)
-    assert n.tolist() == [5] * 6
+    np.testing.assert_allclose(found.features["lolcat"], expected.detach().numpy(), rtol=1e-5)
+    assert found.exposure.tolist() == [5] * 6
 
 
 def test_a_class_without_a_training_unit_is_never_predicted():
@@ -200,10 +201,23 @@ def test_a_class_without_a_training_unit_is_never_predicted():
     labels = [np.array([0, 0, 0, 2, 2, 2])] * 3
     quick = LolcatSettings(hidden=8, batch=8, stops=(2, 4))
     fitted = fit_lolcat(snippets, labels, ("a", "b", "c"), seed=0, settings=quick)
-    assert fitted.readout.linear.bias.tolist() == [0, ABSENT_LOGIT, 0]
-    logits, n = LolcatLogits(fitted.network, snippets[0]).between(0, 6)
-    assert (fitted.readout.probabilities(logits, n)[:, 1] < 1e-3).all()
+    answer = fitted.model.answer(LolcatLogits(fitted.network, snippets[0]).snapshot(0, 6))
+    assert answer.has_prediction.all() and (answer.probabilities.argmax(axis=1) != 1).all()
     assert "3 inner folds" in fitted.budget.how
+
+
+def test_logits_are_calibrated_on_networks_that_had_not_seen_the_animal():
+    """Labels without any relation to activity: what a network predicts of strangers is near the prior, and it knows."""
+    rng = np.random.default_rng(0)
+    snippets = [Snippets.of(noisy(seed), SPEC) for seed in range(1, 7)]
+    labels = [rng.permutation([0, 0, 0, 1, 1, 1]) for _ in snippets]
+    long = LolcatSettings(hidden=16, batch=16, dropout=0.0, learning_rate=1e-2, most_snippets=4, stops=(100,))
+    fitted = fit_lolcat(snippets, labels, ("a", "b"), seed=0, settings=long)
+    logits = LolcatLogits(fitted.network, snippets[0]).snapshot(0, 6)
+    assert np.ptp(logits.features["lolcat"], axis=1).mean() > 2, "the network itself is sure of units it has learnt"
+    assert fitted.model.answer(logits).probabilities.max() < 0.9
+    assert max(max(row) for row in fitted.model.pools[0].weight) < 0.5
+    assert "6 animals" in fitted.model.calibrated_on
 
 
 def test_one_class_or_one_recording_is_refused():
@@ -220,9 +234,9 @@ def test_held_out_bins_are_not_seen():
     network = Neuprint(2, NeuprintSettings(vector=4, width=8, heads=2, feed_forward=8, bins=10))
     own, others, unit = torch.rand(1, 10), torch.rand(1, 10, 2), torch.tensor([1])
     hidden = torch.arange(10)[None] >= 8
-    said = network(own, others, hidden, unit)
-    torch.testing.assert_close(network(own.masked_fill(hidden, 7.0), others, hidden, unit), said)
-    assert not torch.allclose(network(own, others, hidden, torch.tensor([0])), said)
+    expected = network(own, others, hidden, unit)
+    torch.testing.assert_close(network(own.masked_fill(hidden, 7.0), others, hidden, unit), expected)
+    assert not torch.allclose(network(own, others, hidden, torch.tensor([0])), expected)
 
 
 def test_the_population_of_a_unit_are_the_others():
@@ -250,4 +264,4 @@ def test_depth_must_be_known():
     with pytest.raises(RecordingError, match="r1: unit_depth_um is missing or not finite"):
         depth_steps(noisy(1), SPEC)
     known = replace(noisy(1), units={"depth_um": np.arange(6.0)})
-    assert depth_steps(known, SPEC).between(0, 2)[0].tolist() == [[0], [1], [2], [3], [4], [5]]
+    assert depth_steps(known, SPEC).snapshot(0, 2).features["depth"].tolist() == [[0], [1], [2], [3], [4], [5]]

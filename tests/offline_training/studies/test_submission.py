@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nuclr_stream.features.mean_embedding import Calibration
 from nuclr_stream.recordings.recording import Recording
 from offline_training.commands.cli import main
 from offline_training.config import TrainConfig
 from offline_training.pretraining.pretrain import pretrain
-from offline_training.readouts.readout import Readout, save_readouts
-from offline_training.readouts.regression import Linear
+from offline_training.pretraining.runs import Run
+from offline_training.readouts.embed import embed_recording, through_torch
+from offline_training.readouts.task_model import load_task_models, save_task_models
 from offline_training.scores import macro_f1
 from offline_training.simulation.animals import simulate
 from offline_training.studies.submission import COSMOS, SubmissionError, encode_ids, write_submission
+from tests.conftest import tiny_task
 
 TINY = {"dim": 8, "heads": 1, "head_dim": 8, "ffn_hidden": 8, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 UNITS, SILENT = 16, 3
@@ -49,16 +50,11 @@ def recording_of(seed: int) -> Recording:
 
 
 def run_of(folder: Path, seed: int, recordings: list[Recording], classes: tuple[str, ...] = COSMOS) -> Path:
-    """A run of two steps whose readout has random coefficients."""
+    """A run of two steps whose predictors have random coefficients."""
     config = {"name": "tiny", "encoder": TINY, "training": {"steps": 2, "batch_windows": 2, "seed": seed}}
     run_dir = pretrain(TrainConfig.parse(config), recordings, folder / f"run{seed}{len(classes)}")
-    rng = np.random.default_rng(seed)
-    linear = Linear(
-        rng.normal(0, 9, (len(classes), 8)), np.zeros(len(classes)), np.zeros((1, 8)), np.ones((1, 8)), np.ones(1)
-    )
-    calibration = Calibration(n=(1.0,), temperature=(1.0,), abstain_below=0.5)
-    readout = Readout(classes, linear, calibration, c=1.0, grouped_by="subject", out_of_fold_f1=0, calibrated_on="")
-    save_readouts(run_dir, {"brain_region": readout}, {})
+    model = tiny_task(classes, TINY["dim"], ("embedding", "statistics_neighbourhood"), ("embedding",))
+    save_task_models(run_dir, {"brain_region": model}, {})
     return run_dir
 
 
@@ -116,6 +112,17 @@ def test_every_unit_is_there_under_its_id_and_probabilities_add_up(written: Path
     assert np.allclose(tensors["pred_proba"].sum(axis=1), 1, atol=1e-6)
     assert np.all(tensors["pred_proba"][SILENT] == np.float32(0.1)), "no window shows it: no class is preferred"
     assert np.ptp(tensors["pred_proba"][0]) > 0.01
+
+
+def test_probabilities_are_those_of_the_task_model(
+    written: Path, runs: list[Path], recordings: list[Recording]
+) -> None:
+    run = Run.open(runs[0])
+    encoder, config = run.encoder, run.config
+    embedded = embed_recording(through_torch(encoder), recordings[1], config.window.spec, config.rules.rules)
+    answer = load_task_models(runs[0])["brain_region"].answer(embedded.snapshot(0, len(embedded.end_bin)))
+    found = load_file(written / "ours_single/ts3-unit_cosmos/seed_43.safetensors")["pred_proba"]
+    assert np.allclose(found[UNITS:], answer.probabilities, atol=1e-6)
 
 
 def test_pooling_is_the_mean_over_the_five_nearest_within_60_um(written: Path) -> None:
