@@ -67,7 +67,7 @@ def test_any_chunking_order_and_cutting_give_the_sums_of_a_direct_computation(da
     number = data.draw(st.integers(0, 300))
     samples = origin + (total * rng.random(number) ** data.draw(st.sampled_from([1, 6]))).astype(np.int64)
     units = rng.integers(0, UNITS, number)
-    ends = sorted(data.draw(st.lists(st.integers(1, total - 1), max_size=5))) + [total]
+    ends = [*sorted(data.draw(st.lists(st.integers(1, total - 1), max_size=5))), total]
     length = data.draw(st.sampled_from([total // 20, total]))  # windows with time between them, or overlapping ones
     counted = CouplingCounts(Grid(rate, Fraction(50), origin))
     sums, came, references, taken = np.zeros((UNITS, COUPLING_SUMS), np.int64), np.zeros(number, bool), set(), None
