@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.left_out import MOST_SPIKES, keep_good
-from nuclr_stream.windows.binning import MAX_SAMPLE, BoolArray, Int64Array
+from nuclr_stream.windows.binning import BoolArray, Int64Array
 
 MAX_LEAD_S = 3600.0
 """Time that begins later than this, or before zero, is counted from the first observed second instead."""
@@ -39,6 +39,12 @@ TOO_FAST_HZ = 1000.0
 REFRACTORY_TICKS = 5
 """Whole times of one unit that are often closer than this are no sample numbers: neurons rest for a millisecond."""
 
+ABSURD = 1e25
+"""No time, in whatever unit."""
+
+FARTHEST = 2.0**62
+"""Sample numbers end here, so that they are whole numbers; what lies there is left out as not observed."""
+
 EPOCH_S = (4e8, 4e9)
 """Seconds since 1970 from 1982 to 2096."""
 
@@ -57,21 +63,22 @@ class Clock:
     def samples(self, times: npt.ArrayLike) -> Int64Array:
         """Nearest sample number of every time of the file, same shape."""
         seconds = np.asarray(times, dtype=np.float64) * self.scale - self.origin_s
-        return np.rint(seconds * float(self.rate)).astype(np.int64)
+        return np.rint(np.clip(seconds * float(self.rate), -FARTHEST, FARTHEST)).astype(np.int64)
 
 
-def finite_times(times: npt.NDArray[Any], *, field: str, notes: list[str], observed: bool) -> BoolArray:
+def finite_times(times: npt.NDArray[Any], *, field: str, notes: list[str]) -> BoolArray:
     """Which times (N,) are numbers of one recording: not NaN or infinite, and not absurdly far from all others.
 
-    `observed` says that the file declares what was observed; then no time is absurd. Raises RecordingError.
+    Raises RecordingError where more than a few are not.
     """
     remedy = "write the file again with the times that the sorter gave"
-    bad = ~np.isfinite(times)
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(times) < ABSURD)
     keep = keep_good(
         bad, what=f"{field}: {{}} spikes", why="have no finite time", first=times, remedy=remedy, notes=notes
     )
-    if observed or keep.sum() < MIN_SPIKES:
-        return keep & (np.abs(np.where(keep, times, 0)) <= MAX_SAMPLE)
+    if keep.sum() < MIN_SPIKES:
+        return keep
     low, high = np.quantile(times[keep], [0.05, 0.95])
     far = 10 * max(float(high - low), 1.0)
     absurd = keep & ((times < low - far) | (times > high + far))

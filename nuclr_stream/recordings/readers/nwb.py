@@ -197,7 +197,7 @@ def _spikes(table: h5py.Group, units: int, series: list[_Series], *, where: str,
     rows = np.repeat(np.arange(units), np.diff(ends_of(table, "spike_times", units, where), prepend=0))
     rate, rate_known = _sample_rate(table, series, where)
     intervals = _intervals(table, units, where=where, notes=notes)
-    keep = finite_times(times, field=field, notes=notes, observed=intervals is not None)
+    keep = finite_times(times, field=field, notes=notes)
     times, rows = times[keep], rows[keep]
     check_order(times, rows, field=field, notes=notes)
     begins = (

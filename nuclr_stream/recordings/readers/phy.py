@@ -131,7 +131,7 @@ def _usable(
 ) -> BoolArray:
     """Which spikes (N,) have a time and a cluster; RecordingError where times start over or the rate can not be."""
     field = f"{folder.name}/spike_times.npy"
-    keep = finite_times(samples, field=field, notes=notes, observed=False)
+    keep = finite_times(samples, field=field, notes=notes)
     keep &= keep_good(
         clusters < 0,
         what=f"{folder.name}: {{}} spikes",
@@ -140,10 +140,10 @@ def _usable(
         remedy="export the sorting again",
         notes=notes,
     )
-    times, rows = samples[keep], clusters[keep]
+    times, rows = samples[keep], np.unique(clusters[keep], return_inverse=True)[1]
     if not len(times):
         return keep
-    check_order(times, np.unique(rows, return_inverse=True)[1], field=field, notes=notes)
+    check_order(times, rows, field=field, notes=notes)
     rates = rates_of(times, rows) * float(rate)
     span_s = float(times.max() - times.min()) / float(rate)
     if len(times) >= MIN_SPIKES and span_s > LONG_S and float(rates.max()) < SLOW_HZ and rate < 1000:

@@ -120,7 +120,7 @@ def _usable(
     )
     times, kept = seconds[keep].astype(np.float64), rows[keep].astype(np.int64)
     field = f"{where}: field spikes/timestamps"
-    keep = finite_times(times, field=field, notes=notes, observed=domain is not None)
+    keep = finite_times(times, field=field, notes=notes)
     times, kept = times[keep], kept[keep]
     check_order(times, kept, field=field, notes=notes)
     return times, kept

@@ -60,6 +60,11 @@ def test_spikes_cluster_by_cluster_are_sorted_with_their_clusters(folder: Path) 
     same_spikes(read(folder), WHOLE)
 
 
+def test_cluster_numbers_may_be_of_any_size(folder: Path) -> None:
+    np.save(folder / "spike_clusters.npy", np.load(folder / "spike_clusters.npy").astype(np.int64) + 2**40)
+    assert read(folder).unit_ids[0] == str(2**40)
+
+
 def test_seconds_in_spike_times_are_samples_after_all(folder: Path) -> None:
     np.save(folder / "spike_times.npy", WHOLE.spike_samples / 30000)
     found = read(folder)

@@ -57,7 +57,8 @@ def noted(found: Recording, pattern: str) -> bool:
         (np.nan, r"units/spike_times: 1 of 1801 spikes have no finite time, the first is row \d+ \(nan\): left out"),
         (-0.002, r"units/spike_times: 1 of 1801 spikes lie before sample 0, .* \(-60\): left out"),
         (1e9, r"units/spike_times: 1 of 1801 spikes lie far from all others, .* \(1e\+09\): left out"),
-        (1e300, r"1 of 1801 spikes lie far from all others"),
+        (1e20, r"1 of 1801 spikes lie far from all others"),
+        (1e308, r"1 of 1801 spikes have no finite time"),
     ],
 )
 def test_one_bad_time_costs_one_spike_and_is_named(tmp_path: Path, value: float, note: str) -> None:
@@ -175,6 +176,15 @@ def test_a_few_spikes_outside_of_what_was_observed_are_left_out(tmp_path: Path) 
     late = int((WHOLE.spike_samples > 29.5 * 30000).sum())
     assert len(found.spike_samples) == 1800 - late
     assert noted(found, rf"obs_intervals: {late} of 1800 spikes lie outside of what was observed of their unit")
+
+
+def test_an_absurd_time_beside_obs_intervals_is_left_out_too(tmp_path: Path) -> None:
+    def absurd(unit: int, times: np.ndarray) -> np.ndarray:
+        return np.concatenate([times, [1e15]]) if unit == 4 else times
+
+    found = nwb(tmp_path / "a.nwb", absurd, observed=[[[0.0, 30.0]]] * 12)
+    same_spikes(found, WHOLE)
+    assert noted(found, "1 of 1801 spikes lie far from all others")
 
 
 def test_a_stretch_with_spikes_is_never_quietly_not_recorded(tmp_path: Path) -> None:
