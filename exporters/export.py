@@ -134,7 +134,8 @@ def _check_readout(file: str, predictor: Predictor, graph: bytes) -> float:
 
 def _typical_features(predictor: Predictor, rows: int, rng: np.random.Generator) -> Float32Array:
     noise = rng.standard_normal((rows, len(predictor.mean)))
-    return (predictor.mean + noise * predictor.scale).astype(np.float32)
+    typical: Float32Array = (predictor.mean + noise * predictor.scale).astype(np.float32)
+    return typical
 
 
 def sample_counts(spec: WindowSpec, seed: int = 0) -> Float32Array:
@@ -153,16 +154,15 @@ def _sample(contents: Contents) -> bytes:
     counts = sample_counts(contents.spec)
     mask = active_units(counts, contents.spec.input_kind)
     embedding = _embed(contents.encoder, counts[mask])
-    arrays = {"counts": counts, "mask": mask, "embedding": embedding}
+    arrays: dict[str, Any] = {"counts": counts, "mask": mask, "embedding": embedding}
     once = np.ones(SAMPLE_UNITS, dtype=np.float32)
     for task, model in contents.tasks.items():
         part = model.part(task)
         for name in part.predictors:
-            rng = np.random.default_rng(0)
-            features = arrays.setdefault(
-                f"features_{name}", _typical_features(model.predictors[name], SAMPLE_UNITS, rng)
-            )
-            arrays[part.file_of(name)] = model.predictors[name].logits(features, once)
+            predictor, key = model.predictors[name], f"features_{name}"
+            if key not in arrays:  # one sample a feature set, whichever task it comes from
+                arrays[key] = _typical_features(predictor, SAMPLE_UNITS, np.random.default_rng(0))
+            arrays[part.file_of(name)] = predictor.logits(arrays[key], once)
     return _archive(arrays)
 
 

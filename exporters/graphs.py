@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx
@@ -122,7 +123,11 @@ def readout_graph(
         ("Mul", ["log_probabilities", "share_of_knot"], "shared"),
         ("ReduceSum", ["shared", "axis_1"], "logits"),
     ]
-    attributes = {"Softmax": {"axis": 3}, "ReduceMean": {"keepdims": 0}, "ReduceSum": {"keepdims": 0}}
+    attributes: dict[str, dict[str, Any]] = {
+        "Softmax": {"axis": 3},
+        "ReduceMean": {"keepdims": 0},
+        "ReduceSum": {"keepdims": 0},
+    }
     graph = helper.make_graph(
         [helper.make_node(kind, inputs, [output], **attributes.get(kind, {})) for kind, inputs, output in steps],
         "readout",

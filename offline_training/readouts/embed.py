@@ -18,7 +18,8 @@ import torch
 from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
 from nuclr_stream.features.coupling import COUPLING_SUMS
 from nuclr_stream.features.isi import INTERVAL_BINS, Int32Array
-from nuclr_stream.recordings.recording import RecordedWindow, Recording, recorded_windows
+from nuclr_stream.recordings.readers import AnyRecording
+from nuclr_stream.recordings.recording import RecordedWindow, recorded_windows
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array, WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder
 
@@ -88,7 +89,7 @@ class Embedded:
 
 def embed_recording(
     encode: Encode,
-    recording: Recording,
+    recording: AnyRecording,
     spec: WindowSpec,
     rules: WindowRules,
     *,
@@ -139,7 +140,9 @@ def through_torch(encoder: Encoder) -> Encode:
 
     def encode(counts: Float32Array, mask: BoolArray) -> Float32Array:
         with torch.inference_mode():
-            return encoder(torch.from_numpy(counts).to(device), torch.from_numpy(mask).to(device)).float().cpu().numpy()
+            found = encoder(torch.from_numpy(counts).to(device), torch.from_numpy(mask).to(device))
+        embeddings: Float32Array = found.float().cpu().numpy()
+        return embeddings
 
     return encode
 

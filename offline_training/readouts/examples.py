@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ WHOLE = 0
 """Stands for "all windows of the recording" among the lengths of stretches."""
 
 LENGTHS = (1, 6, 30, WHOLE)
-DRAWS = 3
+DRAWS = 1
 """Stretches of every length: what a population does in one window is a matter of luck."""
 
 Float64Array = npt.NDArray[np.float64]
@@ -88,7 +88,7 @@ class Examples:
 
     def where(self, chosen: BoolArray | Int64Array) -> Examples:
         """The chosen examples, by mask or row."""
-        taken = {
+        taken: dict[str, Any] = {
             field.name: {name: part[chosen] for name, part in value.items()}
             if isinstance(value, dict)
             else value[chosen]

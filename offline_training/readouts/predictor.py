@@ -8,6 +8,7 @@ Shapes: R examples, U units, F features, C classes, K knots, M members.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,13 @@ import numpy as np
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.exposure import knot_shares
 from nuclr_stream.prediction.pool import log_softmax
-from nuclr_stream.windows.binning import Float32Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.readouts.examples import WHOLE, Examples
 from offline_training.readouts.regression import Float64Array, Linear, ReadoutError, fit_linear, folds, grouping
 
-C_CANDIDATES = (0.0003, 0.001, 0.01, 0.1)
+C_CANDIDATES = (0.001, 0.01, 0.1)
+Part = tuple[Int64Array, Int64Array]
+"""Rows to fit on and rows left out."""
 LEAST_PROBABILITY = 1e-6
 """Floor of a probability before its logarithm: a member that never saw a class must not forbid it."""
 
@@ -61,42 +64,66 @@ class Fitted:
 
 
 def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: float | None = None) -> Fitted:
-    """Fit the predictor of one feature set; without `c` it is chosen by log loss on animals left out.
+    """Fit the predictor of one feature set; without `c` that is chosen by log loss on whole recordings left out.
 
     Examples that lack the set are left out of the fit and get uniform log-probabilities. Raises ReadoutError.
     """
     known = np.flatnonzero(examples.has[name])
     own = examples.where(known)
     whole = own.length == WHOLE
-    if c is None:
-        c = _choose_c(own.where(whole), name, classes)
-    lengths = [*sorted(set(own.length.tolist()) - {WHOLE}), WHOLE]
+    if not whole.any():
+        raise ReadoutError(f"{name}: no labelled unit has it")
+    parts = list(folds(own, grouping(own)))
+    found = {each: _members(own, name, classes, parts, whole, c=each) for each in ([c] if c else C_CANDIDATES)}
+    c = min(found, key=lambda each: _loss(found[each], own, parts, whole, name))
+    reference = _scaler(own.features[name][whole])
     held_out = np.full((len(examples), classes), -np.log(classes), dtype=np.float32)
     plain = held_out.copy()
     n, weights, biases = [], [], []
-    reference = _scaler(own.features[name][whole])
-    parts = list(folds(own, grouping(own)))
-    for length in lengths:
+    for length in [*sorted(set(own.length.tolist()) - {WHOLE}), WHOLE]:
         at = own.length == length
-        members = []
-        for train, test in parts:
-            chosen = train[at[train]]
-            member = fit_linear(
-                own.features[name][chosen], own.label[chosen], classes, c=c, weights=_balance(own, chosen)
-            )
-            members.append(_on(reference, member))
+        members = found[c] if length == WHOLE else _members(own, name, classes, parts, at, c=c)
+        for member, whole_member, (_, test) in zip(members, found[c], parts, strict=True):
             asked = test[at[test]]
-            held_out[known[asked]] = _log(np.exp(log_softmax(member.logits(own.features[name][asked]))))
-            if length == WHOLE:
-                plain[known[test]] = _log(np.exp(log_softmax(member.logits(own.features[name][test]))))
+            held_out[known[asked]] = _log_probabilities(member, own.features[name][asked])
+            plain[known[asked]] = _log_probabilities(whole_member, own.features[name][asked])
+        on_reference = [_on(reference, member) for member in members]
         n.append(max(float(np.median(own.exposure_of({name})[at])), 1.0))
-        weights.append(np.stack([member.weight for member in members]))
-        biases.append(np.stack([member.bias for member in members]))
+        weights.append(np.stack([member.weight for member in on_reference]))
+        biases.append(np.stack([member.bias for member in on_reference]))
     kept = _ascending(n)
     predictor = Predictor(
         np.array(n)[kept], np.stack(weights)[kept], np.stack(biases)[kept], reference.mean, reference.scale
     )
     return Fitted(predictor, c, held_out, plain)
+
+
+def _members(
+    own: Examples, name: FeatureSet, classes: int, parts: Sequence[Part], at: BoolArray, *, c: float
+) -> list[Linear]:
+    """A readout for every part that is left out, fitted on the examples (R,) `at` of the others."""
+    members = []
+    for train, _ in parts:
+        chosen = own.where(train[at[train]])
+        weights = chosen.weights(int(chosen.label.max()) + 1)
+        members.append(fit_linear(chosen.features[name], chosen.label, classes, c=c, weights=weights))
+    return members
+
+
+def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], whole: BoolArray, name: FeatureSet) -> float:
+    """Class-balanced log loss on whole recordings of what members saw nothing of."""
+    weights = np.zeros(len(own))
+    weights[whole] = own.where(whole).weights(int(own.label.max()) + 1)
+    total = 0.0
+    for member, (_, test) in zip(members, parts, strict=True):
+        asked = test[whole[test]]
+        found = _log_probabilities(member, own.features[name][asked])
+        total -= float((weights[asked] * found[np.arange(len(asked)), own.label[asked]]).sum())
+    return total
+
+
+def _log_probabilities(member: Linear, features: Float32Array) -> Float64Array:
+    return _log(np.exp(log_softmax(member.logits(features))))
 
 
 def _ascending(n: list[float]) -> list[int]:
@@ -106,27 +133,6 @@ def _ascending(n: list[float]) -> list[int]:
         if n[k] * 1.5 <= n[kept[0]]:
             kept.insert(0, k)
     return kept
-
-
-def _choose_c(whole: Examples, name: FeatureSet, classes: int) -> float:
-    """The C with the least class-balanced log loss on whole recordings of animals left out."""
-    if not len(whole):
-        raise ReadoutError(f"{name}: no labelled unit has it")
-    weights = whole.weights(classes)
-    losses = []
-    for c in C_CANDIDATES:
-        total = 0.0
-        for train, test in folds(whole, grouping(whole)):
-            fitted = fit_linear(whole.features[name][train], whole.label[train], classes, c=c)
-            found = _log(np.exp(log_softmax(fitted.logits(whole.features[name][test]))))
-            total -= float((weights[test] * found[np.arange(len(test)), whole.label[test]]).sum())
-        losses.append(total)
-    return C_CANDIDATES[int(np.argmin(losses))]
-
-
-def _balance(examples: Examples, chosen: np.ndarray) -> Float64Array:
-    part = examples.where(chosen)
-    return part.weights(int(part.label.max()) + 1)
 
 
 def _scaler(features: Float32Array) -> Linear:

@@ -18,7 +18,7 @@ from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.readouts.examples import Examples
 
-MAX_FOLDS = 8
+MAX_FOLDS = 6
 """Most parts that the animals are split into; below it every animal is one."""
 ABSENT_LOGIT = -100.0
 """Logit of a class that training did not hold: never predicted, and finite, as graphs need it."""

@@ -116,7 +116,7 @@ def run_bench(config: TrainConfig, *, steps: int, on_step: Callable[[int], None]
             way.step(views)
         on_step(number + 1)
     runs, gpu = [way.figures(sampled) | way.use(forward, device) for way in ways], None
-    if device.type == "cuda":
+    if device.type == "cuda" and views is not None:
         gpu = {"name": torch.cuda.get_device_name(), "peak_bytes": torch.cuda.max_memory_allocated()}
         runs = [run | {"gpu_busy": way.gpu_busy(views, run["step_s"])} for way, run in zip(ways, runs, strict=True)]
     torch.set_num_threads(threads_before)
@@ -153,8 +153,8 @@ def forward_flops(config: EncoderConfig, views: Views) -> float:
     inner, spatial = config.heads * config.head_dim, config.spatiotemporal_blocks
     temporal = config.temporal_blocks + spatial
     attention, feed_forward = 8 * config.dim * inner, 6 * config.dim * config.ffn_hidden
-    per_token = 2 * config.bins_per_patch * config.dim + (temporal + spatial) * (attention + feed_forward)
-    per_token = per_token + temporal * 4 * config.patches * inner + spatial * 4 * units * inner
+    fixed = 2 * config.bins_per_patch * config.dim + (temporal + spatial) * (attention + feed_forward)
+    per_token = fixed + temporal * 4 * config.patches * inner + spatial * 4 * units * inner
     return float((config.patches * units * per_token).sum())
 
 

@@ -198,7 +198,7 @@ def train(
         network.train()
         loss = nn.functional.cross_entropy(network(histograms, present), label)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if step in stops:
             yield step, network

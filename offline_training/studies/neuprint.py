@@ -146,7 +146,7 @@ def train_neuprint(
         predicted = network(own, others, hidden, torch.from_numpy(unit))
         loss = torch.square(predicted - own)[hidden].mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         errors.append((loss.item(), own.var().item()))
     budget = Budget(settings.steps, clock.cpu_s, parameters_of(network), _how(errors, len(rows), settings))

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.placement.regions import DepthUnits, pool_along_depth
 from nuclr_stream.prediction.answer import Answer
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Float32Array
 from offline_training.pretraining.runs import Run
 from offline_training.readouts.embed import embed_recording, through_torch
@@ -38,7 +38,9 @@ class SubmissionError(NuclrStreamError):
     """A run or its recordings cannot be turned into a submission."""
 
 
-def write_submission(run_dirs: Sequence[Path], recordings: Sequence[Recording], *, label: str, out: Path) -> list[Path]:
+def write_submission(
+    run_dirs: Sequence[Path], recordings: Sequence[AnyRecording], *, label: str, out: Path
+) -> list[Path]:
     """Write OUT/LABEL_{single,multi}/ts3-unit_cosmos/seed_<seed>.safetensors for every run; returns the files.
 
     A run needs a task `brain_region` over the ten Cosmos classes, in their order. Units without a prediction get the
@@ -74,7 +76,7 @@ def encode_ids(ids: Sequence[str]) -> ByteArray:
     return column.view(np.uint8).reshape(len(ids), column.dtype.itemsize)
 
 
-def _unit_ids(recordings: Sequence[Recording]) -> list[str]:
+def _unit_ids(recordings: Sequence[AnyRecording]) -> list[str]:
     owner: dict[str, str] = {}
     for recording in recordings:
         for name in recording.unit_ids.tolist():
@@ -87,7 +89,7 @@ def _unit_ids(recordings: Sequence[Recording]) -> list[str]:
     return list(owner)
 
 
-def _predict(run_dir: Path, recordings: Sequence[Recording]) -> Mapping[str, Float32Array]:
+def _predict(run_dir: Path, recordings: Sequence[AnyRecording]) -> Mapping[str, Float32Array]:
     """Probabilities (U, C) of the units of all recordings, by unit and averaged over neighbours on the probe."""
     run = Run.open(run_dir)
     encoder, config = run.encoder, run.config
@@ -115,7 +117,7 @@ def _cosmos_model(run_dir: Path) -> TaskModel:
     return models[REGION]
 
 
-def _averaged(recording: Recording, answer: Answer) -> Float32Array:
+def _averaged(recording: AnyRecording, answer: Answer) -> Float32Array:
     """One recording is one probe: the benchmark averages over neighbours whatever their shank.
 
     Units without a prediction are averaged over the others and enter no average themselves.

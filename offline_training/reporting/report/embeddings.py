@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from nuclr_stream.windows.binning import Float32Array, Int64Array
 from offline_training.config import UNLABELLED, TrainConfig
 from offline_training.pretraining.runs import Run
@@ -41,7 +41,7 @@ class Points:
     groups: dict[str, StrArray]
 
 
-def embeddings_section(run_dir: Path, recordings: Sequence[Recording], *, projection: str) -> Section:
+def embeddings_section(run_dir: Path, recordings: Sequence[AnyRecording], *, projection: str) -> Section:
     """Every unit's mean embedding over its recording, projected on a plane. Raises ConfigError for another projection.
 
     Units that no window shows are left out; of more than MAX_POINTS units a random choice is drawn.
@@ -52,12 +52,13 @@ def embeddings_section(run_dir: Path, recordings: Sequence[Recording], *, projec
     encoder, config, info = run.encoder, run.config, run.info
     spec = config.window.spec.with_hop_s(config.window.spec.window_s)
     encode = through_torch(encoder)
-    means = [embed_recording(encode, one, spec, config.rules.rules).unit_means() for one in recordings]
-    seen = np.flatnonzero(np.concatenate([n for _, n in means]) > 0)
+    embedded = [embed_recording(encode, one, spec, config.rules.rules) for one in recordings]
+    found = [one.snapshot(0, len(one.end_bin)) for one in embedded]
+    seen = np.flatnonzero(np.concatenate([one.exposure for one in found]) > 0)
     if len(seen) < 3:
         return Section(TITLE, [Missing(f"{len(seen)} units of {len(recordings)} recordings can be embedded at all.")])
     drawn = seen if len(seen) <= MAX_POINTS else np.sort(np.random.default_rng(0).permutation(seen)[:MAX_POINTS])
-    place, axes, method = _project(np.concatenate([mean for mean, _ in means])[drawn], projection)
+    place, axes, method = _project(np.concatenate([one.features["embedding"] for one in found])[drawn], projection)
     points = Points(place, axes, method, {name: group[drawn] for name, group in _groups(config, recordings).items()})
     known = {one.subject_id for one in recordings} & set(info["subjects"])
     saw = f"The encoder was trained on the activity of {len(known)} of these animals."
@@ -66,7 +67,7 @@ def embeddings_section(run_dir: Path, recordings: Sequence[Recording], *, projec
     return Section(TITLE, [*parts, *(_picture(points, name) for name in points.groups)])
 
 
-def _groups(config: TrainConfig, recordings: Sequence[Recording]) -> dict[str, StrArray]:
+def _groups(config: TrainConfig, recordings: Sequence[AnyRecording]) -> dict[str, StrArray]:
     groups = {}
     for task, settings in config.tasks.items():
         labels = np.concatenate([settings.labels(recording) for recording in recordings])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.recordings.readers import AnyRecording
 from offline_training.reporting.report.embeddings import embeddings_section
 from offline_training.reporting.report.page import render
 from offline_training.reporting.report.readouts import readouts_section
@@ -18,7 +18,7 @@ def write_report(
     run_dir: Path,
     out: Path,
     *,
-    recordings: Sequence[Recording] = (),
+    recordings: Sequence[AnyRecording] = (),
     results: Path | None = None,
     projection: str = "pca",
 ) -> Path:

@@ -195,10 +195,10 @@ def test_a_readout_that_is_not_finite_says_nothing_but_the_prior(model, monkeypa
     labeler = Labeler(model, stream="probeA")
     readout = labeler.model.readout
 
-    def broken(task, features, exposure, *, predictor):
+    def broken(task, predictor, features, exposure):
         if task == "cell_type":
             raise NonFiniteError("readout_cell_type.onnx")
-        return readout(task, features, exposure, predictor=predictor)
+        return readout(task, predictor, features, exposure)
 
     monkeypatch.setattr(labeler.model, "readout", broken)
     (done,) = play(labeler, *messages)
