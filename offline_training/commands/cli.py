@@ -13,6 +13,7 @@ from offline_training.commands import (
     calcium_cli,
     compare,
     evaluate,
+    foreign_units,
     inspect,
     placement_cli,
     pretrain,
@@ -40,6 +41,7 @@ app.command()(pretrain.pretrain)
 app.command()(readout.readout)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(foreign_units.foreign_units)
 app.command()(report_cli.report_results)
 app.command()(calcium_cli.normaliser_distance)
 app.command()(placement_cli.placement)
