@@ -23,7 +23,7 @@ _SEED = 0
 
 def foreign_units(
     bundle: Annotated[str, typer.Option("--bundle", help="Name of a shipped bundle, or its directory.")],
-    own: Annotated[Path, typer.Option("--own", help="Recordings of the bundle's own kind, of other animals.")],
+    own: Annotated[Path, typer.Option("--own", help="Recordings of the bundle's own kind, best of other animals.")],
     foreign: Annotated[Path, typer.Option("--foreign", help=HELP)],
     foreign_words: Annotated[str, typer.Option("--foreign-words", help="What the foreign recordings are, in words.")],
     recordings: Annotated[int, typer.Option(help="At most so many recordings of each kind.")] = 6,
@@ -43,9 +43,12 @@ def foreign_units(
     model = Model(load_bundle(find_bundle(bundle)), threads=1)
     own_kind = [each for each in open_recordings(own) if each.input_kind == "spikes"][:recordings]
     others = [each for each in open_recordings(foreign) if each.input_kind == "spikes"][:recordings]
+    trained_on = set(model.manifest.trained_on.subjects)
+    known = any(each.subject_id in trained_on for each in own_kind)
+    own_words = "animals of its own training" if known else "other animals of its own kind"
     rng = np.random.default_rng(_SEED)
     kinds: dict[str, Sequence[Any]] = {
-        "other animals of its own kind": own_kind,
+        own_words: own_kind,
         foreign_words: others,
         "Poisson trains of the same rates": [poisson(each, rng) for each in own_kind],
         "intervals of each unit in random order": [shuffled(each, rng) for each in own_kind],
