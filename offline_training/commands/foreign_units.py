@@ -39,10 +39,11 @@ def foreign_units(
     from nuclr_stream.bundle.manifest import find_bundle, load_bundle
     from nuclr_stream.inference.model import Model
     from nuclr_stream.recordings.readers import open_recordings
+    from nuclr_stream.recordings.recording import Recording
 
     model = Model(load_bundle(find_bundle(bundle)), threads=1)
-    own_kind = [each for each in open_recordings(own) if each.input_kind == "spikes"][:recordings]
-    others = [each for each in open_recordings(foreign) if each.input_kind == "spikes"][:recordings]
+    own_kind = [each for each in open_recordings(own) if isinstance(each, Recording)][:recordings]
+    others = [each for each in open_recordings(foreign) if isinstance(each, Recording)][:recordings]
     trained_on = set(model.manifest.trained_on.subjects)
     known = any(each.subject_id in trained_on for each in own_kind)
     own_words = "animals of its own training" if known else "other animals of its own kind"
