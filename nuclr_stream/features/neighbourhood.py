@@ -1,6 +1,6 @@
-"""The company of a unit: the units that it rises and falls with, and the whole population of its probe.
+"""A unit's co-active neighbours, the units whose activity is most correlated with its own, and its whole population.
 
-Units that fire together tend to lie in one region, so what a unit's company looks like says where it is, without any
+Units that fire together tend to lie in one region, so the features of a unit's neighbours carry its region, without any
 depth. Correlations are those of the activity per patch (1 s), kept as running sums over the time that both units of a
 pair existed: a step costs O(U^2) additions, and nothing grows with the length of the recording.
 Shapes: U units, F features.
@@ -103,7 +103,7 @@ def with_neighbourhood(features: Float32Array, nearest: Int64Array) -> Float32Ar
     """Return [own, mean of the most correlated others, population mean, population spread] (U, 4 F).
 
     `features` (U, F) and `nearest` (U, N), see `nearest_units`, are of the units that have any exposure. The spread is
-    the standard deviation over the population. A unit without others is its own company.
+    the standard deviation over the population. A unit without others is its own neighbour.
     """
     values = features.astype(np.float64)
     around = values

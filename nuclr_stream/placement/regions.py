@@ -206,8 +206,8 @@ def usable(units: DepthUnits, shank: int) -> tuple[Int64Array, Reason]:
     """Rows of the units of a shank that can be placed, and why there are none."""
     on_shank = units.shank == shank
     deep = on_shank & np.isfinite(units.depth_um)
-    heard = deep & (units.exposure > 0) & np.isfinite(units.probabilities).all(axis=1)
-    rows = np.flatnonzero(heard)
+    known = deep & (units.exposure > 0) & np.isfinite(units.probabilities).all(axis=1)
+    rows = np.flatnonzero(known)
     if not deep.any():
         return rows, "no_depth"
     if not len(rows):

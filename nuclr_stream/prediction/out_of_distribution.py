@@ -21,7 +21,11 @@ from nuclr_stream.features.spike_statistics import SpikeStatistics
 from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
-KINDS: tuple[FeatureSet, ...] = ("embedding", "statistics")
+KINDS: tuple[FeatureSet, ...] = (
+    *("embedding", "embedding_neighbourhood"),
+    *("statistics", "statistics_neighbourhood", "coupling_neighbourhood"),
+)
+"""Feature sets that are compared, where the bundle knows them: with neighbours, a whole population may be far away."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class OutOfDistribution:
         short = intervals[:, 0] - 2 * np.sqrt(intervals[:, 0]) - 1
         unsorted = short > self.short_intervals * intervals.sum(axis=1)
         far = ratios > 1
-        return OutOfDistributionScore(ratios.max(axis=0), far[0], far[1], rate, unsorted)
+        return OutOfDistributionScore(ratios.max(axis=0), far[:2].any(axis=0), far[2:].any(axis=0), rate, unsorted)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Plain arrays, as out_of_distribution.npz of a bundle holds them."""

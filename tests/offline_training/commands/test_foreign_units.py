@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nuclr_stream.bundle.manifest import find_bundle, load_bundle
+from nuclr_stream.commands.demo import RECORDING
+from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from offline_training.commands import foreign_units as module
 from offline_training.commands.cli import app
@@ -68,3 +71,11 @@ def test_the_command_counts_units_by_kind_and_keeps_rows_of_other_bundles(
     own = counted["other animals of its own kind"]
     assert own == counted["the same"]
     assert own[0][0] == len(recording.unit_ids) and all(0 <= called <= 1 for _, called, _ in own)
+
+
+@pytest.mark.parametrize("make", [module.poisson, module.paired])
+def test_the_demo_bundle_calls_next_to_nothing_of_units_unlike_those_of_its_training(make):
+    model = Model(load_bundle(find_bundle("demo")), threads=1)
+    rows = list(module._rows(model, "made", [make(Recording.load(RECORDING), np.random.default_rng(2))]))
+    assert [row["task"] for row in rows] == ["cell_type", "brain_region"]
+    assert all(row["called"] <= 0.05 and row["flagged"] >= 0.95 for row in rows)
