@@ -98,7 +98,9 @@ class OutOfDistribution:
         short = intervals[:, 0] - 2 * np.sqrt(intervals[:, 0]) - 1
         unsorted = short > self.short_intervals * intervals.sum(axis=1)
         far = ratios > 1
-        return OutOfDistributionScore(ratios.max(axis=0), far[:2].any(axis=0), far[2:].any(axis=0), rate, unsorted)
+        embedding: BoolArray = np.any(far[:2], axis=0)
+        others: BoolArray = np.any(far[2:], axis=0)
+        return OutOfDistributionScore(ratios.max(axis=0), embedding, others, rate, unsorted)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Plain arrays, as out_of_distribution.npz of a bundle holds them."""
