@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,11 +36,6 @@ def embed_by_run(run_dir: Path, recordings: Sequence[AnyRecording], *, hop_s: fl
             _keep(path, embedded)
         found.append(embedded)
     return found
-
-
-def trained_on(run_dir: Path) -> tuple[str, ...]:
-    """The animals whose activity the encoder of a run saw."""
-    return tuple(json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["subjects"])
 
 
 def _kept(path: Path, recording: AnyRecording, spec: WindowSpec, rules: WindowRules) -> Embedded | None:
