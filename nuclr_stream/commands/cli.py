@@ -17,6 +17,7 @@ from nuclr_stream.commands.label import label
 from nuclr_stream.commands.records import records
 from nuclr_stream.commands.replay import replay
 from nuclr_stream.commands.serve import serve
+from nuclr_stream.commands.source import source
 from nuclr_stream.commands.watch import watch
 from nuclr_stream.errors import NuclrStreamError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (serve, replay, label, records, watch, demo, bench, doctor, check):
     app.command()(command)
+app.add_typer(source)
 
 
 def main() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nuclr_stream.commands.options import AbstainBelow, Bundle, load_model, warn_of_thresholds
+from nuclr_stream.commands.signals import end_on_signals
 from nuclr_stream.config import load_settings
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.stream.labeler import checked_thresholds
@@ -59,15 +58,3 @@ def serve(
     )
     if not daemon.run():
         os._exit(0)  # a step that hangs must not keep the process
-
-
-def end_on_signals(stop: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT ends the daemon in order, the second at once."""
-
-    def end(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
-        signal.signal(signal.SIGINT, lambda *_: os._exit(1))
-        stop()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)

@@ -1,0 +1,291 @@
+"""One data stream of the Open Ephys GUI: when it has come how far, where its epochs begin, which spikes are whose.
+
+Spikes come in bursts per processing block, electrode by electrode, and may come one block late, so nothing follows from
+"a later spike has arrived". Two things do tell how far the stream has come:
+
+* a DATA block [S, S + n): no spike before S + n - LOOK_BACK is still to come. The Spike Detector looks that far back
+  across the edge of a block.
+* a spike or TTL at sample s, where no channel is selected: no spike before s - n - max(n, LOOK_BACK) is to come.
+
+The device clock going backwards is a new epoch, whatever message shows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from fractions import Fraction
+
+from nuclr_stream.sources.open_ephys_wire import Block, Spike, Ttl
+from nuclr_stream.sources.writer import StreamWriter, UnitPlace
+from nuclr_stream.windows.binning import MAX_SAMPLE, rational
+
+LOOK_BACK = 128
+"""Samples that a spike may lie before the end of the last block; 100 in the Spike Detector's source, 97 seen."""
+BLOCK_S = 0.0233
+"""A processing block of the GUI's default audio buffer, where no DATA message tells."""
+LEAP_S = 2.0
+"""Without DATA, a stretch without spikes longer than this was not observed, for all that is known."""
+SILENT_LEAD_S = 10.0
+"""Before its first unit a stream has nothing to tell; no more than this of it is told after all."""
+MAX_NAME_BYTES = 256
+MAX_WAITING = 200_000
+"""Most spikes that wait for the sample rate of their stream."""
+
+
+class OpenEphysStream:
+    """One stream of the GUI on its way to the daemon; `writer` is None until its rate and its first unit are known.
+
+    Spikes that come = spikes_unsorted + spikes_late + spikes_out_of_range + spikes_waiting_dropped + `waiting` + those
+    that the writer received, which has counters of its own.
+    """
+
+    def __init__(self, name: str, *, endpoint: str, sample_rate: Fraction | None = None, mask_line: int = -1) -> None:
+        self.name, self._endpoint, self._mask_line = name, endpoint, mask_line
+        self.sample_rate = sample_rate
+        self.writer: StreamWriter | None = None
+        self.counters: Counter[str] = Counter()
+        self.unsorted: Counter[str] = Counter()
+        self.notes: deque[str] = deque(maxlen=100)
+        self._places: dict[str, UnitPlace] = {}  # units that the configuration names
+        self._block = 0  # samples of a block, 0 until a DATA message tells
+        self._between_epochs()
+
+    def _between_epochs(self) -> None:
+        self._start: int | None = None  # where the running epoch begins, None between epochs
+        self._mark = 0  # no spike before this sample is still to come
+        self._block_start: int | None = None
+        self._block_end: int | None = None
+        self._newest: int | None = None  # the largest sample of a spike or TTL
+        self._doubtful: list[Spike] = []  # spikes that do not fit the epoch, or come before it has begun
+        self._lossy_from: int | None = None
+        self._masked_from: int | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many spikes wait for something that says where they belong."""
+        return len(self._doubtful)
+
+    # -- what comes in -----------------------------------------------------------------------------------------------
+
+    def block(self, block: Block) -> None:
+        """Take a DATA message: the exact measure of how far the stream has come."""
+        self.counters["blocks"] += 1
+        self.set_rate(block.sample_rate)
+        if block.start == self._block_start or block.start >= block.stop or self.sample_rate is None:
+            return  # another channel of the same block
+        self._block = block.stop - block.start
+        reached = self._block_end
+        if self._start is None:
+            self._begin(block.start)
+        elif reached is None:  # the first DATA message of an epoch that spikes began
+            if block.stop <= self._mark:
+                self._turn_back(block)
+        elif block.start < reached:
+            self._turn_back(block)
+        elif block.start > reached:
+            self._lost(reached, block.start)
+            self.counters["samples_skipped"] += block.start - reached
+        self._block_start, self._block_end = block.start, block.stop
+        self._settle_loss(block.stop)
+        self._place_doubtful()
+        self._advance(block.stop - LOOK_BACK)
+
+    def spike(self, spike: Spike) -> None:
+        """Take a spike."""
+        self.counters["spikes_seen"] += 1
+        if spike.sample_rate is not None:
+            self.set_rate(spike.sample_rate)
+        if not -MAX_SAMPLE < spike.sample < MAX_SAMPLE:
+            self.counters["spikes_out_of_range"] += 1
+        elif self._fits(spike.sample):
+            self._place_doubtful()
+            self._place(spike)
+            self._note_evidence(spike.sample)
+        elif len(self._doubtful) >= MAX_WAITING:
+            self.counters["spikes_waiting_dropped"] += 1
+        else:
+            self._doubtful.append(spike)
+            self._settle_without_data(spike)
+
+    def ttl(self, ttl: Ttl) -> None:
+        """Take a TTL: it is counted, and while the mask line is on, data are masked."""
+        self.counters["ttl_events"] += 1
+        if ttl.sample_rate is not None:
+            self.set_rate(ttl.sample_rate)
+        if not self._fits(ttl.sample):
+            self.counters["ttl_unplaced"] += 1  # before the first spike or block of an epoch
+            return
+        if ttl.line == self._mask_line:
+            self._send_mask(ttl.sample)
+            self._masked_from = ttl.sample if ttl.is_on else None
+        self._note_evidence(ttl.sample)
+
+    def messages_lost(self) -> None:
+        """Take note that messages were lost: spikes of this stream may have been among them."""
+        if self._start is not None and self._lossy_from is None:
+            self._lossy_from = self._mark
+
+    def set_rate(self, sample_rate: float) -> None:
+        """Take the sample rate that a message or the configuration tells; another one than before is a new epoch."""
+        try:
+            rate = rational(sample_rate)
+        except ValueError:
+            self.counters["rates_rejected"] += 1
+            return
+        if rate == self.sample_rate:
+            return
+        if self._start is not None:
+            self.end_epoch(f"the sample rate changed from {self.sample_rate} to {rate}")
+        self.sample_rate = rate
+        if not self._block:
+            self._block = int(BLOCK_S * rate) + 1
+
+    def declare(self, units: dict[str, UnitPlace]) -> None:
+        """Take the units that the configuration names: they are in the table before they fire; others are retired."""
+        gone = set(self._places) - set(units)
+        self._places = dict(units)
+        if self.writer is not None:
+            self.writer.retire(gone)
+            for unit_id, place in units.items():
+                self.writer.add_unit(unit_id, place)
+
+    def end_epoch(self, why: str) -> None:
+        """Complete the epoch: acquisition stopped, restarted, or its clock jumped. The next message begins another."""
+        self._settle_without_data(None)
+        if self._start is not None and self.writer is not None:
+            self._settle_loss(max(self._block_end or self._mark, self._mark))
+            self._send_mask(self._end)
+            self.writer.finish(self._end)
+            self.notes.append(f"stream {self.name}: {why}")
+        self.counters["spikes_waiting_dropped"] += len(self._doubtful)
+        self._between_epochs()
+
+    # -- epochs ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _end(self) -> int:
+        """Where the running epoch ends if nothing more comes."""
+        newest = self._mark if self._newest is None else self._newest + 1
+        return max(self._mark, newest if self._block_end is None else self._block_end)
+
+    @property
+    def _reach(self) -> int:
+        """How far behind the newest spike another may still come, where no DATA message tells."""
+        return self._block + max(self._block, LOOK_BACK)
+
+    def _begin(self, start: int) -> None:
+        self._start = self._mark = start
+        if self.writer is not None:
+            self.writer.begin(start, sample_rate=self.sample_rate)
+        elif self._places:
+            self._open_writer()
+
+    def _open_writer(self) -> StreamWriter:
+        """Begin to write: with the first unit, and from not longer ago than a window, for nothing was there to tell."""
+        assert self._start is not None and self.sample_rate is not None
+        start = max(self._start, self._mark - int(SILENT_LEAD_S * self.sample_rate))
+        self.writer = StreamWriter(
+            self._endpoint, stream=stream_id(self.name), sample_rate=self.sample_rate, start=start
+        )
+        for unit_id, place in self._places.items():
+            self.writer.add_unit(unit_id, place)
+        return self.writer
+
+    def _turn_back(self, block: Block) -> None:
+        """Begin the epoch of a block before what was reached: a file that loops, or a clock that was reset."""
+        doubtful, self._doubtful = self._doubtful, []
+        self.end_epoch(f"the device clock went back from sample {self._end} to {block.start}")
+        # The detector looks back across the seam: such spikes carry numbers before the block, negative ones too.
+        self._begin(block.start - LOOK_BACK)
+        self._doubtful = doubtful
+
+    # -- spikes ------------------------------------------------------------------------------------------------------
+
+    def _fits(self, sample: int) -> bool:
+        """Return whether a sample is where the next spikes of the epoch should be."""
+        if self._start is None or self.sample_rate is None or sample < self._mark:
+            return False
+        if self._block_end is not None:
+            return sample < self._block_end + 2 * self._block
+        return self._newest is None or sample < self._newest + LEAP_S * self.sample_rate
+
+    def _place(self, spike: Spike) -> None:
+        if not spike.sorted_id:
+            self.counters["spikes_unsorted"] += 1
+            self.unsorted[spike.electrode] += 1
+            return
+        writer = self.writer or self._open_writer()
+        writer.spike(f"{spike.source_node}/{spike.electrode}/{spike.sorted_id}", spike.sample)
+
+    def _place_doubtful(self) -> None:
+        """Place the doubtful spikes that fit by now; the others are late, or at no sample of this epoch."""
+        doubtful, self._doubtful = self._doubtful, []
+        for spike in doubtful:
+            if self._fits(spike.sample):
+                self._place(spike)
+            else:
+                self.counters["spikes_late" if spike.sample < self._mark else "spikes_out_of_range"] += 1
+
+    def _settle_without_data(self, spike: Spike | None) -> None:
+        """Decide about doubtful spikes where no DATA message does: more than a block of them is no accident.
+
+        With `spike` None nothing more comes to wait for.
+        """
+        if not self._doubtful or self.sample_rate is None:
+            return
+        samples = [one.sample for one in self._doubtful]
+        newest = max(samples)
+        if spike is not None and newest - min(samples) <= self._reach:
+            return
+        doubtful, self._doubtful = self._doubtful, []
+        if self._start is not None and samples[-1] < self._mark:
+            self.end_epoch(f"the device clock went back from sample {self._end} to {min(samples)}")
+        if self._start is None:
+            self._begin(min(samples))
+        else:
+            self._lost(self._end, min(sample for sample in samples if sample >= self._mark))
+        self._block_start = self._block_end = None
+        self._newest = newest
+        self._doubtful = doubtful
+        self._place_doubtful()
+        self._note_evidence(newest)
+
+    def _note_evidence(self, sample: int) -> None:
+        """Take a sample number as a sign of how far the stream has come."""
+        self._newest = sample if self._newest is None else max(self._newest, sample)
+        if self._block_end is None:
+            self._settle_loss(sample + self._block)
+        self._advance(self._newest - self._reach)
+
+    # -- watermark, losses and masks ---------------------------------------------------------------------------------
+
+    def _advance(self, mark: int) -> None:
+        if mark <= self._mark:
+            return
+        self._send_mask(mark)
+        self._mark = mark
+        if self.writer is not None:
+            self.writer.advance(mark)
+
+    def _lost(self, start: int, stop: int) -> None:
+        if self.writer is not None:
+            self.writer.lost(start, stop)
+
+    def _settle_loss(self, stop: int) -> None:
+        """End the stretch in which spikes may have been lost."""
+        if self._lossy_from is not None:
+            self._lost(self._lossy_from, stop)
+            self._lossy_from = None
+
+    def _send_mask(self, stop: int) -> None:
+        """Mask what came since the line went on, before its spikes are sent."""
+        if self._masked_from is not None and self._masked_from < stop:
+            if self.writer is not None:
+                self.writer.mask(self._masked_from, stop)
+            self._masked_from = stop
+
+
+def stream_id(name: str) -> str:
+    """Return a name of a stream that the protocol takes: no control characters, at most 256 bytes, not empty."""
+    clean = "".join(character if character.isprintable() else "_" for character in name)
+    return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "unnamed"
