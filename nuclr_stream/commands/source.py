@@ -11,10 +11,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import typer
 
+from nuclr_stream.commands.source_falcon import falcon
 from nuclr_stream.commands.source_open_ephys import open_ephys
+from nuclr_stream.commands.source_spikeglx import spikeglx
 from nuclr_stream.errors import ConfigError
 
-KINDS = {"open-ephys": open_ephys}
+KINDS = {"falcon": falcon, "open-ephys": open_ephys, "spikeglx": spikeglx}
 
 source = typer.Typer(
     name="source", help="Read an acquisition system, or a file as if it were one, into a daemon.", no_args_is_help=True

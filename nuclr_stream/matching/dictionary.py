@@ -80,7 +80,10 @@ def undetectable(templates: Templates, noise: Noise, settings: MatchingSettings)
 
 
 def nearest(positions_um: Float32Array, shanks: Int32Array, *, radius_um: float, most: int) -> Int32Array:
-    """Return for every channel (C, M) those of its shank within `radius_um`, itself first, -1 where there are fewer."""
+    """Return for every channel (C, M) those of its shank within `radius_um`, itself first, -1 where there are fewer.
+
+    A channel whose place is not known (NaN) has no neighbours.
+    """
     distance = np.linalg.norm(positions_um[:, None] - positions_um[None], axis=2)
     distance[shanks[:, None] != shanks[None, :]] = np.inf
     np.fill_diagonal(distance, -1.0)
@@ -91,12 +94,14 @@ def nearest(positions_um: Float32Array, shanks: Int32Array, *, radius_um: float,
 
 
 def _projector(waves: Float32Array, noise: Noise, *, before: int, after: int, components: int) -> Float32Array:
-    """Return (S, K): features of a snippet in which noise over time is white, of what differs most between templates."""
+    """Return (S, K): features of a snippet in which noise over time is white, of the templates' main shapes."""
     units, channels = np.nonzero(waves.min(axis=1) <= -LARGE)
     if not len(units):
         units, channels = np.arange(len(waves)), waves.min(axis=1).argmin(axis=1)
     troughs = waves[units, :, channels].argmin(axis=1)
-    shapes = np.stack([_window(waves[u], t, before, after)[:, c] for u, t, c in zip(units, troughs, channels, strict=True)])
+    shapes = np.stack(
+        [_window(waves[u], t, before, after)[:, c] for u, t, c in zip(units, troughs, channels, strict=True)]
+    )
     covariance = noise.over_time[: before + after, : before + after] + RIDGE * np.eye(before + after)
     lower = np.linalg.cholesky(covariance)
     whitened = np.linalg.solve(lower, shapes.T.astype(np.float64))

@@ -1,8 +1,8 @@
 """The inner loops, compiled by numba: filters, reference, detection of troughs, and the peeling of spikes.
 
-This is the only module of nuclr_stream that imports numba; `load_kernels` imports it when a stream starts. Compiled code
-is kept beside the module or in the user's cache directory. Traces are (T, C) float32, contiguous, in noise units from
-`whiten_block` on: loops over channels run over neighbouring memory, which is what makes one probe fit one core.
+This is the only module of nuclr_stream that imports numba; `load_kernels` imports it when a stream starts. Compiled
+code is kept beside the module or in the user's cache directory. Traces are (T, C) float32, contiguous, in standard
+deviations of the noise once detection begins: loops over channels run over neighbouring memory.
 """
 
 from __future__ import annotations
@@ -283,7 +283,15 @@ def deepest(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int
 
 @compiled
 def assign_pair(
-    trace: Floats, d: Dictionary, limits: Limits, one: Assigned, row: int, channel: int, spikes: Spikes, count: int, last: Ints
+    trace: Floats,
+    d: Dictionary,
+    limits: Limits,
+    one: Assigned,
+    row: int,
+    channel: int,
+    spikes: Spikes,
+    count: int,
+    last: Ints,
 ) -> int:
     """Try a trough as two spikes that overlap: take `one` away, search again, and keep both only if both then fit.
 
@@ -319,6 +327,18 @@ def keep(spikes: Spikes, at: int, found: Assigned, row: int, channel: int) -> No
 
 
 @compiled
+def sort_by_depth(trace: Floats, rows: Ints, channels: Ints, count: int) -> None:
+    """Sort troughs deepest first; equally deep ones keep their order."""
+    for i in range(1, count):
+        row, channel = rows[i], channels[i]
+        j = i
+        while j > 0 and trace[rows[j - 1], channels[j - 1]] > trace[row, channel]:
+            rows[j], channels[j] = rows[j - 1], channels[j - 1]
+            j -= 1
+        rows[j], channels[j] = row, channel
+
+
+@compiled
 def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, last: Ints, spikes: Spikes) -> int:
     """Assign the troughs of rows [begin, end), deepest first, and take each spike away before the next is judged.
 
@@ -327,15 +347,13 @@ def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, las
     """
     room = spikes.unit.shape[0]
     rows, channels = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
-    count = 0
-    for sweep in range(limits.passes + 1):
+    count = sweep = 0
+    while sweep <= limits.passes:
         pairs = sweep == limits.passes
         troughs = find_troughs(trace, d.near, begin, end, limits.threshold, limits.exclusion, rows, channels)
-        depths = np.empty(troughs, dtype=np.float32)
-        for i in range(troughs):
-            depths[i] = trace[rows[i], channels[i]]
+        sort_by_depth(trace, rows, channels, troughs)
         before = count
-        for i in np.argsort(depths, kind="mergesort"):
+        for i in range(troughs):
             row, channel = np.int64(rows[i]), np.int64(channels[i])
             if count + 2 > room:
                 return count
@@ -351,8 +369,8 @@ def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, las
                 count += 1
             elif pairs:
                 count += assign_pair(trace, d, limits, found, row, channel, spikes, count, last)
-        if sweep and sweep < limits.passes and count == before:
-            continue
+        # a pass that found nothing leaves nothing for another: overlaps come next
+        sweep = limits.passes if count == before and not pairs else sweep + 1
     return count
 
 

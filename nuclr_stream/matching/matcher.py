@@ -76,8 +76,10 @@ class Matcher:
         rate = float(templates.sample_rate)
         self.block_samples = max(1, round(settings.block_ms * rate / 1000))
         self._window = round(settings.before_ms * rate / 1000) + round(settings.after_ms * rate / 1000)
-        # A spike lies this far from its trough at most: it may come before the trough of a block that is still open.
-        self._margin = round(MOST_LAG_MS * rate / 1000) + max(1, round(settings.shift_ms * rate / 1000))
+        # A spike lies this far from the trough that led to it, at most: it may come before a block that is still open,
+        # also as the second of two that overlap, whose trough is searched half a window around the first's.
+        moved = round(MOST_LAG_MS * rate / 1000) + max(1, round(settings.shift_ms * rate / 1000))
+        self._margin = moved + round(settings.before_ms * rate / 1000)
         wave_after = templates.waveforms.shape[1] - templates.trough
         # Troughs are judged up to half a window past the block, so that what overlaps its end is known.
         self._beyond = self._window // 2
@@ -161,9 +163,7 @@ class Matcher:
         # what lies past it is put back, and found again in the next block with all of its surroundings
         columns = [np.empty(ROOM, dtype=np.int32) for _ in range(4)]
         spikes = kernels.Spikes(*columns, np.empty(ROOM, dtype=np.float32))
-        count = kernels.peel(
-            self._trace, self._dictionary, self._limits, begin, end + self._beyond, self._last, spikes
-        )
+        count = kernels.peel(self._trace, self._dictionary, self._limits, begin, end + self._beyond, self._last, spikes)
         count = kernels.restore(self._trace, self._dictionary, self._limits, spikes, count, end)
         np.maximum.at(self._last, spikes.unit[:count], spikes.row[:count])
         unassigned = self._left_over(begin, end)
@@ -196,7 +196,7 @@ class Matcher:
         return Matched(
             start=start,
             stop=self._stop,
-            samples=np.maximum(samples[done], start),
+            samples=np.maximum(samples[done], start),  # a trough at the very first samples
             units=units[done],
             amplitudes=amplitudes[done],
             channels=channels[done],

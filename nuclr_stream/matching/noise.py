@@ -43,7 +43,9 @@ def measure_noise(trace: Float32Array, *, window_samples: int) -> Noise:
     sd = (OF_A_NORMAL * np.median(np.abs(trace), axis=0)).astype(np.float32)
     alive = sd > 0
     if not alive.any():
-        raise RecordingError("no channel carries a signal: every sample is the same; check the headstage and the stream")
+        raise RecordingError(
+            "no channel carries a signal: every sample is the same; check the headstage and the stream"
+        )
     sd[~alive] = np.median(sd[alive])
     z = trace / sd
     quiet = maximum_filter1d(np.abs(z), AROUND_SAMPLES, axis=0) < QUIET

@@ -28,7 +28,7 @@ class MatchingSettings:
         calibration_s: noise is measured on this much of the start of a stream.
     """
 
-    threshold: float = 4.0
+    threshold: float = 3.0
     gain: float = 25.0
     misfit: float = 0.4
     least_amplitude: float = 0.6
