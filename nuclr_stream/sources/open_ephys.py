@@ -137,7 +137,10 @@ class OpenEphysMessages:
 
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it, as plain values."""
-        return {"counters": dict(self.counters), "streams": {name: _report(s) for name, s in self.streams.items()}}
+        return {
+            "counters": dict(self.counters),
+            "streams": {name: stream.report() for name, stream in self.streams.items()},
+        }
 
     def notes(self) -> list[str]:
         """Return what there is to say since it was asked last."""
@@ -263,15 +266,3 @@ class Heartbeat:
     def close(self) -> None:
         """Let go of the socket."""
         disconnect(self._socket)
-
-
-def _report(stream: OpenEphysStream) -> dict[str, Any]:
-    writer = stream.writer
-    counters = stream.counters + (Counter() if writer is None else writer.counters)
-    found: dict[str, Any] = {"counters": {name: n for name, n in counters.items() if n}, "waiting": stream.waiting}
-    if writer is not None:
-        found |= {"units": len(writer.unit_ids), "epochs": writer.epochs, "held": writer.held}
-        found |= {"watermark": writer.watermark, "messages_unsent": writer.unsent_messages}
-    if stream.unsorted:
-        found["unsorted_electrodes"] = dict(stream.unsorted)
-    return found

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from fractions import Fraction
+from typing import Any
 
 from nuclr_stream.sources.open_ephys_wire import Block, Spike, Ttl
-from nuclr_stream.sources.writer import StreamWriter, UnitPlace
+from nuclr_stream.sources.writer import StreamWriter, UnitPlace, stream_id
 from nuclr_stream.windows.binning import MAX_SAMPLE, rational
 
 LOOK_BACK = 128
@@ -32,7 +33,6 @@ SMALL_BLOCK = 200
 """With blocks of so few samples the Spike Detector loses spikes before anybody is sent them (112 of 240 at 174)."""
 SILENT_LEAD_S = 10.0
 """Before its first unit a stream has nothing to tell; no more than this of it is told after all."""
-MAX_NAME_BYTES = 256
 MAX_WAITING = 200_000
 """Most spikes that wait for the sample rate of their stream."""
 
@@ -73,6 +73,15 @@ class OpenEphysStream:
     def waiting(self) -> int:
         """How many spikes wait for something that says where they belong."""
         return len(self._doubtful)
+
+    def report(self) -> dict[str, Any]:
+        """Return what came and what became of it, as plain values."""
+        found = {"counters": {}} if self.writer is None else self.writer.report()
+        found["counters"] |= {name: count for name, count in self.counters.items() if count}
+        found["waiting"] = self.waiting
+        if self.unsorted:
+            found["unsorted_electrodes"] = dict(self.unsorted)
+        return found
 
     # -- what comes in -----------------------------------------------------------------------------------------------
 
@@ -318,9 +327,3 @@ class OpenEphysStream:
             if self.writer is not None:
                 self.writer.mask(self._masked_from, stop)
             self._masked_from = stop
-
-
-def stream_id(name: str) -> str:
-    """Return a name of a stream that the protocol takes: no control characters, at most 256 bytes, not empty."""
-    clean = "".join(character if character.isprintable() else "_" for character in name)
-    return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "unnamed"

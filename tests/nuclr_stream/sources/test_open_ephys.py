@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from nuclr_stream.sources.open_ephys import PLUGINS, OpenEphysMessages, OpenEphysSource
-from nuclr_stream.sources.open_ephys_stream import LOOK_BACK, stream_id
+from nuclr_stream.sources.open_ephys_stream import LOOK_BACK
+from nuclr_stream.sources.writer import stream_id
 from nuclr_stream.wire import End, MaskInterval, SpikeBatch, UnitTable
 from tests.nuclr_stream.sources.daemon_inbox import Inbox, daemon_inbox
 from tests.nuclr_stream.sources.open_ephys_gui import CAPTURES, STREAM, Gui, captured, publishing
