@@ -24,7 +24,9 @@ def open_ephys(
     plugin: Annotated[Literal["zmq", "broadcaster"], typer.Option(help="ZMQ Interface or Event Broadcaster.")] = "zmq",
     stream: Annotated[list[str] | None, typer.Option(help="Only this data stream of the GUI; may be repeated.")] = None,
     sample_rate: Annotated[str, typer.Option(help="Samples per second, where no message tells.")] = "",
-    mask_line: Annotated[int, typer.Option(help="TTL line, from 0, that is on during stimulation; -1 for none.")] = -1,
+    mask_line: Annotated[
+        int, typer.Option(min=0, help="TTL line, from 1, that is on during stimulation; 0: none.")
+    ] = 0,
     http_port: Annotated[int, typer.Option(help="Of the GUI's HTTP server; 0 does not ask it.")] = HTTP_PORT,
     heartbeat: Annotated[
         bool, typer.Option("--heartbeat", help="Show up in the plugin; crashes a headless GUI.")
@@ -39,7 +41,7 @@ def open_ephys(
         parse=PLUGINS[plugin].parse,
         only=stream or (),
         sample_rate=_rate(sample_rate),
-        mask_line=mask_line,
+        mask_line=mask_line - 1,  # the GUI shows its lines from 1 and sends them from 0
     )
     control = OpenEphysControl(host, http_port) if http_port else None
     run(

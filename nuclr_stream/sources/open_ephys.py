@@ -251,8 +251,9 @@ class Heartbeat:
     """Tells the ZMQ Interface every two seconds that somebody listens; data do not depend on it."""
 
     def __init__(self, host: str, port: int) -> None:
-        options = {zmq.REQ_RELAXED: 1, zmq.REQ_CORRELATE: 1, zmq.IMMEDIATE: 1}
-        self._socket = connect(zmq.REQ, f"tcp://{host}:{port}", "heartbeat port", max_bytes=2**20, options=options)
+        # DEALER with the empty frame that REP expects: unlike REQ it may be asked for an answer at any time
+        where, options = f"tcp://{host}:{port}", {zmq.IMMEDIATE: 1}
+        self._socket = connect(zmq.DEALER, where, "heartbeat port", max_bytes=2**20, options=options)
         self._body = {"application": "nuclr-stream", "uuid": str(uuid.uuid4()), "type": "heartbeat"}
         self._next = time.monotonic()
         self.answers = 0
@@ -260,7 +261,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Send one if it is time."""
         self.answers += take(self._socket) is not None
-        if time.monotonic() >= self._next and give(self._socket, [json.dumps(self._body).encode()]):
+        if time.monotonic() >= self._next and give(self._socket, [b"", json.dumps(self._body).encode()]):
             self._next = time.monotonic() + HEARTBEAT_S
 
     def close(self) -> None:

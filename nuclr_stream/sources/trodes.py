@@ -172,7 +172,7 @@ class TrodesSource:
 
     def _begin(self, sample: int) -> None:
         """Begin an epoch so far before its first spike as another may still come."""
-        start = sample - int(LATENESS_S * self._rate)
+        start = max(sample - int(LATENESS_S * self._rate), min(sample, 0))  # the hardware counts from 0
         if self.writer is None:
             self.writer = StreamWriter(self._endpoint, stream=self._stream, sample_rate=self._rate, start=start)
         else:

@@ -44,12 +44,12 @@ def recording_messages(
     yield Heartbeat(**header, seq=1, start=start, stop=start)
     seq = 2
     masks = deque(sorted(mask for mask in recording.mask_samples.tolist() if mask[1] > start))
-    for start, stop in _blocks(recording, block_samples, start):
+    for first, stop in _blocks(recording, block_samples, start):
         while masks and masks[0][0] < stop:
             mask_start, mask_stop = masks.popleft()
             yield MaskInterval(**header, seq=seq, start=mask_start, stop=mask_stop, cause="mask")
             seq += 1
-        yield _batch(recording, header | {"seq": seq, "table_version": 0}, start, stop)
+        yield _batch(recording, header | {"seq": seq, "table_version": 0}, first, stop)
         seq += 1
     for mask_start, mask_stop in masks:
         yield MaskInterval(**header, seq=seq, start=mask_start, stop=mask_stop, cause="mask")

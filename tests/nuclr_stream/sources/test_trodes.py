@@ -6,32 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-import zmq
 
 from nuclr_stream.sources import trodes
 from nuclr_stream.sources.trodes import LATENESS_S, TrodesSource
 from tests.nuclr_stream.sources.daemon_inbox import Inbox, daemon_inbox
-from tests.nuclr_stream.sources.trodes_peer import TrodesPeer, spike, trodes_peer
+from tests.nuclr_stream.sources.trodes_peer import TrodesPeer, closing_sockets, connected, spike, trodes_peer
 
 network = pytest.importorskip("trodesnetwork.socket", reason="the trodesnetwork package is not installed")
 LATE = int(LATENESS_S * 30_000)
 
 
 @pytest.fixture
-def sockets() -> Iterator[list[zmq.Socket[bytes]]]:
-    """Closes what trodesnetwork opens: it has no way to do it itself."""
-    opened: list[zmq.Socket[bytes]] = []
-    before = network.Socket.__init__
-
-    def opening(self: object, *args: object, **options: object) -> None:
-        before(self, *args, **options)
-        opened.append(self.socket)  # type: ignore[attr-defined]
-
-    network.Socket.__init__ = opening
-    yield opened
-    network.Socket.__init__ = before
-    for socket in opened:
-        socket.close(linger=0)
+def sockets() -> Iterator[None]:
+    """Closes what trodesnetwork opens."""
+    with closing_sockets(network):
+        yield
 
 
 def until(source: TrodesSource, found: Callable[[], bool]) -> None:
@@ -42,16 +31,6 @@ def until(source: TrodesSource, found: Callable[[], bool]) -> None:
     raise AssertionError("it never came")
 
 
-def connected(source: TrodesSource, publisher: object) -> None:
-    """Turn until a spike of the publisher arrives: PUB sends nothing to whom it does not know yet."""
-    for _ in range(500):
-        publisher.publish(spike(0, 1, 0))  # type: ignore[attr-defined]
-        source.turn(0.02)
-        if source.counters["spikes_seen"]:
-            break
-    until(source, lambda: not source.turn(0.05) or True)
-
-
 def session(inbox: Inbox, peer: TrodesPeer) -> tuple[TrodesSource, object, object]:
     source = TrodesSource(peer.server, endpoint=inbox.endpoint)
     spikes = network.SourcePublisher("source.spikes", server_address=peer.server)
@@ -60,7 +39,7 @@ def session(inbox: Inbox, peer: TrodesPeer) -> tuple[TrodesSource, object, objec
     return source, spikes, acquisition
 
 
-def test_spikes_come_under_ntrode_and_cluster_and_unsorted_ones_are_counted(sockets: list[object]) -> None:
+def test_spikes_come_under_ntrode_and_cluster_and_unsorted_ones_are_counted(sockets: None) -> None:
     with trodes_peer(20_000) as peer, daemon_inbox() as inbox:
         source, spikes, _ = session(inbox, peer)
         unsorted = source.counters["spikes_unsorted"]
@@ -76,7 +55,7 @@ def test_spikes_come_under_ntrode_and_cluster_and_unsorted_ones_are_counted(sock
     assert source.unsorted["nTrode 2"] == 1
 
 
-def test_stop_and_seek_are_epochs_and_so_is_a_clock_that_goes_back(sockets: list[object]) -> None:
+def test_stop_and_seek_are_epochs_and_so_is_a_clock_that_goes_back(sockets: None) -> None:
     with trodes_peer() as peer, daemon_inbox() as inbox:
         source, spikes, acquisition = session(inbox, peer)
         for step, (sample, command) in enumerate(((100_000, "stop"), (200_000, "seek"), (50_000, ""), (10_000, ""))):
@@ -98,7 +77,7 @@ def test_stop_and_seek_are_epochs_and_so_is_a_clock_that_goes_back(sockets: list
 
 
 def test_where_no_unit_fires_the_hardwares_time_is_the_watermark(
-    sockets: list[object], monkeypatch: pytest.MonkeyPatch
+    sockets: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trodes, "IDLE_S", 0.0)
     with trodes_peer() as peer, daemon_inbox() as inbox:
@@ -120,7 +99,7 @@ def test_without_trodes_it_says_what_to_start(monkeypatch: pytest.MonkeyPatch) -
     source.close()
 
 
-def test_a_broken_message_is_counted(sockets: list[object]) -> None:
+def test_a_broken_message_is_counted(sockets: None) -> None:
     with trodes_peer() as peer, daemon_inbox() as inbox:
         source, spikes, _ = session(inbox, peer)
         spikes.publish({"nTrodeId": 1})  # type: ignore[attr-defined]

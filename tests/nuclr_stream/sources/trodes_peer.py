@@ -62,3 +62,33 @@ def trodes_peer(rate: float = 30_000) -> Iterator[TrodesPeer]:
 def spike(sample: int, ntrode: int, cluster: int) -> dict[str, Any]:
     """What Trodes publishes for a spike."""
     return {"localTimestamp": sample, "systemTimestamp": 1, "nTrodeId": ntrode, "cluster": cluster}
+
+
+@contextmanager
+def closing_sockets(network: Any) -> Iterator[None]:
+    """Close what the package `trodesnetwork.socket` opens meanwhile: it has no way to do it itself."""
+    opened = []
+    before = network.Socket.__init__
+
+    def opening(self: Any, *args: Any, **options: Any) -> None:
+        before(self, *args, **options)
+        opened.append(self.socket)
+
+    network.Socket.__init__ = opening
+    try:
+        yield
+    finally:
+        network.Socket.__init__ = before
+        for socket in opened:
+            socket.close(linger=0)
+
+
+def connected(source: Any, publisher: Any) -> None:
+    """Turn until a spike of the publisher arrives, an unsorted one: PUB sends nothing to whom it does not know yet."""
+    for _ in range(500):
+        publisher.publish(spike(0, 1, 0))
+        source.turn(0.02)
+        if source.counters["spikes_seen"]:
+            source.turn(0.05)
+            return
+    raise AssertionError("no spike came")
