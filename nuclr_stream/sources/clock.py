@@ -22,12 +22,12 @@ class DeviceClock:
     """
 
     def __init__(self, sample_rate: Fraction) -> None:
-        self._sample_rate = sample_rate
+        self._rate_hz = float(sample_rate)
         self._points: list[tuple[float, float]] = []  # host time, and how far the device's clock is behind it
 
     def note(self, sample: int, host_s: float) -> None:
         """Take that everything before `sample` was there at host time `host_s`."""
-        point = host_s, host_s - float(sample / self._sample_rate)
+        point = host_s, host_s - sample / self._rate_hz
         if self._points and int(host_s / EVERY_S) == int(self._points[-1][0] / EVERY_S):
             self._points[-1] = min(self._points[-1], point, key=lambda one: one[1])
         else:

@@ -47,6 +47,7 @@ class OpenEphysStream:
     def __init__(self, name: str, *, endpoint: str, sample_rate: Fraction | None = None, mask_line: int = -1) -> None:
         self.name, self._endpoint, self._mask_line = name, endpoint, mask_line
         self.sample_rate = sample_rate
+        self._last_rate = float("nan")
         self.writer: StreamWriter | None = None
         self.counters: Counter[str] = Counter()
         self.unsorted: Counter[str] = Counter()
@@ -154,6 +155,9 @@ class OpenEphysStream:
 
     def set_rate(self, sample_rate: float) -> None:
         """Take the sample rate that a message or the configuration tells; another one than before is a new epoch."""
+        if sample_rate == self._last_rate:
+            return
+        self._last_rate = sample_rate
         try:
             rate = rational(sample_rate)
         except ValueError:
