@@ -27,7 +27,7 @@ def replay(
     query_endpoint: Query = QUERY_ENDPOINT,
 ) -> None:
     """Play a recording into a running daemon; it never runs ahead of what the daemon has published."""
-    times = _speed(speed)
+    times = speed_of(speed)
     recording = open_one(file, recording_id, population_by=population_by)
     print_notes([recording])
     latency_ms: list[float] = []
@@ -51,7 +51,7 @@ def replay(
     )
 
 
-def _speed(text: str) -> float | None:
+def speed_of(text: str) -> float | None:
     """Return how many times real time, None for as fast as the daemon follows."""
     if text == "max":
         return None

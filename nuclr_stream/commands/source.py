@@ -7,16 +7,29 @@ as a child, see `arguments_of`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import typer
 
+from nuclr_stream.commands.source_child import SourceChild
 from nuclr_stream.commands.source_falcon import falcon
+from nuclr_stream.commands.source_file import file
+from nuclr_stream.commands.source_lsl import lsl
 from nuclr_stream.commands.source_open_ephys import open_ephys
 from nuclr_stream.commands.source_spikeglx import spikeglx
+from nuclr_stream.commands.source_trodes import trodes
 from nuclr_stream.errors import ConfigError
 
-KINDS = {"falcon": falcon, "open-ephys": open_ephys, "spikeglx": spikeglx}
+KINDS = {
+    "falcon": falcon,
+    "file": file,
+    "lsl": lsl,
+    "open-ephys": open_ephys,
+    "spikeglx": spikeglx,
+    "trodes": trodes,
+}
 
 source = typer.Typer(
     name="source", help="Read an acquisition system, or a file as if it were one, into a daemon.", no_args_is_help=True
@@ -43,3 +56,21 @@ def arguments_of(url: str) -> list[str]:
     for option, value in parse_qsl(parts.query, keep_blank_values=True):
         options += [f"--{option}", value] if value else [f"--{option}"]
     return [parts.scheme, *([address] if address else []), *options]
+
+
+@contextmanager
+def running_sources(urls: Sequence[str], endpoints: Mapping[str, str]) -> Iterator[list[SourceChild]]:
+    """Run a child process for each of `urls` beside the daemon at `endpoints`; all of them are ended in the end.
+
+    Raises ConfigError for an unknown kind before any is started.
+    """
+    commands = [[*arguments_of(url), "--to", endpoints["data"]] for url in urls]
+    for command in commands:
+        if command[0] == "file":  # which follows the daemon at --speed max
+            command += ["--results-endpoint", endpoints["results"], "--query-endpoint", endpoints["query"]]
+    children = [SourceChild(command) for command in commands]
+    try:
+        yield children
+    finally:
+        for child in children:
+            child.stop()

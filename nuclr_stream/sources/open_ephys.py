@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import json
+import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
+import zmq
+
+from nuclr_stream.sockets import connect, disconnect, give, take
+from nuclr_stream.sources.open_ephys_control import (
+    EVENT_BROADCASTER,
+    ZMQ_INTERFACE,
+    ControlError,
+    OpenEphysControl,
+    SignalChain,
+    why_silent,
+)
 from nuclr_stream.sources.open_ephys_stream import OpenEphysStream
 from nuclr_stream.sources.open_ephys_wire import (
     Block,
@@ -24,6 +39,13 @@ TURN_MESSAGES = 2_000
 """Messages that one turn takes before signals are looked at."""
 MAX_LOST = 2**20
 """A message number that jumps further ahead is that of another acquisition."""
+SILENT_S = 3.0
+"""After so long without a message, say why there is none."""
+ASK_AGAIN_S = 1.0
+"""The GUI is asked for its configuration no more often than this."""
+HEARTBEAT_S = 2.0
+
+Parser: TypeAlias = Callable[[Sequence[bytes]], Block | Spike | Ttl | Other]
 
 
 class OpenEphysMessages:
@@ -36,7 +58,7 @@ class OpenEphysMessages:
         self,
         *,
         endpoint: str,
-        parse: Callable[[Sequence[bytes]], Block | Spike | Ttl | Other] = zmq_interface,
+        parse: Parser = zmq_interface,
         only: Sequence[str] = (),
         sample_rate: Fraction | None = None,
         mask_line: int = -1,
@@ -79,6 +101,15 @@ class OpenEphysMessages:
             self.streams[name] = found
         return found
 
+    def configure(self, chain: SignalChain) -> None:
+        """Take what the GUI's configuration says of rates and units; streams without an electrode are left alone."""
+        for name in chain.electrodes:
+            stream = self.stream(name)
+            if stream is not None:
+                if name in chain.rates:
+                    stream.set_rate(chain.rates[name])
+                stream.declare(chain.units.get(name, {}))
+
     def _follow(self, number: int) -> None:
         """Follow the 32-bit number of all messages: +1 each, 1 again when acquisition starts."""
         last, self._last_number = self._last_number, number
@@ -106,7 +137,10 @@ class OpenEphysMessages:
 
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it, as plain values."""
-        return {"counters": dict(self.counters), "streams": {name: _report(s) for name, s in self.streams.items()}}
+        return {
+            "counters": dict(self.counters),
+            "streams": {name: stream.report() for name, stream in self.streams.items()},
+        }
 
     def notes(self) -> list[str]:
         """Return what there is to say since it was asked last."""
@@ -117,27 +151,86 @@ class OpenEphysMessages:
         return found
 
 
-class OpenEphysSource:
-    """Reads one port of the GUI: `turn` again and again, then `close`."""
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin that sends: its name in the GUI, and what its messages mean."""
 
-    def __init__(self, address: str, messages: OpenEphysMessages) -> None:
-        self.messages = messages
-        self._socket = VendorSocket(address, "Open Ephys address")
-        self._notes: deque[str] = deque()
+    name: str
+    parse: Parser
+
+
+PLUGINS = {
+    "zmq": Plugin(ZMQ_INTERFACE, zmq_interface),
+    "broadcaster": Plugin(EVENT_BROADCASTER, event_broadcaster),
+}
+
+
+class OpenEphysSource:
+    """Reads one port of the GUI: `turn` again and again, then `close`.
+
+    With `control` the GUI's HTTP server is asked for rates and units: at the beginning, when acquisition starts again
+    and when a unit fires that it has not named. With `heartbeat` the GUI shows this program among its clients; a GUI
+    without a window crashes at that, so it is off by default.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        messages: OpenEphysMessages,
+        *,
+        plugin: Plugin = PLUGINS["zmq"],
+        control: OpenEphysControl | None = None,
+        heartbeat: bool = False,
+    ) -> None:
+        self.messages, self.control = messages, control
+        self._host, self._port, self._plugin = host, port, plugin
+        self._socket = VendorSocket(f"tcp://{host}:{port}", "Open Ephys address")
+        self._heartbeat = Heartbeat(host, port + 1) if heartbeat else None
+        self._notes: list[str] = []
+        self._ask_from = self._came_at = time.monotonic()
+        self._restarts = -1
+        self._noted_silence = False
 
     def turn(self, timeout_s: float) -> bool:
         """Take what has come within `timeout_s`. A live source never ends: always True."""
+        self._discover()
+        if self._heartbeat is not None:
+            self._heartbeat.beat()
         for _ in range(TURN_MESSAGES):
             frames = self._socket.receive(timeout_s)
             if frames is None:
                 break
             self.messages.take(frames)
+            self._came_at, self._noted_silence = time.monotonic(), False
             timeout_s = 0.0
+        if not self._noted_silence and time.monotonic() - self._came_at > SILENT_S:
+            self._noted_silence = True
+            control = self.control or OpenEphysControl(self._host)
+            self._notes.append(why_silent(control, self._port, self._plugin.name))
         return True
+
+    def _discover(self) -> None:
+        """Ask for the configuration where something has happened that it should tell more about."""
+        messages, now = self.messages, time.monotonic()
+        unknown = any(stream.has_unknown_units for stream in messages.streams.values())
+        if (
+            self.control is None
+            or now < self._ask_from
+            or (self._restarts == messages.counters["restarts"] and not unknown)
+        ):
+            return
+        try:
+            messages.configure(self.control.signal_chain(self._plugin.name))
+            self._restarts, self._ask_from = messages.counters["restarts"], now + ASK_AGAIN_S
+        except ControlError as error:
+            self._notes.append(f"{error}; units are added when they first fire")
+            self._ask_from = now + 10 * ASK_AGAIN_S
 
     def notes(self) -> list[str]:
         """Return what there is to say since it was asked last."""
-        return self.messages.notes()
+        notes, self._notes = self._notes + self.messages.notes(), []
+        return notes
 
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it."""
@@ -150,18 +243,27 @@ class OpenEphysSource:
         """Complete the streams and let go of the sockets."""
         self.messages.finish()
         self._socket.close()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
 
 
-def _report(stream: OpenEphysStream) -> dict[str, Any]:
-    writer = stream.writer
-    counters = stream.counters + (Counter() if writer is None else writer.counters)
-    found: dict[str, Any] = {"counters": {name: n for name, n in counters.items() if n}, "waiting": stream.waiting}
-    if writer is not None:
-        found |= {"units": len(writer.unit_ids), "epochs": writer.epochs, "held": writer.held}
-        found |= {"watermark": writer.watermark, "messages_unsent": writer.unsent_messages}
-    if stream.unsorted:
-        found["unsorted_electrodes"] = dict(stream.unsorted)
-    return found
+class Heartbeat:
+    """Tells the ZMQ Interface every two seconds that somebody listens; data do not depend on it."""
 
+    def __init__(self, host: str, port: int) -> None:
+        # DEALER with the empty frame that REP expects: unlike REQ it may be asked for an answer at any time
+        where, options = f"tcp://{host}:{port}", {zmq.IMMEDIATE: 1}
+        self._socket = connect(zmq.DEALER, where, "heartbeat port", max_bytes=2**20, options=options)
+        self._body = {"application": "nuclr-stream", "uuid": str(uuid.uuid4()), "type": "heartbeat"}
+        self._next = time.monotonic()
+        self.answers = 0
 
-PARSERS = {"zmq": zmq_interface, "broadcaster": event_broadcaster}
+    def beat(self) -> None:
+        """Send one if it is time."""
+        self.answers += take(self._socket) is not None
+        if time.monotonic() >= self._next and give(self._socket, [b"", json.dumps(self._body).encode()]):
+            self._next = time.monotonic() + HEARTBEAT_S
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        disconnect(self._socket)

@@ -14,20 +14,25 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from fractions import Fraction
+from typing import Any
 
 from nuclr_stream.sources.open_ephys_wire import Block, Spike, Ttl
-from nuclr_stream.sources.writer import StreamWriter, UnitPlace
+from nuclr_stream.sources.writer import StreamWriter, UnitPlace, stream_id
 from nuclr_stream.windows.binning import MAX_SAMPLE, rational
 
 LOOK_BACK = 128
 """Samples that a spike may lie before the end of the last block; 100 in the Spike Detector's source, 97 seen."""
 BLOCK_S = 0.0233
 """A processing block of the GUI's default audio buffer, where no DATA message tells."""
+CERTAIN_SPIKES = 4
+"""So many spikes, over more than a block, that agree with each other and not with the epoch are another one."""
+MAX_RUN = 256
 LEAP_S = 2.0
 """Without DATA, a stretch without spikes longer than this was not observed, for all that is known."""
+SMALL_BLOCK = 200
+"""With blocks of so few samples the Spike Detector loses spikes before anybody is sent them (112 of 240 at 174)."""
 SILENT_LEAD_S = 10.0
 """Before its first unit a stream has nothing to tell; no more than this of it is told after all."""
-MAX_NAME_BYTES = 256
 MAX_WAITING = 200_000
 """Most spikes that wait for the sample rate of their stream."""
 
@@ -42,12 +47,16 @@ class OpenEphysStream:
     def __init__(self, name: str, *, endpoint: str, sample_rate: Fraction | None = None, mask_line: int = -1) -> None:
         self.name, self._endpoint, self._mask_line = name, endpoint, mask_line
         self.sample_rate = sample_rate
+        self._last_rate = float("nan")
         self.writer: StreamWriter | None = None
         self.counters: Counter[str] = Counter()
         self.unsorted: Counter[str] = Counter()
         self.notes: deque[str] = deque(maxlen=100)
+        self.has_unknown_units = False  # units that fired and that the configuration does not name
         self._places: dict[str, UnitPlace] = {}  # units that the configuration names
-        self._block = 0  # samples of a block, 0 until a DATA message tells
+        self._block = 0  # samples of a block
+        if sample_rate is not None:
+            self._guess_block(sample_rate)
         self._between_epochs()
 
     def _between_epochs(self) -> None:
@@ -56,6 +65,7 @@ class OpenEphysStream:
         self._block_start: int | None = None
         self._block_end: int | None = None
         self._newest: int | None = None  # the largest sample of a spike or TTL
+        self._early_ttl: deque[Ttl] = deque(maxlen=MAX_RUN)
         self._doubtful: list[Spike] = []  # spikes that do not fit the epoch, or come before it has begun
         self._lossy_from: int | None = None
         self._masked_from: int | None = None
@@ -64,6 +74,15 @@ class OpenEphysStream:
     def waiting(self) -> int:
         """How many spikes wait for something that says where they belong."""
         return len(self._doubtful)
+
+    def report(self) -> dict[str, Any]:
+        """Return what came and what became of it, as plain values."""
+        found = {"counters": {}} if self.writer is None else self.writer.report()
+        found["counters"] |= {name: count for name, count in self.counters.items() if count}
+        found["waiting"] = self.waiting
+        if self.unsorted:
+            found["unsorted_electrodes"] = dict(self.unsorted)
+        return found
 
     # -- what comes in -----------------------------------------------------------------------------------------------
 
@@ -74,6 +93,11 @@ class OpenEphysStream:
         if block.start == self._block_start or block.start >= block.stop or self.sample_rate is None:
             return  # another channel of the same block
         self._block = block.stop - block.start
+        if self._block <= SMALL_BLOCK and self.counters["blocks"] == 1:
+            self.notes.append(
+                f"stream {self.name}: blocks of {self._block} samples, of which the GUI's Spike Detector loses spikes "
+                f"(up to {SMALL_BLOCK}); choose a larger audio buffer in the GUI"
+            )
         reached = self._block_end
         if self._start is None:
             self._begin(block.start)
@@ -88,6 +112,10 @@ class OpenEphysStream:
         self._block_start, self._block_end = block.start, block.stop
         self._settle_loss(block.stop)
         self._place_doubtful()
+        for ttl in [self._early_ttl.popleft() for _ in range(len(self._early_ttl))]:
+            self.counters["ttl_events"] -= 1
+            self.ttl(ttl)
+        self._early_ttl.clear()
         self._advance(block.stop - LOOK_BACK)
 
     def spike(self, spike: Spike) -> None:
@@ -113,7 +141,7 @@ class OpenEphysStream:
         if ttl.sample_rate is not None:
             self.set_rate(ttl.sample_rate)
         if not self._fits(ttl.sample):
-            self.counters["ttl_unplaced"] += 1  # before the first spike or block of an epoch
+            self._early_ttl.append(ttl)  # it comes before the block that begins its epoch
             return
         if ttl.line == self._mask_line:
             self._send_mask(ttl.sample)
@@ -127,6 +155,9 @@ class OpenEphysStream:
 
     def set_rate(self, sample_rate: float) -> None:
         """Take the sample rate that a message or the configuration tells; another one than before is a new epoch."""
+        if sample_rate == self._last_rate:
+            return
+        self._last_rate = sample_rate
         try:
             rate = rational(sample_rate)
         except ValueError:
@@ -137,13 +168,17 @@ class OpenEphysStream:
         if self._start is not None:
             self.end_epoch(f"the sample rate changed from {self.sample_rate} to {rate}")
         self.sample_rate = rate
-        if not self._block:
-            self._block = int(BLOCK_S * rate) + 1
+        self._guess_block(rate)
+
+    def _guess_block(self, rate: Fraction) -> None:
+        """Take the length of a block for that of the GUI's default, until a DATA message tells."""
+        self._block = int(BLOCK_S * rate) + 1
 
     def declare(self, units: dict[str, UnitPlace]) -> None:
         """Take the units that the configuration names: they are in the table before they fire; others are retired."""
         gone = set(self._places) - set(units)
         self._places = dict(units)
+        self.has_unknown_units = False
         if self.writer is not None:
             self.writer.retire(gone)
             for unit_id, place in units.items():
@@ -194,10 +229,11 @@ class OpenEphysStream:
     def _turn_back(self, block: Block) -> None:
         """Begin the epoch of a block before what was reached: a file that loops, or a clock that was reset."""
         doubtful, self._doubtful = self._doubtful, []
+        early = self._early_ttl
         self.end_epoch(f"the device clock went back from sample {self._end} to {block.start}")
         # The detector looks back across the seam: such spikes carry numbers before the block, negative ones too.
         self._begin(block.start - LOOK_BACK)
-        self._doubtful = doubtful
+        self._doubtful, self._early_ttl = doubtful, early
 
     # -- spikes ------------------------------------------------------------------------------------------------------
 
@@ -215,7 +251,9 @@ class OpenEphysStream:
             self.unsorted[spike.electrode] += 1
             return
         writer = self.writer or self._open_writer()
-        writer.spike(f"{spike.source_node}/{spike.electrode}/{spike.sorted_id}", spike.sample)
+        unit_id = f"{spike.source_node}/{spike.electrode}/{spike.sorted_id}"
+        self.has_unknown_units = self.has_unknown_units or unit_id not in self._places
+        writer.spike(unit_id, spike.sample)
 
     def _place_doubtful(self) -> None:
         """Place the doubtful spikes that fit by now; the others are late, or at no sample of this epoch."""
@@ -227,15 +265,15 @@ class OpenEphysStream:
                 self.counters["spikes_late" if spike.sample < self._mark else "spikes_out_of_range"] += 1
 
     def _settle_without_data(self, spike: Spike | None) -> None:
-        """Decide about doubtful spikes where no DATA message does: more than a block of them is no accident.
+        """Decide about doubtful spikes where no DATA message does: a block full of them is no accident.
 
         With `spike` None nothing more comes to wait for.
         """
         if not self._doubtful or self.sample_rate is None:
             return
-        samples = [one.sample for one in self._doubtful]
-        newest = max(samples)
-        if spike is not None and newest - min(samples) <= self._reach:
+        samples = self._run_of_doubtful()
+        is_certain = len(samples) >= CERTAIN_SPIKES and max(samples) - min(samples) > self._reach
+        if not is_certain and (spike is not None or self._start is not None):
             return
         doubtful, self._doubtful = self._doubtful, []
         if self._start is not None and samples[-1] < self._mark:
@@ -243,12 +281,22 @@ class OpenEphysStream:
         if self._start is None:
             self._begin(min(samples))
         else:
-            self._lost(self._end, min(sample for sample in samples if sample >= self._mark))
+            self._lost(self._end, min(samples))
         self._block_start = self._block_end = None
-        self._newest = newest
+        self._newest = max(samples)
         self._doubtful = doubtful
         self._place_doubtful()
-        self._note_evidence(newest)
+        self._note_evidence(self._newest)
+
+    def _run_of_doubtful(self) -> list[int]:
+        """Return the samples of the last doubtful spikes that are in order, as far as spikes of one clock are."""
+        run: list[int] = []
+        for spike in reversed(self._doubtful[-MAX_RUN:]):
+            is_behind = spike.sample < self._mark
+            if run and (spike.sample > min(run) + self._reach or is_behind != (run[0] < self._mark)):
+                break
+            run.append(spike.sample)
+        return run[::-1]
 
     def _note_evidence(self, sample: int) -> None:
         """Take a sample number as a sign of how far the stream has come."""
@@ -283,9 +331,3 @@ class OpenEphysStream:
             if self.writer is not None:
                 self.writer.mask(self._masked_from, stop)
             self._masked_from = stop
-
-
-def stream_id(name: str) -> str:
-    """Return a name of a stream that the protocol takes: no control characters, at most 256 bytes, not empty."""
-    clean = "".join(character if character.isprintable() else "_" for character in name)
-    return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "unnamed"

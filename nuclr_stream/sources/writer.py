@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from nuclr_stream.client.publisher import Publisher
+from nuclr_stream.sources.clock import DeviceClock
 from nuclr_stream.windows.binning import MAX_SAMPLE, Int64Array
 from nuclr_stream.wire import MAX_UNITS
 
@@ -19,7 +22,7 @@ MAX_BATCH_S = 10.0
 """Longest stretch of one message; the daemon takes no more than a minute."""
 MAX_HELD = 2_000_000
 """Most spikes that wait for the watermark; the daemon learns of what is dropped beyond as missing samples."""
-MAX_UNIT_ID_BYTES = 256
+MAX_NAME_BYTES = 256
 ROOM_WAIT_S = 1.0
 """How long a batch waits for a daemon that is there but does not keep up."""
 
@@ -35,6 +38,12 @@ class UnitPlace:
 
 
 NOWHERE = UnitPlace()
+
+
+def stream_id(name: str) -> str:
+    """Return a name of a stream that the protocol takes: no control characters, at most 256 bytes, not empty."""
+    clean = "".join(character if character.isprintable() else "_" for character in name)
+    return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "unnamed"
 
 
 class StreamWriter:
@@ -64,6 +73,7 @@ class StreamWriter:
         self._held_samples: list[int] = []
         self._held_units: list[str] = []
         self._lossy: list[tuple[int, int]] = []
+        self._clock = DeviceClock(self._publisher.sample_rate)
         self._last_was_sent = True
 
     @property
@@ -86,18 +96,13 @@ class StreamWriter:
         """The units of the table, in the order in which they were added."""
         return tuple(self._units)
 
-    @property
-    def unsent_messages(self) -> int:
-        """Messages that the daemon could not take; their samples are missing there."""
-        return self._publisher.unsent
-
     # -- units -------------------------------------------------------------------------------------------------------
 
     def add_unit(self, unit_id: str, place: UnitPlace = NOWHERE) -> bool:
         """Put a unit into the table; it goes out before the next spikes. False if there is no room, or no such id."""
         if unit_id in self._units:
             return True
-        if len(self._units) >= MAX_UNITS or not 0 < len(unit_id.encode()) <= MAX_UNIT_ID_BYTES:
+        if len(self._units) >= MAX_UNITS or not 0 < len(unit_id.encode()) <= MAX_NAME_BYTES:
             return False
         self._units[unit_id] = place
         self._table_is_old = True
@@ -155,10 +160,7 @@ class StreamWriter:
             while self._publisher.watermark < stop:
                 self._send(samples, units, self._fitting(samples, min(stop, self._publisher.watermark + longest)))
         self._lossy = [(a, b) for a, b in self._lossy if b > watermark]
-
-    def silent_heartbeat(self) -> None:
-        """Say that the source is alive, though there is nothing to send."""
-        self._publisher.heartbeat()
+        self._clock.note(watermark, time.monotonic())
 
     # -- epochs ------------------------------------------------------------------------------------------------------
 
@@ -179,8 +181,21 @@ class StreamWriter:
         """Begin a new epoch at sample `start`, after `finish`; the units are declared again and keep their exposure."""
         self._publisher.restart(start=start, sample_rate=sample_rate)
         self._lossy = []
+        self._clock = DeviceClock(self._publisher.sample_rate)
         self._table_is_old = self._continues = True
         self.epochs += 1
+
+    def report(self) -> dict[str, Any]:
+        """Return what came and what became of it, as plain values."""
+        return {
+            "counters": {name: count for name, count in self.counters.items() if count},
+            "units": len(self._units),
+            "epochs": self.epochs,
+            "held": self.held,
+            "watermark": self.watermark,
+            "messages_unsent": self._publisher.unsent,
+            "clock": self._clock.report(),
+        }
 
     def close(self) -> None:
         """Let go of the connection; what was accepted still leaves."""
