@@ -21,11 +21,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 BISECTIONS = 18
 """Halvings of the range of one sample when its median over channels is sought: to 4e-6 of the range."""
 NO_UNIT = -1
+FAST = {"contract", "reassoc", "nsz"}
+"""Sums may be reordered, so that they run over several channels at once; NaN and infinity keep their meaning."""
 
 
 def compiled(function: F) -> F:
     """Return `function` compiled, with the types that it has in Python."""
-    return cast(F, numba.njit(cache=True, fastmath={"contract", "reassoc", "nsz"}, boundscheck=False)(function))
+    return cast(F, numba.njit(cache=True, fastmath=FAST)(function))
+
+
+def inner(function: F) -> F:
+    """The same for what only compiled code calls: without the ways in from Python, which take long to compile."""
+    return cast(F, numba.njit(cache=True, fastmath=FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
 class Dictionary(NamedTuple):
@@ -172,7 +179,7 @@ def find_troughs(
     return found
 
 
-@compiled
+@inner
 def subtract(trace: Floats, d: Dictionary, limits: Limits, unit: int, row: int, amplitude: float) -> None:
     """Subtract `amplitude` times the waveform of `unit` with its spike at `row`; negative amplitudes add it back."""
     first, last = d.support_first[unit], d.support_first[unit + 1]
@@ -187,7 +194,7 @@ def subtract(trace: Floats, d: Dictionary, limits: Limits, unit: int, row: int, 
             trace[t, d.support[first + k]] -= scale * d.wave[at + k]
 
 
-@compiled
+@inner
 def assign(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int) -> Assigned:
     """Return which unit explains the trough at `row` on `channel` best, by the likelihood of what is left.
 
@@ -253,7 +260,7 @@ class Spikes(NamedTuple):
     amplitude: Floats
 
 
-@compiled
+@inner
 def acceptable(found: Assigned, limits: Limits, spikes: Spikes, count: int, last: Ints) -> bool:
     """Whether a unit was found that gains enough, and did not fire within its refractory period before or after."""
     if found.unit == NO_UNIT or found.gain < limits.gain:
@@ -266,7 +273,7 @@ def acceptable(found: Assigned, limits: Limits, spikes: Spikes, count: int, last
     return True
 
 
-@compiled
+@inner
 def deepest(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int) -> tuple[int, int]:
     """Return row and channel of the deepest point near a trough, within the window of a template."""
     best_row, best_channel, best = np.int64(row), np.int64(channel), np.float32(0)
@@ -281,7 +288,7 @@ def deepest(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int
     return best_row, best_channel
 
 
-@compiled
+@inner
 def assign_pair(
     trace: Floats,
     d: Dictionary,
@@ -316,7 +323,7 @@ def assign_pair(
     return 0
 
 
-@compiled
+@inner
 def keep(spikes: Spikes, at: int, found: Assigned, row: int, channel: int) -> None:
     """Write one spike."""
     spikes.unit[at] = found.unit
@@ -326,7 +333,7 @@ def keep(spikes: Spikes, at: int, found: Assigned, row: int, channel: int) -> No
     spikes.amplitude[at] = found.amplitude
 
 
-@compiled
+@inner
 def sort_by_depth(trace: Floats, rows: Ints, channels: Ints, count: int) -> None:
     """Sort troughs deepest first; equally deep ones keep their order."""
     for i in range(1, count):

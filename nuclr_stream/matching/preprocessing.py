@@ -16,8 +16,8 @@ from scipy.signal import butter, sosfilt_zi
 
 from nuclr_stream.matching.templates import Filtering, Float32Array
 
-LOOKAHEAD_PERIODS = 1.5
-"""Periods of the high-pass frequency after which a Butterworth filter of these orders has forgotten."""
+LOOKAHEAD_PERIODS = 0.5
+"""Periods of the high-pass frequency, for every order, after which a Butterworth filter has forgotten."""
 
 
 class Preprocessor:
@@ -30,7 +30,7 @@ class Preprocessor:
     def __init__(
         self, kernels: Any, *, filtering: Filtering, sample_rate: float, channels: int, block_samples: int
     ) -> None:
-        self.lookahead = math.ceil(LOOKAHEAD_PERIODS * sample_rate / filtering.highpass_hz)
+        self.lookahead = math.ceil(LOOKAHEAD_PERIODS * filtering.order * sample_rate / filtering.highpass_hz)
         self.block_samples = block_samples
         self._kernels = kernels
         self._reference = filtering.reference

@@ -113,9 +113,10 @@ class RawSamples:
             self.pending_notes.append(
                 f"{self._stream}: {first_sample - expected} samples are missing before sample {first_sample}"
             )
-        for matched in self._finder.push(samples, first_sample=first_sample):
+        found = self._finder.push(samples, first_sample=first_sample)
+        self._check_noise()  # before a spike leaves
+        for matched in found:
             self._send(writer, matched)
-        self._check_noise()
 
     def _send(self, writer: StreamWriter, matched: Matched) -> None:
         if matched.start > writer.watermark:  # between two stretches

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from scipy.signal import butter, sosfiltfilt
 
 from nuclr_stream.matching.settings import MatchingSettings
 from nuclr_stream.matching.templates import Filtering, Templates
@@ -49,12 +50,19 @@ def waveforms() -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.array(found, dtype=np.float32)
 
 
+def filtered(waves: Any) -> Any:
+    """Waveforms as they are in filtered samples, which is where a sorting takes its means."""
+    padded = np.pad(waves, ((0, 0), (3_000, 3_000), (0, 0)))
+    sections = butter(3, 300, "highpass", fs=RATE, output="sos")
+    return sosfiltfilt(sections, padded, axis=1)[:, 3_000:-3_000].astype(np.float32)
+
+
 def templates(rows: tuple[int, ...] = (0, 1, 2, 3)) -> Templates:
     """The units of those rows, as an earlier sorting would have them."""
     return Templates(
         source="made",
         unit_ids=tuple(f"u{row}" for row in rows),
-        waveforms=waveforms()[list(rows)],
+        waveforms=filtered(waveforms()[list(rows)]),
         trough=TROUGH,
         sample_rate=Fraction(RATE),
         positions_um=positions(),
