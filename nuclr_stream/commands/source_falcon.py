@@ -22,6 +22,7 @@ from nuclr_stream.errors import ConfigError
 from nuclr_stream.sources.falcon import PORT, FalconSource
 from nuclr_stream.sources.raw_samples import RawSamples
 
+
 def falcon(
     address: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="Data port of the plugin.")] = "127.0.0.1",
     to: To = DATA_ENDPOINT,

@@ -21,6 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 BISECTIONS = 18
 """Halvings of the range of one sample when its median over channels is sought: to 4e-6 of the range."""
 NO_UNIT = -1
+HOPELESS = 0.25
+"""A trough is given up when no unit explains this share of the gain before it is moved."""
 FAST = {"contract", "reassoc", "nsz"}
 """Sums may be reordered, so that they run over several channels at once; NaN and infinity keep their meaning."""
 
@@ -217,7 +219,11 @@ def assign(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int)
     whitened = np.zeros(components * size, dtype=np.float32)
     best_unit, best_row, best_amplitude, best_gain, best_fits = np.int64(NO_UNIT), np.int64(row), 0.0, 0.0, False
     first, last = d.first[channel], d.first[channel + 1]
-    for step in range(-shift, shift + 1):
+    for trial in range(2 * shift + 1):
+        # 0, 1, -1, 2, -2, ...: what explains next to nothing where it stands is noise, and is not moved about
+        if trial == 1 and best_gain < HOPELESS * limits.gain:
+            break
+        step = (trial + 1) // 2 if trial % 2 else -(trial // 2)
         projected[:] = 0
         for s in range(samples):
             for k in range(components):
@@ -345,6 +351,17 @@ def sort_by_depth(trace: Floats, rows: Ints, channels: Ints, count: int) -> None
         rows[j], channels[j] = row, channel
 
 
+@inner
+def changed(d: Dictionary, limits: Limits, spikes: Spikes, since: int, count: int, row: int, channel: int) -> bool:
+    """Whether one of the spikes from `since` on was taken away where a trough is: else it is as it was judged."""
+    for i in range(since, count):
+        if abs(spikes.trough[i] - row) < limits.wave_samples:
+            for m in range(d.neighbours.shape[1]):
+                if d.neighbours[channel, m] == spikes.channel[i]:
+                    return True
+    return False
+
+
 @compiled
 def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, last: Ints, spikes: Spikes) -> int:
     """Assign the troughs of rows [begin, end), deepest first, and take each spike away before the next is judged.
@@ -354,7 +371,9 @@ def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, las
     """
     room = spikes.unit.shape[0]
     rows, channels = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
-    count = sweep = 0
+    count = sweep = since = 0
+    unfit = np.empty((room, 2), dtype=np.int32)
+    unfits = 0
     while sweep <= limits.passes:
         pairs = sweep == limits.passes
         troughs = find_troughs(trace, d.near, begin, end, limits.threshold, limits.exclusion, rows, channels)
@@ -367,6 +386,12 @@ def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, las
             # a spike that was taken away since may have been all that there was
             if trace[row, channel] >= -limits.threshold:
                 continue
+            if sweep and not changed(d, limits, spikes, since, count, row, channel):
+                again = False
+                for k in range(unfits if pairs else 0):
+                    again |= unfit[k, 0] == row and unfit[k, 1] == channel
+                if not again:
+                    continue
             found = assign(trace, d, limits, row, channel)
             if not acceptable(found, limits, spikes, count, last):
                 continue
@@ -376,8 +401,12 @@ def peel(trace: Floats, d: Dictionary, limits: Limits, begin: int, end: int, las
                 count += 1
             elif pairs:
                 count += assign_pair(trace, d, limits, found, row, channel, spikes, count, last)
+            elif unfits < room:
+                unfit[unfits, 0], unfit[unfits, 1] = row, channel
+                unfits += 1
         # a pass that found nothing leaves nothing for another: overlaps come next
         sweep = limits.passes if count == before and not pairs else sweep + 1
+        since = before
     return count
 
 

@@ -30,7 +30,14 @@ Result = dict[str, Any]
 Trains = list[npt.NDArray[np.int64]]
 VARIANTS: dict[str, Result] = {
     "32 channels": {"channels": 32, "units": 24, "noise": 8.0, "sorted_s": 10.0, "matched_s": 10.0, "peers": ()},
-    "32 channels, noise x 1.5": {"channels": 32, "units": 24, "noise": 12.0, "sorted_s": 10.0, "matched_s": 10.0, "peers": ()},
+    "32 channels, noise x 1.5": {
+        "channels": 32,
+        "units": 24,
+        "noise": 12.0,
+        "sorted_s": 10.0,
+        "matched_s": 10.0,
+        "peers": (),
+    },
     "32 channels, with peer": {
         **{"channels": 32, "units": 24, "noise": 8.0, "sorted_s": 10.0, "matched_s": 5.0},
         "peers": ("tdc-peeler",),
@@ -84,9 +91,7 @@ def ground_truth(name: str, variant: Result) -> Result:
     analyzer.compute(["random_spikes", "noise_levels"])
     analyzer.compute("templates", ms_before=1.0, ms_after=2.0)
     extension = analyzer.get_extension("templates")
-    templates = _templates(
-        extension.get_data("average"), extension.nbefore, recording.get_channel_locations(), order=5
-    )
+    templates = _templates(extension.get_data("average"), extension.nbefore, recording.get_channel_locations(), order=5)
     raw = recording.get_traces(start_frame=start)
     found, figures = _match(raw, templates, len(sorting.unit_ids))
     true = [sorting.get_unit_spike_train(unit, start_frame=start) - start for unit in sorting.unit_ids]
@@ -189,8 +194,8 @@ def _hits(train: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> int:
 
 def labels(seconds: float) -> Result:
     """Compare predictions of the demo bundle from matched spikes with those from the true trains of the demo recording."""
-    from spikeinterface.core.generate import generate_templates
     from scipy.signal import butter, sosfiltfilt
+    from spikeinterface.core.generate import generate_templates
 
     from nuclr_stream.bundle.manifest import find_bundle, load_bundle
     from nuclr_stream.commands.demo import RECORDING
@@ -205,7 +210,9 @@ def labels(seconds: float) -> Result:
     units = len(recording.unit_ids)
     depth = np.clip(recording.units["depth_um"].astype(float), 0, locations[:, 1].max())
     places = np.stack([rng.uniform(-5, 55, units), depth, rng.uniform(8, 35, units)], axis=1)
-    waves = generate_templates(locations, places, float(RATE), 1.0, 2.0, seed=SEED, unit_params={"alpha": (150.0, 500.0)})
+    waves = generate_templates(
+        locations, places, float(RATE), 1.0, 2.0, seed=SEED, unit_params={"alpha": (150.0, 500.0)}
+    )
     padded = np.pad(waves, ((0, 0), (PAD, PAD), (0, 0)))
     sections = butter(3, 300, "highpass", fs=RATE, output="sos")
     filtered = np.stack([sosfiltfilt(sections, wave, axis=0)[PAD:-PAD] for wave in padded])
@@ -241,7 +248,9 @@ def labels(seconds: float) -> Result:
         "cpu_s_per_s": round(cpu / seconds, 3),
         "seed": SEED,
         "matching": _scores(true, [matched[0][matched[1] == unit] for unit in range(units)], trough_sd),
-        "tasks": {task: _agreement(recording, task, *(found[task] for found in predictions)) for task in predictions[0]},
+        "tasks": {
+            task: _agreement(recording, task, *(found[task] for found in predictions)) for task in predictions[0]
+        },
     }
 
 

@@ -41,7 +41,9 @@ class _Commands(socketserver.StreamRequestHandler):
             self.wfile.write(answer)
 
     def _facts(self, words: list[str]) -> bytes:
-        shank = [f"ch{c}_{name}={value:g}" for c, xy in enumerate(positions()) for name, value in zip("xz", xy, strict=True)]
+        shank = [
+            f"ch{c}_{name}={value:g}" for c, xy in enumerate(positions()) for name, value in zip("xz", xy, strict=True)
+        ]
         lines = {
             "GETSTREAMSAMPLERATE": [f"{RATE}.0"],
             "GETSTREAMI16TOVOLTS": ["2.34375e-06"],

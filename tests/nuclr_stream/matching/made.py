@@ -97,5 +97,7 @@ def make(seconds: float = 3.0, *, seed: int = 0, rate_hz: float = 12.0, spikes: 
 def share_found(made: Made, samples: Any, units: Any, *, until: int, within: int = 3) -> float:
     """Share of true spikes before `until` that were found as the right unit within a few samples."""
     true = [(s, u) for s, u in zip(made.samples.tolist(), made.units.tolist(), strict=True) if s < until]
-    found = {(s + d, u) for s, u in zip(samples.tolist(), units.tolist(), strict=True) for d in range(-within, within + 1)}
+    found = {
+        (s + d, u) for s, u in zip(samples.tolist(), units.tolist(), strict=True) for d in range(-within, within + 1)
+    }
     return sum(spike in found for spike in true) / len(true)

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from nuclr_stream.errors import ConfigError, RecordingError
 from nuclr_stream.matching.matcher import Matched, Matcher
 from nuclr_stream.matching.settings import MatchingSettings
-from tests.nuclr_stream.matching.made import CHANNELS, NOISE, QUICK, RATE, TROUGH, make, share_found, templates, waveforms
+from tests.nuclr_stream.matching.made import (
+    CHANNELS,
+    NOISE,
+    QUICK,
+    RATE,
+    TROUGH,
+    make,
+    share_found,
+    templates,
+    waveforms,
+)
 
 
 def matched(matcher: Matcher, raw: Any, cuts: Iterable[int] = (), *, first: int = 0) -> list[Matched]:
@@ -93,8 +103,11 @@ def test_a_gap_gives_up_the_open_end_and_goes_on_after_it() -> None:
     assert matcher.counters["stretches"] == 1
     assert matcher.counters["samples_given_up"] == gap[0] - before[-1].stop
     samples, units, _ = joined(before + after)
-    kept = replace(made, samples=made.samples[keep := (made.samples < before[-1].stop) | (made.samples > gap[1] + 300)],
-                   units=made.units[keep])
+    kept = replace(
+        made,
+        samples=made.samples[keep := (made.samples < before[-1].stop) | (made.samples > gap[1] + 300)],
+        units=made.units[keep],
+    )
     assert share_found(kept, samples, units, until=after[-1].stop) > 0.97
 
 

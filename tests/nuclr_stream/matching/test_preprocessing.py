@@ -15,7 +15,11 @@ from nuclr_stream.matching.templates import Filtering
 def test_blocks_are_those_of_the_offline_filter(order: int) -> None:
     raw = np.random.default_rng(0).normal(0, 10, (6_000, 5)) + 200.0
     live = Preprocessor(
-        load_kernels(), filtering=Filtering(order=order, reference=False), sample_rate=30_000, channels=5, block_samples=300
+        load_kernels(),
+        filtering=Filtering(order=order, reference=False),
+        sample_rate=30_000,
+        channels=5,
+        block_samples=300,
     )
     found = np.concatenate(live.push(raw))
     offline = sosfiltfilt(butter(order, 300, "highpass", fs=30_000, output="sos"), raw, axis=0)
