@@ -1,4 +1,4 @@
-"""Templates come back from the folders of Kilosort 4 and SpikeInterface as they were, and a wrong folder names a remedy."""
+"""Templates of Kilosort 4 and SpikeInterface come back as they were, and a wrong folder names a remedy."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def test_a_wrong_folder_names_a_remedy(tmp_path: Path, kilosort: Path) -> None:
         read_templates(kilosort)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(RecordingError, match="neither spikeinterface_info.json of a SortingAnalyzer nor templates.npy"):
+    with pytest.raises(
+        RecordingError, match=r"neither spikeinterface_info\.json of a SortingAnalyzer nor templates\.npy"
+    ):
         read_templates(empty)
     (empty / ".zgroup").write_text("{}")
     with pytest.raises(RecordingError, match="saved as zarr"):

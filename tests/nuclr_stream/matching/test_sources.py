@@ -1,4 +1,4 @@
-"""SpikeGLX over real TCP and Falcon Output over real ZeroMQ: the matcher's spikes arrive, and what is missing is said."""
+"""SpikeGLX over TCP and Falcon Output over ZeroMQ: the spikes of the matcher arrive, and what is missing is said."""
 
 from __future__ import annotations
 
