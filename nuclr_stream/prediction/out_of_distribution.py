@@ -2,6 +2,8 @@
 
 A distance is that of Mahalanobis to the nearest class centre, with the covariance within classes. Limits are such that
 all but a small share of the units of animals that nothing had seen lie within; they hang on the exposure n.
+A population is judged as a whole too, by the mean features of its units: each unit alone may pass where all of them
+together are shifted as no recording of the training was, as those of a network without any correlation are.
 Shapes: U units, F features, C centres, K knots.
 """
 
@@ -27,10 +29,17 @@ KINDS: tuple[FeatureSet, ...] = (
 )
 """Feature sets that are compared, where the bundle knows them: with neighbours, a whole population may be far away."""
 
+OF_POPULATIONS: tuple[FeatureSet, ...] = ("embedding", "statistics", "coupling")
+"""Feature sets whose mean over the units of a population is compared with those of the recordings of training."""
+PARTS = ("centres", "whiten", "knots", "limits")
+LEAST_POPULATION = 10
+"""Units below which their mean says more about which of them were recorded than about the population."""
+
 
 @dataclass(frozen=True)
 class KnownUnits:
-    """What training knew of one feature set: centres (C, F), whitening matrix (F, F), limits (K,) at knots (K,)."""
+    """What training knew of one feature set, of units or of means over populations: centres (C, F), whitening matrix
+    (F, F), limits (K,) at knots (K,)."""
 
     centres: Float64Array
     whiten: Float64Array
@@ -61,21 +70,29 @@ class OutOfDistributionScore:
     statistics: BoolArray
     rate: BoolArray
     unsorted: BoolArray
+    population: BoolArray
+
+    @classmethod
+    def nothing(cls, units: int) -> OutOfDistributionScore:
+        """Return the score of units (U,) with nothing odd about them."""
+        no = np.zeros(units, dtype=np.bool_)
+        return cls(np.zeros(units, dtype=np.float32), no, no, no, no, no)
 
     @property
     def out_of_distribution(self) -> BoolArray:
         """Units (U,) with anything odd about them."""
-        return self.embedding | self.statistics | self.rate | self.unsorted
+        return self.embedding | self.statistics | self.rate | self.unsorted | self.population
 
 
 @dataclass(frozen=True)
 class OutOfDistribution:
     """What a bundle knows of the units that it was trained on: `sets` by name of the feature set, the range of their
-    mean rates in Hz, and the largest share of intervals below 1 ms."""
+    mean rates in Hz, the largest share of intervals below 1 ms, and means over `populations` by name."""
 
     sets: Mapping[FeatureSet, KnownUnits]
     rate_hz: tuple[float, float]
     short_intervals: float
+    populations: Mapping[FeatureSet, KnownUnits]
 
     def judge(
         self, snapshot: FeatureSnapshot, statistics: SpikeStatistics, index: Int64Array
@@ -84,11 +101,14 @@ class OutOfDistribution:
 
         Rates and short intervals count only where counting noise of two deviations does not explain it.
         """
+        # each unit by each of its feature sets
         ratios = np.zeros((len(KINDS), len(index)), dtype=np.float32)
         for row, name in enumerate(KINDS):
             if name in self.sets and name in snapshot.has:
                 ratio = self.sets[name].ratio(snapshot.features[name], snapshot.exposure_of({name}))
                 ratios[row] = np.where(snapshot.has[name], ratio, 0)
+        population = self._populations(snapshot)
+        # rate and refractory period, with room for counting noise
         seconds, spikes = np.maximum(statistics.seconds(index), 1e-9), statistics.spikes(index)
         intervals = statistics.intervals(index)
         noise = 2 * np.sqrt(spikes) + 3
@@ -100,41 +120,67 @@ class OutOfDistribution:
         far = ratios > 1
         embedding: BoolArray = np.any(far[:2], axis=0)
         others: BoolArray = np.any(far[2:], axis=0)
-        return OutOfDistributionScore(ratios.max(axis=0), embedding, others, rate, unsorted)
+        largest = np.maximum(ratios.max(axis=0), population)
+        return OutOfDistributionScore(largest, embedding, others, rate, unsorted, population > 1)
+
+    def _populations(self, snapshot: FeatureSnapshot) -> Float32Array:
+        """The largest distance (U,) of the populations that a unit belongs to, as a ratio to its limit."""
+        largest = np.zeros(len(snapshot.exposure), dtype=np.float32)
+        for name, known in self.populations.items():
+            if name in snapshot.has and (mean := population_mean(snapshot, name)) is not None:
+                has = snapshot.has[name]
+                largest[has] = np.maximum(largest[has], known.ratio(*mean)[0])
+        return largest
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Plain arrays, as out_of_distribution.npz of a bundle holds them."""
         named = {"rate_hz": np.array(self.rate_hz), "short_intervals": np.array(self.short_intervals)}
         for name, known in self.sets.items():
-            for part in ("centres", "whiten", "knots", "limits"):
-                named[f"{name}.{part}"] = getattr(known, part)
+            named |= {f"{name}.{part}": getattr(known, part) for part in PARTS}
+        for name, known in self.populations.items():
+            named |= {f"population.{name}.{part}": getattr(known, part) for part in PARTS}
         return named
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> OutOfDistribution:
         """Read what `arrays` wrote. Raises BundleError naming what is missing or does not fit."""
         try:
-            sets = {
-                name: KnownUnits(
-                    *(_finite(arrays[f"{name}.{part}"]) for part in ("centres", "whiten", "knots", "limits"))
-                )
-                for name in KINDS
-                if f"{name}.centres" in arrays
+            sets = {name: _known(arrays, name) for name in KINDS if f"{name}.centres" in arrays}
+            populations = {
+                name: _known(arrays, f"population.{name}")
+                for name in OF_POPULATIONS
+                if f"population.{name}.centres" in arrays
             }
             rates, short = _finite(arrays["rate_hz"]), _finite(arrays["short_intervals"])
             if rates.shape != (2,) or short.shape != ():
                 raise ValueError(f"rate_hz {rates.shape} and short_intervals {short.shape}")
-            for name, known in sets.items():
-                features, kept = known.whiten.shape
-                if known.centres.shape != (max(len(known.centres), 1), features) or kept > features:
-                    raise ValueError(f"{name}: centres {known.centres.shape} and whiten {known.whiten.shape}")
-                if known.knots.shape != known.limits.shape or known.knots.shape != (max(known.knots.size, 1),):
-                    raise ValueError(f"{name}: knots {known.knots.shape} and limits {known.limits.shape}")
-                if known.knots[0] < 1 or (np.diff(known.knots) <= 0).any() or not (known.limits > 0).all():
-                    raise ValueError(f"{name}: knots must ascend from at least 1, limits be positive")
-            return cls(sets, (float(rates[0]), float(rates[1])), float(short))
+            return cls(sets, (float(rates[0]), float(rates[1])), float(short), populations)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BundleError(f"out_of_distribution.npz: {error}; export the bundle again") from error
+
+
+def population_mean(snapshot: FeatureSnapshot, name: FeatureSet) -> tuple[Float32Array, Float32Array] | None:
+    """Return the mean (1, F) of a feature set over the units that have it, and their median exposure (1,); None for
+    fewer than LEAST_POPULATION units."""
+    has = snapshot.has[name]
+    if has.sum() < LEAST_POPULATION:
+        return None
+    mean: Float32Array = snapshot.features[name][has].mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    exposure: Float32Array = np.median(snapshot.exposure_of({name})[has])[None].astype(np.float32)
+    return mean, exposure
+
+
+def _known(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> KnownUnits:
+    """Read one feature set. Raises KeyError or ValueError for what is missing or does not fit."""
+    known = KnownUnits(*(_finite(arrays[f"{name}.{part}"]) for part in PARTS))
+    features, kept = known.whiten.shape
+    if known.centres.shape != (max(len(known.centres), 1), features) or kept > features:
+        raise ValueError(f"{name}: centres {known.centres.shape} and whiten {known.whiten.shape}")
+    if known.knots.shape != known.limits.shape or known.knots.shape != (max(known.knots.size, 1),):
+        raise ValueError(f"{name}: knots {known.knots.shape} and limits {known.limits.shape}")
+    if known.knots[0] < 1 or (np.diff(known.knots) <= 0).any() or not (known.limits > 0).all():
+        raise ValueError(f"{name}: knots must ascend from at least 1, limits be positive")
+    return known
 
 
 def _finite(values: npt.NDArray[Any]) -> Float64Array:

@@ -18,7 +18,7 @@ from nuclr_stream.windows.binning import WindowSpec
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)
 RATE = 30_000
 DIM = 4
-ODDITIES = ("embedding", "statistics", "rate", "unsorted")
+ODDITIES = ("embedding", "statistics", "rate", "unsorted", "population")
 
 
 def train(rng: np.random.Generator, rate_hz: float, seconds: float, *, dead_s: float = 0.003) -> np.ndarray:
@@ -80,7 +80,10 @@ def known() -> OutOfDistribution:
     statistics = replace(statistics, knots=knots, limits=np.array([3 * limit, limit]))
     centres = np.array([[0.0] * DIM, [10.0] * DIM])
     embedding = KnownUnits(centres, np.eye(DIM), knots, np.array([8.0, 4.5]))
-    return OutOfDistribution({"embedding": embedding, "statistics": statistics}, (0.5, 60.0), 0.01)
+    # the mean embedding of a population of training was within 2 of the origin, whatever single units were
+    population = KnownUnits(np.zeros((1, DIM)), np.eye(DIM), np.ones(1), np.array([2.0]))
+    sets = {"embedding": embedding, "statistics": statistics}
+    return OutOfDistribution(sets, (0.5, 60.0), 0.01, {"embedding": population})
 
 
 def test_units_like_those_of_training_are_familiar(known: OutOfDistribution):
@@ -134,6 +137,25 @@ def test_limits_follow_the_evidence(known: OutOfDistribution):
     assert 8.0 / limit == pytest.approx((8.0 + 4.5) / 2)
 
 
+def population(shift: float, *, units: int, seed: int = 11) -> Probe:
+    """Units whose embeddings are ordinary one by one, and shifted together."""
+    rng = np.random.default_rng(seed)
+    trains = [train(rng, 8.0, 60) for _ in range(units)]
+    return Probe(trains, 60, 0.5 * rng.normal(size=(units, DIM)) + np.eye(DIM)[0] * shift)
+
+
+def test_a_population_that_is_shifted_as_a_whole_is_named_though_every_unit_would_pass(known: OutOfDistribution):
+    judged = population(2.6, units=40).judged(known)
+    assert judged.population.all() and judged.out_of_distribution.all() and not judged.embedding.any()
+    assert (judged.ratio >= 1.2).all()
+    assert not population(0.5, units=40).judged(known).population.any()
+
+
+def test_a_few_units_are_not_judged_as_a_population(known: OutOfDistribution):
+    assert not population(2.6, units=9).judged(known).population.any()
+    assert population(2.6, units=10).judged(known).population.all()
+
+
 def test_of_whom_nothing_is_known_nothing_is_unfamiliar(known: OutOfDistribution):
     observed, pair = FeatureAccumulator(SPEC, DIM), np.arange(2)
     judged = known.judge(observed.snapshot(pair), observed.statistics, pair)
@@ -158,6 +180,8 @@ def test_arrays_hold_everything(known: OutOfDistribution):
         ("short_intervals", np.array(np.nan)),
         ("short_intervals", np.array([0.1, 0.2])),
         ("embedding.whiten", None),
+        ("population.embedding.whiten", None),
+        ("population.embedding.limits", np.array([-1.0])),
         ("embedding.whiten", np.eye(3)),
         ("embedding.whiten", np.ones(4)),
         ("embedding.whiten", np.ones((4, 4, 1))),
