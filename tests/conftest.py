@@ -84,7 +84,7 @@ def tiny_out_of_distribution(dim: int) -> OutOfDistribution:
         name: KnownUnits(np.zeros((1, features)), np.eye(features), np.ones(1), np.full(1, 1e3))
         for name, features in (("embedding", dim), ("statistics", STATISTICS))
     }
-    return OutOfDistribution(wide, (0.01, 100.0), 0.5, {})
+    return OutOfDistribution(wide, (0.01, 100.0), 0.5, None)
 
 
 def tiny_contents(seed: int = 0) -> Contents:

@@ -2,8 +2,8 @@
 
 A distance is that of Mahalanobis to the nearest class centre, with the covariance within classes. Limits are such that
 all but a small share of the units of animals that nothing had seen lie within; they hang on the exposure n.
-A population is judged as a whole too, by the mean features of its units: each unit alone may pass where all of them
-together are shifted as no recording of the training was, as those of a network without any correlation are.
+A population is judged as a whole too, by its synchrony: each unit alone may pass where the units together fire as no
+population of the training did, independently of each other for instance.
 Shapes: U units, F features, C centres, K knots.
 """
 
@@ -29,17 +29,15 @@ KINDS: tuple[FeatureSet, ...] = (
 )
 """Feature sets that are compared, where the bundle knows them: with neighbours, a whole population may be far away."""
 
-OF_POPULATIONS: tuple[FeatureSet, ...] = ("embedding", "statistics", "coupling")
-"""Feature sets whose mean over the units of a population is compared with those of the recordings of training."""
 PARTS = ("centres", "whiten", "knots", "limits")
 LEAST_POPULATION = 10
 """Units below which their mean says more about which of them were recorded than about the population."""
+_MOST_POPULATION_RATIO = 10.0
 
 
 @dataclass(frozen=True)
 class KnownUnits:
-    """What training knew of one feature set, of units or of means over populations: centres (C, F), whitening matrix
-    (F, F), limits (K,) at knots (K,)."""
+    """What training knew of one feature set: centres (C, F), whitening matrix (F, F), limits (K,) at knots (K,)."""
 
     centres: Float64Array
     whiten: Float64Array
@@ -59,6 +57,38 @@ class KnownUnits:
         squared = np.square(there).sum(axis=1)[:, None] - 2 * there @ centres.T + np.square(centres).sum(axis=1)
         nearest: Float64Array = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
         return nearest
+
+
+@dataclass(frozen=True)
+class KnownPopulations:
+    """The synchrony of the populations of training: lowest and highest (K,) that pass, at knots of exposure (K,)."""
+
+    knots: Float64Array
+    low: Float64Array
+    high: Float64Array
+
+    def ratio(self, snapshot: FeatureSnapshot) -> float:
+        """Return how far the population of a snapshot is outside of the range, above 1 there, 0 if it cannot be said.
+
+        Above the range it is a ratio to the upper end; below it, 1 and the share of the lower end that is missing.
+        """
+        found = synchrony(snapshot)
+        if found is None:
+            return 0.0
+        shares = knot_shares(np.array([found[1]], dtype=np.float32), self.knots)[0]
+        low, high = float(shares @ self.low), float(shares @ self.high)
+        below = 1 + (low - found[0]) / max(abs(low), 1e-9) if found[0] < low else 0.0
+        return min(max(below, found[0] / high), _MOST_POPULATION_RATIO)
+
+
+def synchrony(snapshot: FeatureSnapshot) -> tuple[float, float] | None:
+    """Return the mean coupling over units and lags, and the median exposure of the units; None for fewer than
+    LEAST_POPULATION units. It is about 0 for units that fire independently, whatever their rates."""
+    has = snapshot.has.get("coupling")
+    if has is None or has.sum() < LEAST_POPULATION:
+        return None
+    exposure = np.median(snapshot.exposure_of({"coupling"})[has])
+    return float(snapshot.features["coupling"][has].mean(dtype=np.float64)), float(exposure)
 
 
 @dataclass(frozen=True)
@@ -87,12 +117,12 @@ class OutOfDistributionScore:
 @dataclass(frozen=True)
 class OutOfDistribution:
     """What a bundle knows of the units that it was trained on: `sets` by name of the feature set, the range of their
-    mean rates in Hz, the largest share of intervals below 1 ms, and means over `populations` by name."""
+    mean rates in Hz, the largest share of intervals below 1 ms, and their `populations`, if anything is known."""
 
     sets: Mapping[FeatureSet, KnownUnits]
     rate_hz: tuple[float, float]
     short_intervals: float
-    populations: Mapping[FeatureSet, KnownUnits]
+    populations: KnownPopulations | None
 
     def judge(
         self, snapshot: FeatureSnapshot, statistics: SpikeStatistics, index: Int64Array
@@ -107,7 +137,10 @@ class OutOfDistribution:
             if name in self.sets and name in snapshot.has:
                 ratio = self.sets[name].ratio(snapshot.features[name], snapshot.exposure_of({name}))
                 ratios[row] = np.where(snapshot.has[name], ratio, 0)
-        population = self._populations(snapshot)
+        # the population, for the units that are part of its synchrony
+        population = np.zeros(len(index), dtype=np.float32)
+        if self.populations is not None and "coupling" in snapshot.has:
+            population[snapshot.has["coupling"]] = self.populations.ratio(snapshot)
         # rate and refractory period, with room for counting noise
         seconds, spikes = np.maximum(statistics.seconds(index), 1e-9), statistics.spikes(index)
         intervals = statistics.intervals(index)
@@ -123,22 +156,13 @@ class OutOfDistribution:
         largest = np.maximum(ratios.max(axis=0), population)
         return OutOfDistributionScore(largest, embedding, others, rate, unsorted, population > 1)
 
-    def _populations(self, snapshot: FeatureSnapshot) -> Float32Array:
-        """The largest distance (U,) of the populations that a unit belongs to, as a ratio to its limit."""
-        largest = np.zeros(len(snapshot.exposure), dtype=np.float32)
-        for name, known in self.populations.items():
-            if name in snapshot.has and (mean := population_mean(snapshot, name)) is not None:
-                has = snapshot.has[name]
-                largest[has] = np.maximum(largest[has], known.ratio(*mean)[0])
-        return largest
-
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Plain arrays, as out_of_distribution.npz of a bundle holds them."""
         named = {"rate_hz": np.array(self.rate_hz), "short_intervals": np.array(self.short_intervals)}
         for name, known in self.sets.items():
             named |= {f"{name}.{part}": getattr(known, part) for part in PARTS}
-        for name, known in self.populations.items():
-            named |= {f"population.{name}.{part}": getattr(known, part) for part in PARTS}
+        if self.populations is not None:
+            named |= {f"populations.{part}": value for part, value in vars(self.populations).items()}
         return named
 
     @classmethod
@@ -146,28 +170,13 @@ class OutOfDistribution:
         """Read what `arrays` wrote. Raises BundleError naming what is missing or does not fit."""
         try:
             sets = {name: _known(arrays, name) for name in KINDS if f"{name}.centres" in arrays}
-            populations = {
-                name: _known(arrays, f"population.{name}")
-                for name in OF_POPULATIONS
-                if f"population.{name}.centres" in arrays
-            }
+            populations = _known_populations(arrays) if "populations.knots" in arrays else None
             rates, short = _finite(arrays["rate_hz"]), _finite(arrays["short_intervals"])
             if rates.shape != (2,) or short.shape != ():
                 raise ValueError(f"rate_hz {rates.shape} and short_intervals {short.shape}")
             return cls(sets, (float(rates[0]), float(rates[1])), float(short), populations)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BundleError(f"out_of_distribution.npz: {error}; export the bundle again") from error
-
-
-def population_mean(snapshot: FeatureSnapshot, name: FeatureSet) -> tuple[Float32Array, Float32Array] | None:
-    """Return the mean (1, F) of a feature set over the units that have it, and their median exposure (1,); None for
-    fewer than LEAST_POPULATION units."""
-    has = snapshot.has[name]
-    if has.sum() < LEAST_POPULATION:
-        return None
-    mean: Float32Array = snapshot.features[name][has].mean(axis=0, dtype=np.float64)[None].astype(np.float32)
-    exposure: Float32Array = np.median(snapshot.exposure_of({name})[has])[None].astype(np.float32)
-    return mean, exposure
 
 
 def _known(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> KnownUnits:
@@ -181,6 +190,16 @@ def _known(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> KnownUnits:
     if known.knots[0] < 1 or (np.diff(known.knots) <= 0).any() or not (known.limits > 0).all():
         raise ValueError(f"{name}: knots must ascend from at least 1, limits be positive")
     return known
+
+
+def _known_populations(arrays: Mapping[str, npt.NDArray[Any]]) -> KnownPopulations:
+    """Read what is known of populations. Raises KeyError or ValueError for what is missing or does not fit."""
+    knots, low, high = (_finite(arrays[f"populations.{part}"]) for part in ("knots", "low", "high"))
+    if not knots.shape == low.shape == high.shape == (max(knots.size, 1),):
+        raise ValueError(f"populations: knots {knots.shape}, low {low.shape} and high {high.shape}")
+    if knots[0] < 1 or (np.diff(knots) <= 0).any() or not (high > np.maximum(low, 0)).all():
+        raise ValueError("populations: knots must ascend from at least 1, high be above low and 0")
+    return KnownPopulations(knots, low, high)
 
 
 def _finite(values: npt.NDArray[Any]) -> Float64Array:

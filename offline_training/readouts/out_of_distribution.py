@@ -1,9 +1,8 @@
 """What training knows of its units, for the daemon to notice those that are unlike them.
 
 See `nuclr_stream.prediction.out_of_distribution`.
-Limits are such that LYING_WITHIN of the units of animals left out lie within all of them at once, and every population
-that is left out within those of populations.
-Shapes: R examples, U units, F features, C centres, P populations.
+Limits are such that LYING_WITHIN of the units of animals left out lie within all of them at once.
+Shapes: R examples, U units, F features, C centres.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from nuclr_stream.features.exposure import knot_shares
 from nuclr_stream.features.unit_rows import Float64Array
 from nuclr_stream.prediction.out_of_distribution import (
     KINDS,
-    OF_POPULATIONS,
+    KnownPopulations,
     KnownUnits,
     OutOfDistribution,
-    population_mean,
+    synchrony,
 )
 from nuclr_stream.windows.binning import BoolArray, Int64Array
 from offline_training.config import UNLABELLED
-from offline_training.readouts.examples import WHOLE, Examples, examples
+from offline_training.readouts.examples import Examples, examples
 from offline_training.readouts.feature_source import FeatureSource
 
 LYING_WITHIN = 0.985
@@ -54,13 +53,12 @@ def fit_out_of_distribution(
     everyone = examples(sources, [np.where(is_, of + 1, not_labelled) for is_, of in zip(labelled, first, strict=True)])
     known = everyone.where(everyone.label != not_labelled)
     distances = {name: _known_units(known.where(known.has[name]), name) for name in KINDS if name in known.features}
-    populations = {name: found for name in OF_POPULATIONS if (found := _known_populations(everyone, name))}
     rates, short = _rates_and_short(sources, labelled)
     limits = np.quantile(rates, RATES_WITHIN) if len(rates) else (0.0, np.finfo(np.float32).max)
     worst = float(np.quantile(short, SHORT_WITHIN)) if len(short) else 1.0
     short_intervals = max(worst, LEAST_SHORT_INTERVALS)
     rate_hz = (float(limits[0]), float(limits[1]))
-    return OutOfDistribution(_widened(distances, known), rate_hz, short_intervals, populations)
+    return OutOfDistribution(_widened(distances, known), rate_hz, short_intervals, _known_populations(everyone))
 
 
 def _known_units(known: Examples, name: FeatureSet) -> tuple[KnownUnits, Float64Array]:
@@ -95,38 +93,27 @@ def _widened(
     return {name: replace(units, limits=units.limits * factor) for name, (units, _) in found.items()}
 
 
-def _known_populations(known: Examples, name: FeatureSet) -> KnownUnits | None:
-    """Centre and whitening of the mean features of whole recordings and, for every length of the examples, the largest
-    distance of a population that was left out; None for too few recordings or a single animal."""
-    if name not in known.features:
+def _known_populations(everyone: Examples) -> KnownPopulations | None:
+    """The range of synchrony of the recordings at every length of the examples, wider by half on both sides; None for
+    fewer than LEAST_POPULATIONS recordings."""
+    knots: dict[float, tuple[float, float]] = {}
+    for length in np.unique(everyone.length):
+        recordings = everyone.recording[everyone.length == length]
+        found = [
+            one
+            for recording in np.unique(recordings)
+            for rows in [(everyone.length == length) & (everyone.recording == recording)]
+            if (one := synchrony(everyone.where(rows).snapshot)) is not None
+        ]
+        if len(found) >= LEAST_POPULATIONS:
+            values, exposures = np.array(found).T
+            low, high = values.min(), values.max()
+            # a range of so many recordings says little about the next one: room for half of what its ends are
+            knots[max(float(np.median(exposures)), 1.0)] = (low - abs(low) / 2, high + abs(high) / 2)
+    if not knots or any(high <= 0 for _, high in knots.values()):
         return None
-    rows, means, exposures = [], [], []
-    for length in np.unique(known.length):
-        for recording in np.unique(known.recording):
-            own = np.flatnonzero((known.length == length) & (known.recording == recording))
-            mean = population_mean(known.where(own).snapshot, name)
-            if mean is not None:
-                rows.append(own[0])
-                means.append(mean[0].astype(np.float64))
-                exposures.append(float(mean[1][0]))
-    length, subject = known.length[rows], known.subject[rows]
-    whole = np.flatnonzero(length == WHOLE)
-    if len(whole) < LEAST_POPULATIONS or len(np.unique(subject[whole])) < 2:
-        return None
-    # what a short stretch adds to the distance is in its limit: the covariance is that of whole recordings
-    x, one, distance = np.concatenate(means), np.zeros(len(means), dtype=np.int64), np.zeros(len(means))
-    for left_out in np.unique(subject):
-        others = whole[subject[whole] != left_out]
-        test = subject == left_out
-        distance[test] = _fitted(x[others], one[others]).distance(x[test].astype(np.float32))
-    limit_at = {
-        max(float(np.median(np.array(exposures)[at])), 1.0): float(distance[at].max())
-        for each in np.unique(length)
-        for at in [length == each]
-    }
-    knots = sorted(limit_at)
-    fitted = _fitted(x[whole], one[whole])
-    return replace(fitted, knots=np.array(knots), limits=np.array([limit_at[n] for n in knots]))
+    ascending = sorted(knots)
+    return KnownPopulations(np.array(ascending), *(np.array([knots[n][k] for n in ascending]) for k in (0, 1)))
 
 
 def _folds(groups: npt.NDArray[np.str_]) -> Iterator[tuple[Int64Array, Int64Array]]:

@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.features.accumulator import FeatureAccumulator
-from nuclr_stream.features.coupling import COUPLING_SUMS
+from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
+from nuclr_stream.features.coupling import COUPLING, COUPLING_SUMS
 from nuclr_stream.features.isi import Intervals
-from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistribution, OutOfDistributionScore
+from nuclr_stream.prediction.out_of_distribution import (
+    KnownPopulations,
+    KnownUnits,
+    OutOfDistribution,
+    OutOfDistributionScore,
+)
 from nuclr_stream.windows.binning import WindowSpec
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)
 RATE = 30_000
 DIM = 4
 ODDITIES = ("embedding", "statistics", "rate", "unsorted", "population")
+
+
+POPULATIONS = KnownPopulations(np.array([1.0, 6.0]), np.array([-0.5, 0.05]), np.array([1.0, 0.8]))
+"""Ranges of the synchrony of populations: wide after one window, narrow after six."""
 
 
 def train(rng: np.random.Generator, rate_hz: float, seconds: float, *, dead_s: float = 0.003) -> np.ndarray:
@@ -80,10 +89,7 @@ def known() -> OutOfDistribution:
     statistics = replace(statistics, knots=knots, limits=np.array([3 * limit, limit]))
     centres = np.array([[0.0] * DIM, [10.0] * DIM])
     embedding = KnownUnits(centres, np.eye(DIM), knots, np.array([8.0, 4.5]))
-    # the mean embedding of a population of training was within 2 of the origin, whatever single units were
-    population = KnownUnits(np.zeros((1, DIM)), np.eye(DIM), np.ones(1), np.array([2.0]))
-    sets = {"embedding": embedding, "statistics": statistics}
-    return OutOfDistribution(sets, (0.5, 60.0), 0.01, {"embedding": population})
+    return OutOfDistribution({"embedding": embedding, "statistics": statistics}, (0.5, 60.0), 0.01, POPULATIONS)
 
 
 def test_units_like_those_of_training_are_familiar(known: OutOfDistribution):
@@ -137,23 +143,49 @@ def test_limits_follow_the_evidence(known: OutOfDistribution):
     assert 8.0 / limit == pytest.approx((8.0 + 4.5) / 2)
 
 
-def population(shift: float, *, units: int, seed: int = 11) -> Probe:
-    """Units whose embeddings are ordinary one by one, and shifted together."""
-    rng = np.random.default_rng(seed)
-    trains = [train(rng, 8.0, 60) for _ in range(units)]
-    return Probe(trains, 60, 0.5 * rng.normal(size=(units, DIM)) + np.eye(DIM)[0] * shift)
+def snapshot(coupling: np.ndarray, exposure: float, *, has: np.ndarray | None = None) -> FeatureSnapshot:
+    """Units with the same coupling (U,) at all lags, at an exposure."""
+    units = len(coupling)
+    features = np.repeat(coupling[:, None], COUPLING, axis=1).astype(np.float32)
+    known = np.ones(units, dtype=bool) if has is None else has
+    at = np.full(units, exposure, dtype=np.float32)
+    return FeatureSnapshot(at, at, {"coupling": features}, {"coupling": known})
 
 
-def test_a_population_that_is_shifted_as_a_whole_is_named_though_every_unit_would_pass(known: OutOfDistribution):
-    judged = population(2.6, units=40).judged(known)
-    assert judged.population.all() and judged.out_of_distribution.all() and not judged.embedding.any()
-    assert (judged.ratio >= 1.2).all()
-    assert not population(0.5, units=40).judged(known).population.any()
+def test_a_population_that_fires_independently_or_in_step_is_unlike_those_of_training():
+    assert POPULATIONS.ratio(snapshot(np.full(40, 0.4), 6)) <= 1
+    assert POPULATIONS.ratio(snapshot(np.full(40, 0.0), 6)) == pytest.approx(2.0), "all of the lower end is missing"
+    assert POPULATIONS.ratio(snapshot(np.full(40, 1.6), 6)) == pytest.approx(2.0), "twice the upper end"
+    assert POPULATIONS.ratio(snapshot(np.full(40, 0.0), 1)) == 0, "one window says little about synchrony"
+    assert POPULATIONS.ratio(snapshot(np.full(40, 1e3), 6)) == 10
 
 
-def test_a_few_units_are_not_judged_as_a_population(known: OutOfDistribution):
-    assert not population(2.6, units=9).judged(known).population.any()
-    assert population(2.6, units=10).judged(known).population.all()
+def test_the_range_of_synchrony_is_interpolated_in_log_exposure():
+    at = np.sqrt(6)  # halfway: the lower end is (-.5 + .05) / 2, the upper (1 + .8) / 2
+    assert POPULATIONS.ratio(snapshot(np.full(12, 0.89), at)) <= 1 < POPULATIONS.ratio(snapshot(np.full(12, 0.91), at))
+    assert (
+        POPULATIONS.ratio(snapshot(np.full(12, -0.22), at)) == 0 < POPULATIONS.ratio(snapshot(np.full(12, -0.23), at))
+    )
+
+
+def test_a_few_units_are_no_population_and_those_without_data_do_not_count():
+    assert POPULATIONS.ratio(snapshot(np.zeros(9), 6)) == 0
+    assert POPULATIONS.ratio(snapshot(np.zeros(10), 6)) > 1
+    unseen = np.arange(40) >= 12
+    assert POPULATIONS.ratio(snapshot(np.where(unseen, 50.0, 0.4), 6, has=~unseen)) <= 1
+
+
+def test_units_of_a_population_unlike_training_are_flagged_each_and_scored(known: OutOfDistribution):
+    rng = np.random.default_rng(12)
+    probe = Probe([train(rng, 8.0, 60) for _ in range(20)], 60)
+    apart, coupled = snapshot(np.zeros(20), 6), np.arange(20) < 15
+    of_units = probe.observed.snapshot(probe.index)
+    together = replace(of_units, features=of_units.features | apart.features, has=of_units.has | {"coupling": coupled})
+    judged = known.judge(together, probe.observed.statistics, probe.index)
+    assert np.array_equal(judged.population, coupled) and judged.out_of_distribution[coupled].all()
+    assert (judged.ratio[coupled] > 1).all() and (judged.ratio[~coupled] < 1).all()
+    without = replace(known, populations=None).judge(together, probe.observed.statistics, probe.index)
+    assert not without.population.any()
 
 
 def test_of_whom_nothing_is_known_nothing_is_unfamiliar(known: OutOfDistribution):
@@ -180,8 +212,11 @@ def test_arrays_hold_everything(known: OutOfDistribution):
         ("short_intervals", np.array(np.nan)),
         ("short_intervals", np.array([0.1, 0.2])),
         ("embedding.whiten", None),
-        ("population.embedding.whiten", None),
-        ("population.embedding.limits", np.array([-1.0])),
+        ("populations.low", None),
+        ("populations.low", np.array([0.0])),
+        ("populations.low", np.array([2.0, 0.0])),
+        ("populations.high", np.array([1.0, np.nan])),
+        ("populations.knots", np.array([6.0, 1.0])),
         ("embedding.whiten", np.eye(3)),
         ("embedding.whiten", np.ones(4)),
         ("embedding.whiten", np.ones((4, 4, 1))),
