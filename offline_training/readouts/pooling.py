@@ -109,7 +109,7 @@ def sets_promise(animals: int) -> str:
 def _loss(held: Held, known: Examples, names: Sequence[FeatureSet]) -> float:
     """Class-balanced log loss of the equal pool on whole recordings at its best temperature."""
     able = np.logical_and.reduce([known.has[name] for name in names]) & (known.length == WHOLE)
-    pooled = np.mean([held[name][able] for name in names], axis=0, dtype=np.float64)
+    pooled = np.asarray(np.mean([held[name][able] for name in names], axis=0), dtype=np.float64)
     return best_temperature(pooled, known.where(able))[1]
 
 
