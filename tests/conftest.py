@@ -53,8 +53,8 @@ def tiny_predictor(name: FeatureSet, classes: int, dim: int) -> Predictor:
     features = feature_count(name, dim)
     return Predictor(
         n=np.array([1.0, 6.0]),
-        weight=rng.normal(0.0, 4 / np.sqrt(features), (2, 3, classes, features)),
-        bias=rng.normal(0.0, 0.1, (2, 3, classes)),
+        weight=rng.normal(0.0, 4 / np.sqrt(features), (2, classes, features)),
+        bias=rng.normal(0.0, 0.1, (2, classes)),
         mean=rng.normal(0.0, 0.1, features),
         scale=rng.uniform(0.5, 1.5, features),
     )
@@ -84,7 +84,7 @@ def tiny_out_of_distribution(dim: int) -> OutOfDistribution:
         name: KnownUnits(np.zeros((1, features)), np.eye(features), np.ones(1), np.full(1, 1e3))
         for name, features in (("embedding", dim), ("statistics", STATISTICS))
     }
-    return OutOfDistribution(wide, (0.01, 100.0), 0.5)
+    return OutOfDistribution(wide, (0.01, 100.0), 0.5, None)
 
 
 def tiny_contents(seed: int = 0) -> Contents:
