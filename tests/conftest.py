@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -25,6 +26,11 @@ from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.readouts.predictor import Predictor
 from offline_training.readouts.task_model import TaskModel
+
+# One thread per test process: `make test` runs a process per core, and their threads must not compete for the cores.
+# The variable is for the processes that tests start; this one has loaded its libraries already.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # The same examples in every run of `make test`; `make test-slow` searches freely, with more of them.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
