@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
@@ -110,12 +111,25 @@ def tiny_contents(seed: int = 0) -> Contents:
     )
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, contents: Callable[[], Contents]) -> Path:
+    """Directory of a bundle that the first test process to need it exports; the others wait for it.
+
+    Processes of one run (pytest-xdist) have their temporary directories side by side.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / contents.__name__
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            made = tmp_path_factory.mktemp("bundles") / "bundle"
+            write_bundle(contents(), made)
+            made.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a small, valid bundle with random weights. Copy it before you change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    write_bundle(tiny_contents(), folder)
-    return folder
+    return made_once(tmp_path_factory, tiny_contents)
 
 
 def pooled_contents() -> Contents:
@@ -131,6 +145,4 @@ def pooled_contents() -> Contents:
 @pytest.fixture(scope="session")
 def pooled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of the same with pools and an out-of-distribution score. Copy it before you change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-pools"
-    write_bundle(pooled_contents(), folder)
-    return folder
+    return made_once(tmp_path_factory, pooled_contents)

@@ -66,13 +66,3 @@ def rate_of(arrays: Arrays, name: str, path: Path) -> Fraction:
 def ratio(rate: Fraction) -> npt.NDArray[np.int64]:
     """A rate as the two integers of a `_ratio` field."""
     return np.array([rate.numerator, rate.denominator], dtype=np.int64)
-
-
-def unit_columns(arrays: Arrays) -> Arrays:
-    """The columns of the unit table, without their prefix."""
-    return {name[5:]: values for name, values in arrays.items() if name.startswith("unit_") and name != "unit_ids"}
-
-
-def notes_of(arrays: Arrays) -> tuple[str, ...]:
-    """The notes that a recording was saved with."""
-    return tuple(str(note) for note in np.atleast_1d(arrays.get("notes", np.empty(0, dtype=np.str_))))

@@ -23,7 +23,7 @@ from nuclr_stream.recordings.readers.optical_roles import Optical, Population, p
 from nuclr_stream.recordings.readers.roi_screening import holds, screened
 from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT, Float64Array, declared_rate, named_session
 from nuclr_stream.recordings.readers.unit_table import Columns, StrArray, unit_names
-from nuclr_stream.recordings.recording import NO_STRETCHES
+from nuclr_stream.recordings.recorded import NO_STRETCHES
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
