@@ -174,7 +174,7 @@ class TrainedOn(_Part):
 
 
 class Manifest(_Part):
-    """manifest.json. Unknown keys are refused: a bundle of a later format is never half understood."""
+    """manifest.json. Unknown keys are rejected: a bundle of a later format is never half understood."""
 
     format_version: int
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,60}$")

@@ -79,8 +79,8 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
     reference = save_reference(tmp_path / "reference.npz", published, counts, layout)
     (tmp_path / "task.toml").write_text(TASK)
     options = ("--layout", layout, "--trust-pickle", "--config", tmp_path / "task.toml", "--reference", reference)
-    said, last = invoke("import", checkpoint, "--out", tmp_path / "run", *options)
-    assert any("without readouts" in line for line in said) and any("layout proven" in line for line in said)
+    printed, last = invoke("import", checkpoint, "--out", tmp_path / "run", *options)
+    assert any("without readouts" in line for line in printed) and any("layout proven" in line for line in printed)
     assert last["reference_max_abs"] <= 1e-4
 
     bundle = load_bundle(tmp_path / "run" / "bundle")
@@ -131,18 +131,18 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
         assert {row["reason"][:20] for row in csv.DictReader(file)} == {"recording of 5 s is "}
 
 
-def test_without_a_reference_the_layout_is_said_to_be_unproven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_reference_the_layout_is_called_unproven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "write_bundle", lambda contents, folder: {})
     monkeypatch.setattr(cli, "_checked", lambda folder: ("id", {}))
     checkpoint = save_checkpoint(tmp_path / "published.pt", weights_of(10, 2))
     options = ("--layout", "nuclr", "--trust-pickle", "--name", "mine", "--out", tmp_path / "run")
-    said, last = invoke("import", checkpoint, *options)
-    assert any("layout not provable" in line for line in said) and any("no task" in line for line in said)
+    printed, last = invoke("import", checkpoint, *options)
+    assert any("layout not provable" in line for line in printed) and any("no task" in line for line in printed)
     assert last["reference_max_abs"] is None
     assert json.loads((tmp_path / "run" / "run.json").read_text())["name"] == "mine"
 
 
-def test_without_the_flag_it_refuses_and_says_why(
+def test_without_the_flag_it_is_rejected_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = save_checkpoint(tmp_path / "published.pt", weights_of(10, 2))
@@ -150,7 +150,7 @@ def test_without_the_flag_it_refuses_and_says_why(
     monkeypatch.setattr(sys, "argv", ["nuclr-export", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.count("\n") == 1
-    assert "runs whatever code is in it: refused" in said and "--trust-pickle" in said
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2 and printed.count("\n") == 1
+    assert "runs whatever code is in it: rejected" in printed and "--trust-pickle" in printed
     assert not (tmp_path / "run").exists()

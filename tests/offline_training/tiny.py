@@ -36,7 +36,7 @@ def fold_file(
     folder: Path, subject: str, *, seed: int | None, label: list[int], prediction: list[int], **other: Any
 ) -> None:
     """A result file of three animals A, B, C, with class `rare` in C only; `feature` names what was tested, `entry`
-    adds to what is said of it, anything else to the file."""
+    adds to what it holds, anything else to the file."""
     feature, entry = other.pop("feature", "embedding"), other.pop("entry", {})
     columns = {"prediction": prediction, "probability": [0.5] * len(label), "n": [1] * len(label)}
     columns |= {"abstained": [int(p == NO_PREDICTION) for p in prediction], "multi_prediction": label}

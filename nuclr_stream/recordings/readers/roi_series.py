@@ -222,8 +222,8 @@ def _judged(table: h5py.Group, rois: int, where: str, notes: list[str]) -> BoolA
             or column.dtype.kind not in "biuf"
         ):
             continue
-        said = np.asarray(column[()]).reshape(rois, -1)[:, 0] > 0
-        if said.any():
-            return said if good else ~said
+        stated = np.asarray(column[()]).reshape(rois, -1)[:, 0] > 0
+        if stated.any():
+            return stated if good else ~stated
     notes.append(f"{where}: {table.name}: no column says which ROIs are cells: all {rois} are used")
     return np.ones(rois, dtype=bool)

@@ -35,13 +35,13 @@ def with_arrays(folder: Path, name: str, edit: Callable[[dict[str, np.ndarray]],
     replace_file(folder, name, made.getvalue())
 
 
-def test_a_sample_without_the_output_of_a_task_is_refused(folder: Path):
+def test_a_sample_without_the_output_of_a_task_is_rejected(folder: Path):
     with_arrays(folder, "sample.npz", lambda arrays: arrays.pop("readout_cell_type_embedding.onnx"))
     with pytest.raises(BundleError, match=r"sample\.npz: readout_cell_type_embedding\.onnx missing; export the bundle"):
         check_bundle(load_bundle(folder))
 
 
-def test_a_sample_that_is_no_archive_of_arrays_or_a_bomb_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sample_that_is_no_archive_of_arrays_or_a_bomb_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch):
     bundle = load_bundle(folder)
     monkeypatch.setattr(bundle_module, "MAX_FILE_BYTES", 1000)
     with pytest.raises(BundleError, match=r"sample\.npz: unpacks to \d+ bytes"):
@@ -78,7 +78,7 @@ GRAPH = "readout_brain_region_embedding.onnx"
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_a_sample_that_does_not_fit_the_manifest_is_refused(
+def test_a_sample_that_does_not_fit_the_manifest_is_rejected(
     folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]
 ):
     with_arrays(folder, "sample.npz", lambda arrays: arrays.update({name: change(arrays[name])}))
@@ -86,7 +86,7 @@ def test_a_sample_that_does_not_fit_the_manifest_is_refused(
         check_bundle(load_bundle(folder))
 
 
-def test_a_sample_in_which_no_unit_is_active_or_another_is_named_is_refused(folder: Path):
+def test_a_sample_in_which_no_unit_is_active_or_another_is_named_is_rejected(folder: Path):
     def nobody(arrays: dict[str, np.ndarray]) -> None:
         arrays.update(counts=np.zeros_like(arrays["counts"]), mask=np.zeros_like(arrays["mask"]))
         arrays["embedding"] = arrays["embedding"][:0]
@@ -127,7 +127,7 @@ def with_pools(pooled_bundle: Path, tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_a_broken_out_of_distribution_score_is_refused_before_anything_runs(
+def test_a_broken_out_of_distribution_score_is_rejected_before_anything_runs(
     with_pools: Path, edit: dict[str, np.ndarray], says: str
 ):
     with_arrays(with_pools, "out_of_distribution.npz", lambda arrays: arrays.update(edit))
@@ -135,7 +135,7 @@ def test_a_broken_out_of_distribution_score_is_refused_before_anything_runs(
         Model(load_bundle(with_pools), provider="cpu", threads=1)
 
 
-def test_an_out_of_distribution_score_that_is_no_archive_is_refused(with_pools: Path):
+def test_an_out_of_distribution_score_that_is_no_archive_is_rejected(with_pools: Path):
     replace_file(with_pools, "out_of_distribution.npz", b"PK but not really")
     with pytest.raises(BundleError, match=r"out_of_distribution\.npz: not a readable \.npz"):
         Model(load_bundle(with_pools), provider="cpu", threads=1)

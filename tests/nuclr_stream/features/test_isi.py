@@ -157,7 +157,7 @@ def test_a_window_that_is_overtaken_gives_its_intervals_and_couplings_to_the_nex
     assert taken.intervals[:, -1].tolist() == [13, 24, 30], "those of a merged unit go to its target"
     assert taken.coupling[:, 0].tolist() == taken.coupling[:, -1].tolist() == [13, 24, 30]
     assert taken.operations == merged and taken.skipped_steps == 1
-    refused = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], exclusion="mask"))
-    assert refused.intervals[:, -1].tolist() == [10, 20, 30]
+    rejected = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], exclusion="mask"))
+    assert rejected.intervals[:, -1].tolist() == [10, 20, 30]
     other_epoch = newer.superseding(window(1, [0, 1, 2, 3], [1, 2, 3, 4], epoch=0))
     assert other_epoch.intervals[:, -1].tolist() == [10, 20, 30]

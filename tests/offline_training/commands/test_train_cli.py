@@ -131,7 +131,7 @@ def test_the_reference_is_one_line_of_json_and_exit_code_0_only_within_the_bars(
     assert {"embedding_max_abs", "loss_max_abs", "onnx_max_abs"} <= printed.keys()
 
 
-def test_what_is_no_reference_file_is_refused_by_name(
+def test_what_is_no_reference_file_is_rejected_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "check-reference", tmp_path / "absent.npz") == 2

@@ -155,7 +155,7 @@ def test_the_last_line_is_json_and_the_file_holds_the_same(
         assert run["model_tflops_per_s"] > 0 and run["matmul_share"] > 0 and run["sample_s"] > 0
 
 
-def test_a_config_that_leaves_no_batch_is_refused(file: Path) -> None:
+def test_a_config_that_leaves_no_batch_is_rejected(file: Path) -> None:
     starved = TrainConfig.parse(TrainConfig.load(file).model_dump(exclude_none=True) | {"name": "starved"})
     starved = starved.with_training(unit_keep=(0.1, 0.1))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"starved: too few of 40 units are active; raise training\.unit_keep"):
