@@ -23,6 +23,7 @@ from nuclr_stream.windows.binning import Grid
 from offline_training.readouts.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of
+from tests.offline_training.tiny import recording_of_steps
 
 TASK = """
 name = "ibl"
@@ -51,17 +52,8 @@ def recording_of(subject: str) -> Recording:
     """80 s of 14 units, every other one fires five times as often."""
     rng = np.random.default_rng(ord(subject))
     fast = np.arange(14) % 2 == 1
-    steps, rows = np.nonzero(rng.random((8000, 14)) < np.where(fast, 0.2, 0.04))
-    return Recording(
-        recording_id=f"{subject}1",
-        subject_id=subject,
-        sample_rate=Fraction(1000),
-        num_samples=80_000,
-        spike_samples=steps * 10,
-        spike_units=rows.astype(np.int32),
-        unit_ids=np.array([f"{subject}:{i}" for i in range(14)]),
-        units={"kind": np.where(fast, "fast", "slow")},
-    )
+    fired = rng.random((8000, 14)) < np.where(fast, 0.2, 0.04)
+    return recording_of_steps(f"{subject}1", subject, fired, units={"kind": np.where(fast, "fast", "slow")})
 
 
 def invoke(*arguments: str | Path) -> tuple[list[str], dict[str, object]]:

@@ -10,20 +10,9 @@ from offline_training.commands.cli import main
 from offline_training.simulation import network
 from offline_training.studies import reference
 from offline_training.studies.reference import ReferenceReport
+from tests.offline_training.tiny import SMALLEST_TOML
 
-CONFIG = """
-name = "tiny"
-[encoder]
-dim = 8
-heads = 1
-head_dim = 8
-ffn_hidden = 8
-temporal_blocks = 1
-spatiotemporal_blocks = 1
-[training]
-steps = 3
-batch_windows = 2
-"""
+CONFIG = SMALLEST_TOML
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:

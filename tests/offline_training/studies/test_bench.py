@@ -19,21 +19,9 @@ from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.pretraining.views import Views
 from offline_training.studies import bench
 from offline_training.studies.bench import run_bench
+from tests.offline_training.tiny import SMALLEST_TOML
 
-CONFIG = """
-name = "tiny"
-[encoder]
-dim = 8
-heads = 1
-head_dim = 8
-ffn_hidden = 8
-temporal_blocks = 1
-spatiotemporal_blocks = 1
-[training]
-steps = 3
-batch_windows = 2
-max_units_per_view = 24
-"""
+CONFIG = SMALLEST_TOML + "max_units_per_view = 24\n"
 FeatureSnapshot = list[tuple[bool, int, np.ndarray, float]]
 
 
