@@ -98,6 +98,8 @@ def predictions_at(recording: Recording, model: Model, seconds: Sequence[float])
         while (labelled := labeler.step()) is not None:
             end_s = float(labelled.predictions.end_sample / rate)
             found |= {at: labelled.predictions for at in seconds if end_s <= at}
+            if end_s + HOP_S > max(seconds):  # recordings may be longer than is asked for
+                return [found[at] for at in seconds]
     return [found[at] for at in seconds]
 
 
