@@ -64,7 +64,7 @@ def test_exporting_leaves_an_encoder_in_training_but_exports_it_without_dropout(
     assert not any("Random" in node.op_type or "Dropout" in node.op_type for node in graph.graph.node)
 
 
-def test_a_graph_for_one_number_of_units_is_refused(graph: onnx.ModelProto) -> None:
+def test_a_graph_for_one_number_of_units_is_rejected(graph: onnx.ModelProto) -> None:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(graph)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 7
@@ -111,7 +111,7 @@ def test_a_readout_takes_features_and_exposure_for_any_number_of_units() -> None
         ({"n": np.array([0.5])}, r"readout\.n: \[0\.5\] must ascend"),
     ],
 )
-def test_a_readout_that_cannot_work_is_refused(change: dict[str, np.ndarray], message: str) -> None:
+def test_a_readout_that_cannot_work_is_rejected(change: dict[str, np.ndarray], message: str) -> None:
     parts = {"weight": np.ones((1, 3, 5)), "bias": np.zeros((1, 3)), "mean": np.zeros(5), "scale": np.ones(5)}
     with pytest.raises(ExportError, match=message):
         readout_graph(**(parts | {"n": np.ones(1)} | change))

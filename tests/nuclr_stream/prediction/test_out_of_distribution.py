@@ -233,7 +233,7 @@ def test_arrays_hold_everything(known: OutOfDistribution):
         ("embedding.limits", np.array([[1.0, 1.0]])),
     ],
 )
-def test_broken_arrays_are_refused_by_file_and_remedy(known: OutOfDistribution, name: str, value: np.ndarray | None):
+def test_broken_arrays_are_rejected_by_file_and_remedy(known: OutOfDistribution, name: str, value: np.ndarray | None):
     arrays = known.arrays()
     arrays.pop(name)
     if value is not None:
@@ -242,7 +242,7 @@ def test_broken_arrays_are_refused_by_file_and_remedy(known: OutOfDistribution, 
         OutOfDistribution.of_arrays(arrays)
 
 
-def test_no_knots_at_all_are_refused(known: OutOfDistribution):
+def test_no_knots_at_all_are_rejected(known: OutOfDistribution):
     empty = {f"embedding.{part}": np.zeros(0) for part in ("knots", "limits")}
     with pytest.raises(BundleError, match="export the bundle again"):
         OutOfDistribution.of_arrays(known.arrays() | empty)

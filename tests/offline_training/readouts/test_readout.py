@@ -117,7 +117,7 @@ def test_the_fit_is_that_of_a_standard_scaler_and_a_balanced_logistic_regression
     assert (found.logits(x)[:, absent] == -100).all(), "a class that training did not hold is never predicted"
 
 
-def test_a_feature_that_never_varies_says_nothing_and_one_class_is_refused():
+def test_a_feature_that_never_varies_says_nothing_and_one_class_is_rejected():
     label, x = np.array([0, 1] * 20), np.full((40, 1), 1e6, np.float32)
     assert np.isfinite(fit_linear(x, label, 2, c=1.0).logits(x)).all()
     with pytest.raises(ReadoutError, match="one class only"):
