@@ -193,7 +193,7 @@ def _hits(train: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> int:
 
 
 def labels(seconds: float) -> Result:
-    """Compare predictions of the demo bundle from matched spikes with those from the true trains of the demo recording."""
+    """Compare the demo bundle's predictions from matched spikes with those from the true trains of its recording."""
     from scipy.signal import butter, sosfiltfilt
     from spikeinterface.core.generate import generate_templates
 
