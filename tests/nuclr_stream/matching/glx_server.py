@@ -12,7 +12,7 @@ from tests.nuclr_stream.matching.made import RATE, positions
 
 
 class GlxServer(socketserver.ThreadingTCPServer):
-    """Serves `raw` (T, C) int16 as probe 0: samples [first, count) are in its memory, and `count` is how many there are.
+    """Serves `raw` (T, C) int16 as probe 0: samples [first, count) are in its memory, `count` is how many there are.
 
     The first channel of the stream is one that the templates know nothing of.
     """
