@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from nuclr_stream.commands.rows import TASK_COLUMNS, UNIT_COLUMNS, Row, task_columns, unit_columns
+from nuclr_stream.outputs.rows import TASK_COLUMNS, UNIT_COLUMNS, Row, task_columns, unit_columns
 from nuclr_stream.daemon.records import read_records
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.wire import Predictions
