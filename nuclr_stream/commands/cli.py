@@ -16,7 +16,9 @@ from nuclr_stream.commands.doctor import doctor
 from nuclr_stream.commands.label import label
 from nuclr_stream.commands.records import records
 from nuclr_stream.commands.replay import replay
+from nuclr_stream.commands.rules import rules
 from nuclr_stream.commands.serve import serve
+from nuclr_stream.commands.top import top
 from nuclr_stream.commands.watch import watch
 from nuclr_stream.errors import NuclrStreamError
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (serve, replay, label, records, watch, demo, bench, doctor, check):
+for command in (serve, replay, label, records, rules, watch, top, demo, bench, doctor, check):
     app.command()(command)
 
 

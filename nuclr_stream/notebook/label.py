@@ -76,8 +76,8 @@ def label(
             abstain=abstain,
         )
         latest = None
-        for latest in labelled(one, labeler):
-            pass
+        for found in labelled(one, labeler):
+            latest = found
         results.append(result_of(one, labeler, latest))
     frame = pandas.concat([_frame(pandas, result, embeddings) for result in results], ignore_index=True)
     frame.attrs = {
@@ -105,5 +105,5 @@ def _pandas() -> Any:
         return import_module("pandas")
     except ImportError as error:
         raise NuclrStreamError(
-            f"label() returns a pandas table, and pandas is not installed ({error}): pip install 'nuclr-stream[outputs]'"
+            f"label() returns a pandas table; pandas is not installed ({error}): pip install 'nuclr-stream[outputs]'"
         ) from error

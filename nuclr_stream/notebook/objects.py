@@ -96,7 +96,9 @@ def _arrays(
             f"time_unit is {time_unit!r}: say what the times are in, one of {', '.join(get_args(TimeUnit))}"
         )
     if not times.size or times.dtype.kind not in "iuf" or clusters.dtype.kind not in "iufUSO":
-        raise RecordingError(f"times are {times.dtype} and clusters {clusters.dtype}, {times.size} spikes: give numbers")
+        raise RecordingError(
+            f"times are {times.dtype} and clusters {clusters.dtype}, {times.size} spikes: give numbers"
+        )
     rate = _rate(time_unit, sample_rate, times)
     values, rows = np.unique(clusters, return_inverse=True)
     notes: list[str] = []

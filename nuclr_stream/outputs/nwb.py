@@ -81,7 +81,7 @@ def _new_file(pynwb: Any, result: Result, path: Path) -> NWBFile:
     if not isinstance(recording, Recording):
         raise NuclrStreamError(f"--out {path}: only spikes are written as NWB units; write .csv or .parquet")
     file = pynwb.NWBFile(
-        session_description="spike times with predictions of nuclr-stream; the time of day at which it began is not known",
+        session_description="spike times with predictions of nuclr-stream; at what time of day it began is not known",
         identifier=str(uuid4()),
         session_start_time=_start(recording, path),
         session_id=recording.recording_id,
@@ -99,9 +99,7 @@ def _new_file(pynwb: Any, result: Result, path: Path) -> NWBFile:
     names = [column.name for column in (*geometry, *columns)]
     for u, unit_id in enumerate(result.predictions.unit_ids):
         row = {name: value[u] for name, value in zip(names, values, strict=True)}
-        file.add_unit(
-            unit_name=unit_id, spike_times=seconds[recording.spike_units == u], obs_intervals=observed, **row
-        )
+        file.add_unit(unit_name=unit_id, spike_times=seconds[recording.spike_units == u], obs_intervals=observed, **row)
     return file
 
 
@@ -118,7 +116,7 @@ def _start(recording: Recording, path: Path) -> datetime:
         return datetime.fromisoformat(recording.session_date).replace(tzinfo=UTC)
     except ValueError as error:
         raise NuclrStreamError(
-            f"--out {path}: {recording.recording_id} has the session date {recording.session_date!r}, and NWB needs one: "
+            f"--out {path}: {recording.recording_id} has the session date {recording.session_date!r}; NWB needs one: "
             "give session_date as YYYY-MM-DD (in recording.toml or the .npz), or write .csv"
         ) from error
 

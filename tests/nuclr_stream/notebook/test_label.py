@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(
 
 
 def test_a_bundle_is_needed_by_name(tiny_model: Model) -> None:
-    with pytest.raises(ConfigError, match="bundle is empty.*demo.*rat"):
+    with pytest.raises(ConfigError, match=r"bundle is empty.*demo.*rat"):
         label(SPIKES, bundle="")
     with pytest.raises(NuclrStreamError, match="no bundle 'cat'"):
         label(SPIKES, bundle="cat")

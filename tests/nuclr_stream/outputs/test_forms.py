@@ -117,7 +117,9 @@ def phy_folder(folder: Path) -> Path:
     }
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
-    (folder / "params.py").write_text("dat_path = []\nn_channels_dat = 4\ndtype = 'int16'\noffset = 0\nsample_rate = 30000.\n")
+    (folder / "params.py").write_text(
+        "dat_path = []\nn_channels_dat = 4\ndtype = 'int16'\noffset = 0\nsample_rate = 30000.\n"
+    )
     return folder
 
 
