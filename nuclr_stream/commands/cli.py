@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from nuclr_stream.commands.bands import bands
 from nuclr_stream.commands.bench import bench
 from nuclr_stream.commands.check import check
 from nuclr_stream.commands.demo import demo
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (serve, replay, label, records, rules, watch, top, demo, bench, doctor, check):
+for command in (serve, replay, label, records, rules, watch, top, bands, demo, bench, doctor, check):
     app.command()(command)
 
 

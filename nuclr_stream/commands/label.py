@@ -46,6 +46,9 @@ def label(
     threads: Threads = 0,
     placement: Annotated[Path | None, typer.Option(help="Also write where the units lie by depth, as JSON.")] = None,
     trajectory: Annotated[Path | None, typer.Option(help="A plan to compare with, see docs/outputs.md.")] = None,
+    tip_um: Annotated[
+        float | None, typer.Option(help="How deep the tip is, for a plan whose depths are from the brain's surface.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of --out that are there.")] = False,
 ) -> None:
     """Label recordings in process, with the predictions that the daemon would publish."""
@@ -69,7 +72,7 @@ def label(
             abstain=abstain,
         )
 
-    reports = None if placement is None else Reports(model.manifest, placement, trajectory)
+    reports = None if placement is None else Reports(model.manifest, placement, trajectory, tip_um=tip_um)
     recordings, sources = _opened(files, population_by)
     print_notes(recordings)
     results: list[Result] = []

@@ -41,7 +41,8 @@ def rules(
     for firing in _firings(found, replay, model, settings, population_by=population_by):
         fired += 1
         sinks = f"  -> {', '.join(firing.sinks)}" if firing.sinks else ""
-        line = f"{firing.time_s:9.1f} s  {firing.stream}  {firing.rule}  {firing.subject or '-'}  {firing.value:.3g}{sinks}"
+        who = f"{firing.stream}  {firing.rule}  {firing.subject or '-'}"
+        line = f"{firing.time_s:9.1f} s  {who}  {firing.value:.3g}{sinks}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     print_json({"replay": replay.name, "rules": len(found), "fired": fired})
 

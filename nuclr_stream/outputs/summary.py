@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nuclr_stream.outputs.result import Result
 from nuclr_stream.wire import Abstained, TaskPredictions
@@ -46,7 +47,8 @@ def _regions(result: Result) -> Iterator[str]:
             yield f"  regions {where}: none ({shank['reason'].replace('_', ' ')})"
             continue
         parts = [
-            f"{one['region']} {one['from_um']:.0f}-{one['to_um']:.0f} um ({100 * one['probability']:.0f} %)"
+            f"{one['region']} {one['from_um']:.0f}-{one['to_um']:.0f} um "
+            f"({100 * one['probability']:.0f} %; {_agreeing(one)})"
             for one in shank["segments"]
         ]
         yield f"  regions {where}, predicted, from the tip: {', '.join(parts)}"
@@ -55,6 +57,12 @@ def _regions(result: Result) -> Iterator[str]:
                 f"    border {border['below']} | {border['above']} at {border['depth_um']:.0f} um "
                 f"(90 %: {border['low_um']:.0f}-{border['high_um']:.0f})"
             )
+
+
+def _agreeing(segment: Mapping[str, Any]) -> str:
+    """How many of a region's units say so themselves."""
+    share = segment["units_agree"]
+    return f"{'no' if share is None else f'{100 * share:.0f} %'} of {_of(segment['units'], 'unit')} alone"
 
 
 def _of(count: int, what: str) -> str:

@@ -20,7 +20,8 @@ from nuclr_stream.commands.label import write_labels
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
+from nuclr_stream.placement.plans import read_plan
+from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler
