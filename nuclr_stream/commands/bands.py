@@ -23,6 +23,7 @@ def bands(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help="Name of the stream, the probe's id.")],
     spikeglx: Annotated[str, typer.Option(help="HOST:PORT of SpikeGLX's remote command server.")] = "",
     probe: Annotated[int, typer.Option(help="Logical probe number of SpikeGLX.")] = 0,
+    shift_um: Annotated[float, typer.Option(help="From the tip to depth 0 of the unit table; SpikeGLX.")] = 0.0,
     open_ephys: Annotated[str, typer.Option(help="Address of the GUI's HTTP server.")] = "",
     probe_name: Annotated[str, typer.Option(help="Name of the probe in Open Ephys, without -AP.")] = "ProbeA",
     electrodes: Annotated[Path | None, typer.Option(help="The probe as probeinterface writes it; Open Ephys.")] = None,
@@ -33,7 +34,9 @@ def bands(
     query_endpoint: Query = QUERY_ENDPOINT,
 ) -> None:
     """Show predicted regions beside the probe, marked as estimates. SpikeGLX keeps them in the run's metadata."""
-    sender = Sender(_window(spikeglx, probe, open_ephys, probe_name, electrodes))
+    sender = Sender(
+        _window(spikeglx, probe, shift_um, open_ephys=open_ephys, probe_name=probe_name, electrodes=electrodes)
+    )
     console, sent, said, looks = Console(stderr=True), 0, "", 0
     while not times or looks < times:
         if looks:
@@ -53,7 +56,7 @@ def bands(
 
 
 def _window(
-    spikeglx: str, probe: int, open_ephys: str, probe_name: str, electrodes: Path | None
+    spikeglx: str, probe: int, shift_um: float, *, open_ephys: str, probe_name: str, electrodes: Path | None
 ) -> SpikeGlx | ProbeViewer:
     if bool(spikeglx) == bool(open_ephys):
         raise ConfigError("bands: say where to show them: --spikeglx 127.0.0.1:4142 or --open-ephys URL")
@@ -61,7 +64,7 @@ def _window(
         host, _, port = spikeglx.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError(f"--spikeglx {spikeglx}: give it as HOST:PORT, such as 127.0.0.1:4142")
-        return SpikeGlx(host, int(port), probe)
+        return SpikeGlx(host, int(port), probe, shift_um=shift_um)
     if electrodes is None:
         raise ConfigError("--open-ephys needs --electrodes PROBE.json: bands are ranges of electrode numbers there")
     try:

@@ -57,10 +57,14 @@ def bands_of(placement: Mapping[str, Any]) -> tuple[Band, ...]:
 
 
 class SpikeGlx:
-    """The remote command server of SpikeGLX; `probe` is its logical probe number. Connects anew for every send."""
+    """The remote command server of SpikeGLX; `probe` is its logical probe number. Connects anew for every send.
 
-    def __init__(self, host: str, port: int, probe: int) -> None:
-        self.host, self.port, self.probe = host, port, probe
+    SpikeGLX counts from the tip of the shank. `shift_um` is added to our depths, for unit tables whose depth 0 is the
+    lowest site.
+    """
+
+    def __init__(self, host: str, port: int, probe: int, *, shift_um: float = 0.0) -> None:
+        self.host, self.port, self.probe, self.shift_um = host, port, probe, shift_um
 
     def send(self, bands: Sequence[Band]) -> None:
         """Show the bands in the Shank Viewer, a command a shank. Raises WindowError."""
@@ -68,7 +72,8 @@ class SpikeGlx:
             with socket.create_connection((self.host, self.port), timeout=TIMEOUT_S) as connection:
                 for shank in sorted({band.shank for band in bands}):
                     mine = [band for band in bands if band.shank == shank]
-                    connection.sendall(f"SETANATOMYPP [{self.probe},{shank}]{''.join(map(_pinpoint, mine))}\n".encode())
+                    regions = "".join(_pinpoint(band, self.shift_um) for band in mine)
+                    connection.sendall(f"SETANATOMYPP [{self.probe},{shank}]{regions}\n".encode())
                     _expect_ok(connection)
         except OSError as error:
             raise WindowError(
@@ -176,10 +181,10 @@ def electrodes_of(probe: Mapping[str, Any]) -> list[tuple[int, float]]:
         ) from error
 
 
-def _pinpoint(band: Band) -> str:
+def _pinpoint(band: Band, shift_um: float) -> str:
     red, green, blue = (int(band.colour[k : k + 2], 16) for k in (0, 2, 4))
     name = re.sub(r"[(),\[\]]", " ", band.name)
-    return f"({band.from_um:.0f},{band.to_um:.0f},{red},{green},{blue},{name})"
+    return f"({band.from_um + shift_um:.0f},{band.to_um + shift_um:.0f},{red},{green},{blue},{name})"
 
 
 def _expect_ok(connection: socket.socket) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import probeinterface
 import pytest
@@ -85,8 +85,11 @@ class OpenEphysServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
+Server = TypeVar("Server", SpikeGlxServer, OpenEphysServer)
+
+
 @contextmanager
-def serving[S: socketserver.BaseServer](server: S) -> Iterator[S]:
+def serving(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -120,6 +123,8 @@ def test_spikeglx_gets_a_line_a_shank_in_micrometres_from_the_tip() -> None:
         ]
         window.send([Band(0, 0, 1, "est. CA1 (sp), 9%", "000000")])
         assert server.lines[-1].endswith("(0,1,0,0,0,est. CA1  sp   9%)"), "a name cannot break the line"
+        SpikeGlx("127.0.0.1", server.server_address[1], 0, shift_um=175.0).send(BANDS[:1])
+        assert "(175,675," in server.lines[-1]
         server.answer = b"ERROR SETANATOMYPP: not running.\n"
         with pytest.raises(WindowError, match="not running"):
             window.send(BANDS)
