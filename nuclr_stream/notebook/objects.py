@@ -210,6 +210,8 @@ def _path_of(file: Any) -> Path:
         raise RecordingError(
             "the NWBFile was not read from a file on this machine; write it with NWBHDF5IO and give the path"
         )
+    if getattr(file, "modified", False):
+        raise RecordingError(f"the NWBFile was changed since it was read from {source}; write it, and give the path")
     return Path(source)
 
 

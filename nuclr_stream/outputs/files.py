@@ -23,7 +23,7 @@ def new_file(path: Path, *, force: bool) -> Iterator[Path]:
     """
     if not force:
         refuse_existing(path)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.stem}.part{path.suffix}")  # some writers look at the ending
     try:
         temporary.touch()
     except OSError as error:

@@ -19,7 +19,8 @@ from nuclr_stream.inference.model import Model
 from tests.nuclr_stream.recorded_files import new_nwb, recording, trains_s
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 12.0
+SECONDS = 12.2
+"""Three windows, also where a recording ends with its last spike."""
 SPIKES = recording(3, duration_s=SECONDS)
 IDS = [int(unit_id) for unit_id in SPIKES.unit_ids]
 
@@ -60,9 +61,13 @@ def test_a_path_and_an_nwb_file_as_pynwb_reads_it(tiny_model: Model, expected: n
         io.write(file)
     np.testing.assert_array_equal(probabilities(label(tmp_path / "day.nwb", bundle=tiny_model)), expected)
     with NWBHDF5IO(tmp_path / "day.nwb", "r") as io:
-        np.testing.assert_array_equal(probabilities(label(io.read(), bundle=tiny_model)), expected)
+        read = io.read()
+        np.testing.assert_array_equal(probabilities(label(read, bundle=tiny_model)), expected)
+        read.set_modified()
+        with pytest.raises(RecordingError, match="changed since"):
+            label(read, bundle=tiny_model)
     with pytest.raises(RecordingError, match="not read from a file"):
-        label(file, bundle=tiny_model)
+        label(new_nwb(), bundle=tiny_model)
 
 
 def test_a_spikeinterface_sorting(tiny_model: Model, expected: np.ndarray) -> None:
@@ -96,7 +101,7 @@ def test_a_pynapple_group_with_its_metadata(tiny_model: Model, expected: np.ndar
 
 def test_outside_of_a_groups_time_support_nothing_was_recorded(tiny_model: Model) -> None:
     trains = {unit_id: pynapple.Ts(train) for unit_id, train in zip(IDS, trains_s(SPIKES), strict=True)}
-    support = pynapple.IntervalSet([0, 6], [5, SECONDS])
+    support = pynapple.IntervalSet([0, 9], [2, SECONDS])
     assert label(pynapple.TsGroup(trains, time_support=support), bundle=tiny_model)["windows"].max() == 0, "a gap"
 
 
