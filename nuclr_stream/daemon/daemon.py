@@ -25,7 +25,7 @@ from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
 from nuclr_stream.daemon.metrics import Figures, Metrics
 from nuclr_stream.daemon.records import RecordWriter
-from nuclr_stream.daemon.rules import start_rules
+from nuclr_stream.daemon.rules import NOWHERE, start_rules
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
 from nuclr_stream.errors import WireError
@@ -224,7 +224,8 @@ class Daemon:
         self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
         self._publish_state(done.stream)
         if self._rules is not None:
-            self._rules.offer(predictions, *queries.places(done.stream, predictions))
+            where = queries.places(done.stream, predictions) if self._rules.asks_depth else NOWHERE
+            self._rules.offer(predictions, *where)
         if self._record is not None:
             try:
                 self._record.write(frames)

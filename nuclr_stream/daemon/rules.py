@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from nuclr_stream.config import Settings
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.inference.model import Model
@@ -12,6 +14,9 @@ from nuclr_stream.placement.report import TASK
 from nuclr_stream.rules.journal import Journal
 from nuclr_stream.rules.runner import RuleRunner
 from nuclr_stream.rules.settings import read_rules
+
+NOWHERE = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
+"""Places of units for rules that do not ask for them."""
 
 
 def start_rules(settings: Settings, model: Model, wake: Callable[[], None]) -> RuleRunner | None:

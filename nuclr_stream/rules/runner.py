@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from nuclr_stream.bundle.manifest import TaskPart
@@ -59,9 +58,8 @@ class RuleRunner:
             detail = f"{event}: the daemon ended while {sink_name} was sent to; not sent again"
             log.warning(detail)
             self._say("rule_unsure", event, detail)
-        self._queue: queue.Queue[_Window | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
-        self._thread.start()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rules")
+        self._looks: deque[Future[None]] = deque()
 
     @property
     def asks_depth(self) -> bool:
@@ -69,14 +67,16 @@ class RuleRunner:
         return self._engine.asks_depth
 
     def offer(self, predictions: Predictions, depth_um: Float32Array, shank: Float32Array) -> None:
-        """Have the rules look at a window; `depth_um` and `shank` (U,) are where its units are now."""
-        try:
-            self._queue.put_nowait(_Window(predictions, depth_um, shank))
-        except queue.Full:
+        """Have the rules look at a window; `depth_um` and `shank` (U,) are where its units are now, if they ask."""
+        if len(self._looks) >= WAITING:
             self.counters["rules_windows_skipped"] += 1
+        else:
+            self._looks.append(self._executor.submit(self._look, _Window(predictions, depth_um, shank)))
 
     def messages(self) -> list[RuleFired | Event]:
-        """Return what is to be published, oldest first."""
+        """Return what is to be published, oldest first. Raises what a look at a window raised, once."""
+        while self._looks and self._looks[0].done():
+            self._looks.popleft().result()
         found = []
         while self._outbox:
             found.append(self._outbox.popleft())
@@ -87,20 +87,17 @@ class RuleRunner:
         if self._closed:
             return
         self._closed = True
-        try:
-            self._queue.put(None, timeout=CLOSE_S)
-        except queue.Full:
-            pass
-        else:
-            self._thread.join(CLOSE_S)
+        deadline = time.monotonic() + CLOSE_S
+        wait(self._looks, CLOSE_S)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._looks = deque(look for look in self._looks if look.done() and not look.cancelled())
         for sink in self._sinks.values():
-            sink.close(CLOSE_S)
+            sink.close(max(deadline - time.monotonic(), 0.0))
         self._journal.close()
 
-    def _run(self) -> None:
-        while (window := self._queue.get()) is not None:
-            for firing in self._engine.take(window.predictions, lambda window=window: self._placed(window)):
-                self._fire(firing)
+    def _look(self, window: _Window) -> None:
+        for firing in self._engine.take(window.predictions, lambda: self._placed(window)):
+            self._fire(firing)
 
     def _placed(self, window: _Window) -> Document:
         if self._part is None:

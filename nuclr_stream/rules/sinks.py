@@ -77,18 +77,19 @@ class SinkThread:
 
     def close(self, wait_s: float) -> None:
         """Send what waits, for at most `wait_s`; what is left the journal calls unsure at the next start."""
+        deadline = time.monotonic() + wait_s
         try:
             self._queue.put(None, timeout=wait_s)
         except queue.Full:
             return
-        self._thread.join(wait_s)
+        self._thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _run(self) -> None:
         while (firing := self._queue.get()) is not None:
             problem = ""
             try:
                 send(self._sink, firing)
-            except (OSError, http.client.HTTPException, EndpointError) as error:
+            except (OSError, ValueError, http.client.HTTPException, zmq.ZMQError, EndpointError) as error:
                 problem = str(error) or type(error).__name__
             self._report(firing, self.name, time.monotonic_ns(), problem)
 
