@@ -31,8 +31,9 @@ from nuclr_stream.stream.labeler import Labeler
 from tests.nuclr_stream.conftest import assert_same, predicted_in_process
 from tests.nuclr_stream.recorded_files import new_nwb, recording, trains_s
 
-SPIKES = recording(5, duration_s=12.0)
-HALF = {"cell_type": 0.45, "brain_region": 0.0}
+SPIKES = recording(5, duration_s=12.2)
+"""Three windows, also where a recording ends with its last spike."""
+HALF = {"cell_type": 0.4435, "brain_region": 0.0}
 """Thresholds that call some cell types and every region."""
 
 
@@ -189,7 +190,7 @@ def nwb_of(path: Path) -> Path:
     file = new_nwb()
     file.add_unit_column("quality", "of the sorter")
     for unit_id, train in zip(SPIKES.unit_ids, trains_s(SPIKES), strict=True):
-        file.add_unit(id=int(unit_id), spike_times=train, obs_intervals=[[0.0, 12.0]], quality="good")
+        file.add_unit(id=int(unit_id), spike_times=train, obs_intervals=[[0.0, 12.2]], quality="good")
     with NWBHDF5IO(path, "w") as io:
         io.write(file)
     return path
@@ -277,7 +278,7 @@ def test_the_summary_counts_every_unit_once_per_task_and_names_reasons_and_regio
     tiny_model: Model, result: Result
 ) -> None:
     head, *lines = in_words(result)
-    assert head == f"m1_s5: 12 units, 12 s, bundle {tiny_model.bundle_id}"
+    assert head == f"m1_s5: 12 units, 12.2 s, bundle {tiny_model.bundle_id}"
     types = next(line for line in lines if "cell type" in line)
     undecided = called(result, "cell_type").count("undecided")
     assert 0 < undecided < 12 and f"not called {undecided} (low probability {undecided})" in types
