@@ -25,7 +25,7 @@ from nuclr_stream.outputs.result import Result
 from nuclr_stream.outputs.summary import in_words
 from nuclr_stream.placement.report import Reports
 from nuclr_stream.recordings.readers import AnyRecording, find_sources, open_recordings
-from nuclr_stream.recordings.recording import Recorded
+from nuclr_stream.recordings.recorded import Recorded
 from nuclr_stream.stream.labeler import Labeler
 
 __all__ = ["label", "label_recording", "write_labels"]

@@ -18,7 +18,7 @@ from nuclr_stream.outputs.result import AnyRecording, Result, before_any_window,
 from nuclr_stream.outputs.rows import REASONS, TASK_COLUMNS, UNIT_COLUMNS, Row, task_columns, unit_columns
 from nuclr_stream.outputs.sorting import write_curation
 from nuclr_stream.outputs.tables import TABLES, CsvTable, ParquetTable
-from nuclr_stream.recordings.recording import Recorded
+from nuclr_stream.recordings.recorded import Recorded
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.windows.binning import Float32Array, rational
 from nuclr_stream.wire import Abstained, Predictions

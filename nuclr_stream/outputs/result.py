@@ -18,7 +18,8 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.outputs.rows import REASONS
 from nuclr_stream.placement.report import TASK, placement_report
 from nuclr_stream.prediction.stability import NEVER
-from nuclr_stream.recordings.recording import Recorded, Recording, require_fit
+from nuclr_stream.recordings.recorded import Recorded
+from nuclr_stream.recordings.recording import Recording, require_fit
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.playback import recording_messages
