@@ -20,6 +20,7 @@ from nuclr_stream.commands.options import (
 from nuclr_stream.commands.output import print_json, print_notes, progress_bar
 from nuclr_stream.config import parse_priors
 from nuclr_stream.errors import ConfigError
+from nuclr_stream.outputs.files import refuse_existing
 from nuclr_stream.outputs.label import FORMS, checked_outs, label_recording, write_labels
 from nuclr_stream.outputs.result import Result
 from nuclr_stream.outputs.summary import in_words
@@ -49,12 +50,14 @@ def label(
     tip_um: Annotated[
         float | None, typer.Option(help="How deep the tip is, for a plan whose depths are from the brain's surface.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files of --out that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Label recordings in process, with the predictions that the daemon would publish."""
     if trajectory is not None and placement is None:
         raise ConfigError(f"--trajectory {trajectory} is compared with what --placement FILE writes; give both")
     checked_outs(out, force=force)  # before minutes of work
+    if placement is not None and not force:
+        refuse_existing(placement, "--placement")
     model = load_model(bundle, threads=threads)
     priors = parse_priors(prior or ())
     abstain = {} if abstain_below is None else dict.fromkeys(model.task_names, abstain_below)

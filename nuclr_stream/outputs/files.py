@@ -39,10 +39,10 @@ def new_file(path: Path, *, force: bool) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise NuclrStreamError if there is something at `path`."""
+def refuse_existing(path: Path, option: str = "--out") -> None:
+    """Raise NuclrStreamError naming the option if there is something at `path`."""
     if path.exists():
-        raise NuclrStreamError(f"--out {path}: is there already; choose another name, or replace it with --force")
+        raise NuclrStreamError(f"{option} {path}: is there already; choose another name, or replace it with --force")
 
 
 def _put(temporary: Path, path: Path, *, force: bool) -> None:

@@ -107,8 +107,10 @@ def checked_outs(outs: Sequence[Path], *, force: bool) -> list[Path]:
         if path.suffix not in FORMS:
             known = ", ".join(f"{ending} ({what})" for ending, what in FORMS.items())
             raise NuclrStreamError(f"--out {path}: the ending says what is written; it is one of {known}")
-        if not force and path.suffix != ".tsv":
-            refuse_existing(path)
+        # phy's tables are several, named after the one that was given
+        there = path.parent.glob(f"{path.stem}_*.tsv") if path.suffix == ".tsv" else [path]
+        for one in () if force else there:
+            refuse_existing(one)
     return list(outs)
 
 

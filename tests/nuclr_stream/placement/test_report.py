@@ -115,6 +115,11 @@ def test_the_command_writes_labels_and_where_the_units_lie(tiny_bundle: Path, tm
     CliRunner().invoke(app, command + placed, catch_exceptions=False)
     (found,) = json.loads((tmp_path / "out.json").read_text())["recordings"]
     assert (found["stream"], len(found["units"]), len(found["plan"])) == ("random_0", 20, 1)
+    segment = found["shanks"][0]["segments"][0]
+    assert 0 < segment["units"] <= 20 and 0 <= segment["units_agree"] <= 1
+    (tmp_path / "out.csv").unlink()
+    with pytest.raises(NuclrStreamError, match=r"--placement .*is there already"):
+        CliRunner().invoke(app, command + placed, catch_exceptions=False)
     with pytest.raises(ConfigError, match="give both"):
         CliRunner().invoke(app, command + placed[2:], catch_exceptions=False)
 

@@ -23,6 +23,7 @@ from nuclr_stream.errors import ConfigError, NuclrStreamError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.outputs.label import write_labels
 from nuclr_stream.recordings.recording import Recording
+from nuclr_stream.rules import runner
 from nuclr_stream.rules.engine import Firing
 from nuclr_stream.rules.journal import Journal
 from nuclr_stream.stream.labeler import Labeler
@@ -253,6 +254,35 @@ def test_a_last_line_that_a_crash_cut_off_is_taken_out_and_damage_is_refused(tmp
 def test_rules_without_a_journal_are_refused_before_anything_is_served(tiny_model: Model) -> None:
     with pytest.raises(ConfigError, match="rules_journal is empty"), running(tiny_model, rules=[COUNT]):
         pass
+
+
+def test_an_event_that_cannot_be_noted_is_not_sent_and_said(
+    run_daemon: RunDaemon, recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: Journal, firing: Firing) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Journal, "fire", full)
+    with http_server() as server:
+        sinks = [{"kind": "webhook", "name": "hook", "url": server.url}]
+        rules = [COUNT | {"sinks": ["hook"]}]
+        daemon = run_daemon(rules=rules, sinks=sinks, rules_journal=str(tmp_path / "j"), abstain=ALL_CALLED)
+        with Subscription("", **where(daemon, "results", "query")) as subscription:
+            until(subscription, lambda message: True)
+            for _ in replay(recording, **where(daemon)):
+                pass
+            said = until(subscription, lambda m: isinstance(m, Event) and m.kind == "rule_not_fired")
+        assert "no space left" in said.detail and server.requests.empty()
+
+
+def test_windows_that_the_rules_cannot_keep_up_with_are_counted(
+    run_daemon: RunDaemon, recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "WAITING", 0)
+    daemon = run_daemon(rules=[COUNT], rules_journal=str(tmp_path / "j"), abstain=ALL_CALLED)
+    windows = len(list(replay(recording, **where(daemon))))
+    with Query(daemon.endpoints["query"]) as query:
+        assert query.status()["counters"]["rules_windows_skipped"] == windows
 
 
 # -- replay -----------------------------------------------------------------------------------------------------------
