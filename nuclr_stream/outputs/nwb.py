@@ -72,7 +72,8 @@ def _add_columns(file: NWBFile, results: Sequence[Result], path: Path) -> None:
         for result, column in zip(results, columns, strict=True):
             for unit_id, value in zip(result.predictions.unit_ids, _plain(column), strict=True):
                 values[row_of[unit_id]] = value
-        table.add_column(name=name, description=columns[0].meaning, data=values)
+        data = values if any(isinstance(value, str) for value in values) else np.array(values)
+        table.add_column(name=name, description=columns[0].meaning, data=data)
 
 
 def _new_file(pynwb: Any, result: Result, path: Path) -> NWBFile:

@@ -51,7 +51,7 @@ class TopApp(App[None]):
         self._feed = feed
         self.chosen = ""
         self.order = ORDERS[0]
-        self.task = 0
+        self.task_number = 0
         self.frozen = False
         self._columns: tuple[str, ...] = ()
 
@@ -106,7 +106,7 @@ class TopApp(App[None]):
 
     def action_task(self) -> None:
         """Order by the confidence in the next task."""
-        self.task += 1
+        self.task_number += 1
         self.show()
 
     def action_freeze(self) -> None:
@@ -142,9 +142,9 @@ class TopApp(App[None]):
         place, scroll = table.cursor_row, table.scroll_offset
         table.clear()
         placement = seen.placement if seen.placed == self.chosen else None
-        rows = unit_rows(one, placement, order=self.order, task=self.task)
+        rows = unit_rows(one, placement, order=self.order, task=self.task_number)
         table.add_rows(rows)
         table.move_cursor(row=min(place, len(rows) - 1), animate=False, scroll=False)
         table.scroll_to(*scroll, animate=False)
-        by = f"{self.order} in {one.tasks[self.task % len(one.tasks)].name}" if one.tasks else self.order
+        by = f"{self.order} in {one.tasks[self.task_number % len(one.tasks)].name}" if one.tasks else self.order
         table.border_title = f"{self.chosen}: all {len(rows)} units, by {by.replace('_', ' ')}"

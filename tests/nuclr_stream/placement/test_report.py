@@ -111,6 +111,7 @@ def test_the_command_writes_labels_and_where_the_units_lie(tiny_bundle: Path, tm
     make_recording().save(tmp_path / "rig.npz")
     (tmp_path / "plan.csv").write_text(PLAN)
     command = ["label", str(tmp_path / "rig.npz"), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out.csv")]
+    command += ["--abstain-below", "0"]
     placed = ["--placement", str(tmp_path / "out.json"), "--trajectory", str(tmp_path / "plan.csv")]
     CliRunner().invoke(app, command + placed, catch_exceptions=False)
     (found,) = json.loads((tmp_path / "out.json").read_text())["recordings"]
