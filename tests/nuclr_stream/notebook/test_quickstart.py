@@ -29,7 +29,7 @@ def test_every_cell_runs_and_shows_what_it_says(capsys: pytest.CaptureFixture[st
     names: dict[str, Any] = {}
     shown = [run_cell(cell.source, names) for cell in cells]
     frame = names["frame"]
-    assert shown[1].shape == (5, 10) and len(frame) == 120
-    assert int(shown[2].sum()) == int(shown[3].sum()) == 120
+    assert shown[1].shape == (5, 10) and len(frame) == 235
+    assert int(shown[2].sum()) == int(shown[3].sum()) == 235
     assert frame["predicted_cell_type"].notna().sum() > 60, "most are called after five minutes"
     assert " um  " in capsys.readouterr().out

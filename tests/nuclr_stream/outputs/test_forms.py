@@ -196,7 +196,7 @@ def nwb_of(path: Path) -> Path:
     return path
 
 
-UNSAID = {"check_subject_exists", "check_subject_species_exists", "check_subject_sex"}
+UNSAID = {"check_units_resolution_is_set", "check_subject_exists", "check_subject_species_exists", "check_subject_sex"}
 """What the inspector misses that is nothing about predictions."""
 
 
@@ -285,4 +285,5 @@ def test_the_summary_counts_every_unit_once_per_task_and_names_reasons_and_regio
     assert any("predicted, from the tip" in line and " um (" in line for line in lines)
     short = recording(5, duration_s=3.0)
     labeler = Labeler(tiny_model, stream="short")
+    assert list(labelled(short, labeler)) == []
     assert "shorter than a window" in list(in_words(result_of(short, labeler, None)))[1]
