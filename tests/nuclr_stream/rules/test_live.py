@@ -30,7 +30,7 @@ from nuclr_stream.rules.journal import Journal
 from nuclr_stream.stream.labeler import Labeler
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.wire import DaemonState, Event, RuleFired, encode
-from tests.nuclr_stream.conftest import make_recording, running, until, where
+from tests.nuclr_stream.conftest import ended, make_recording, running, until, where
 
 RunDaemon = Callable[..., Daemon]
 LOW = {"above": 0.01, "below": 0.0, "hold": 2}
