@@ -38,7 +38,7 @@ def rules(
     if not found:
         raise ConfigError(f"{config.name}: there are no [[rules]]; docs/closed_loop.md shows some")
     console, fired = Console(), 0
-    for firing in _firings(found, replay, model, settings, population_by=population_by):
+    for firing in _firings(found, replay, model, settings=settings, population_by=population_by):
         fired += 1
         sinks = f"  -> {', '.join(firing.sinks)}" if firing.sinks else ""
         who = f"{firing.stream}  {firing.rule}  {firing.subject or '-'}"
@@ -55,7 +55,7 @@ def _is_record(path: Path) -> bool:
 
 
 def _firings(
-    found: tuple[Rule, ...], path: Path, model: Model, settings: Settings, *, population_by: str
+    found: tuple[Rule, ...], path: Path, model: Model, *, settings: Settings, population_by: str
 ) -> Iterator[Firing]:
     if path.suffix == ".jsonl":
         yield from over_predictions(found, read_log(path))

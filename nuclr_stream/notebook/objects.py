@@ -106,7 +106,7 @@ def _arrays(
     samples = times.astype(np.int64) if time_unit == "samples" else to_samples(seconds, rate, where="times")
     columns = {} if depth_um is None else {"depth_um": _depths(depth_um, values)}
     ids = unit_names(values, field="clusters", notes=notes)
-    return _recording("arrays", rate, samples, rows, ids, columns, notes=notes)
+    return _recording("arrays", rate=rate, samples=samples, rows=rows, ids=ids, columns=columns, notes=notes)
 
 
 def _rate(time_unit: TimeUnit, sample_rate: float | None, times: npt.NDArray[Any]) -> Fraction:
@@ -151,7 +151,7 @@ def _sorting(sorting: Any, columns: Columns) -> Recording:
     ids = unit_names(np.asarray(sorting.unit_ids), field="unit_ids", notes=notes)
     rate = rational(float(sorting.get_sampling_frequency()))
     samples, rows = spikes["sample_index"].astype(np.int64), spikes["unit_index"].astype(np.int64)
-    return _recording("sorting", rate, samples, rows, ids, columns, notes=notes)
+    return _recording("sorting", rate=rate, samples=samples, rows=rows, ids=ids, columns=columns, notes=notes)
 
 
 def _places(sorting: Any) -> Columns:
@@ -200,7 +200,9 @@ def _ts_group(group: Any) -> Recording:
     observed = to_samples(support - begin, rate, where="time_support")
     if samples.size:  # rounding must not put a spike at the very end outside
         observed[-1, 1] = max(int(observed[-1, 1]), int(samples.max()) + 1)
-    return _recording("tsgroup", rate, samples, rows, ids, columns, observed=observed, notes=notes)
+    return _recording(
+        "tsgroup", rate=rate, samples=samples, rows=rows, ids=ids, columns=columns, observed=observed, notes=notes
+    )
 
 
 def _path_of(file: Any) -> Path:
@@ -217,12 +219,12 @@ def _path_of(file: Any) -> Path:
 
 def _recording(
     name: str,
+    *,
     rate: Fraction,
     samples: Int64Array,
     rows: npt.NDArray[np.integer],
     ids: npt.NDArray[np.str_],
     columns: Columns,
-    *,
     observed: Int64Array | None = None,
     notes: Sequence[str] = (),
 ) -> Recording:
