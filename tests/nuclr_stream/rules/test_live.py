@@ -93,10 +93,10 @@ def network_events() -> Iterator[tuple[str, queue.Queue[bytes]]]:
 
         def serve() -> None:
             poller = zmq.Poller()
-            poller.register(socket)
+            poller.register(socket, zmq.POLLIN)
             with context.socket(zmq.PAIR) as end:
                 end.connect("inproc://stop")
-                poller.register(end)
+                poller.register(end, zmq.POLLIN)
                 while end not in dict(poller.poll()):
                     seen.put(socket.recv())
                     socket.send(b"TTL Handled: Success.")
