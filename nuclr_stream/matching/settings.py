@@ -1,4 +1,8 @@
-"""How troughs become spikes: every number of the matcher, chosen on simulated recordings of their own seeds."""
+"""How troughs become spikes: every number of the matcher.
+
+`threshold` was chosen on one simulated recording (32 channels, 12 s, seed 1), on which the mean accuracy over all units
+was .896 at 3.0, .841 at 3.5 and .785 at 4.0. The others are first guesses that nothing was tried against.
+"""
 
 from __future__ import annotations
 

@@ -167,21 +167,23 @@ def test_spikeglx_sends_the_matchers_spikes_from_where_it_joined(glx: GlxServer)
 
 
 def test_samples_that_left_spikeglx_before_they_were_fetched_are_missing(glx: GlxServer) -> None:
-    glx.count = 1
+    glx.count = 600
     with daemon_inbox() as inbox:
         source = spikeglx(glx, inbox)
         source.turn(0.05)
-        glx.first, glx.count = 3_000, 20_000
-        turned(source, lambda: source.report().get("samples") == 17_000)
-        glx.refuse_until, glx.count = 30_000, 31_000
-        turned(source, lambda: any("missing before sample 31000" in note for note in _more(glx, source)))
-        assert source.report()["samples_missing"] == 2_999 + 11_000
+        glx.count = 3_000
+        turned(source, lambda: source.report().get("samples") == 2_400)
+        glx.first, glx.count = 5_000, 20_000  # it answers with what it still has
+        turned(source, lambda: source.report().get("samples") == 17_400)
+        glx.refuse_until, glx.count = 30_000, 31_000  # it refuses: go on with the present
+        source.turn(0.05)
+        glx.count = 32_000
+        turned(source, lambda: source.report().get("samples") == 18_400)
+        notes = source.notes()
+        assert any("2000 samples are missing before sample 5000" in note for note in notes)
+        assert any("11000 samples are missing before sample 31000" in note for note in notes)
+        assert source.report()["samples_missing"] == 2_000 + 11_000
         source.close()
-
-
-def _more(glx: GlxServer, source: SpikeGlxSource) -> list[str]:
-    glx.count = max(glx.count, 31_000) + (1_000 if glx.count < 40_000 and source.report()["samples"] == 17_000 else 0)
-    return source.notes()
 
 
 def test_without_spikeglx_or_a_run_it_waits_and_says_what_to_do(glx: GlxServer) -> None:

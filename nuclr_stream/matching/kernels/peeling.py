@@ -1,40 +1,19 @@
-"""The inner loops, compiled by numba: filters, reference, detection of troughs, and the peeling of spikes.
+"""Troughs become spikes: detection, comparison with the templates, subtraction, overlaps.
 
-This is the only module of nuclr_stream that imports numba; `load_kernels` imports it when a stream starts. Compiled
-code is kept beside the module or in the user's cache directory. Traces are (T, C) float32, contiguous, in standard
-deviations of the noise once detection begins: loops over channels run over neighbouring memory.
+Traces are (T, C) in standard deviations of the noise; rows of a trace are samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
-F = TypeVar("F", bound=Callable[..., Any])
+from nuclr_stream.matching.kernels.compiling import Floats, Ints, compiled, inner
 
-BISECTIONS = 18
-"""Halvings of the range of one sample when its median over channels is sought: to 4e-6 of the range."""
 NO_UNIT = -1
 HOPELESS = 0.25
 """A trough is given up when no unit explains this share of the gain before it is moved."""
-FAST = {"contract", "reassoc", "nsz"}
-"""Sums may be reordered, so that they run over several channels at once; NaN and infinity keep their meaning."""
-
-
-def compiled(function: F) -> F:
-    """Return `function` compiled, with the types that it has in Python."""
-    return cast(F, numba.njit(cache=True, fastmath=FAST)(function))
-
-
-def inner(function: F) -> F:
-    """The same for what only compiled code calls: without the ways in from Python, which take long to compile."""
-    return cast(F, numba.njit(cache=True, fastmath=FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
 class Dictionary(NamedTuple):
@@ -88,63 +67,6 @@ class Assigned(NamedTuple):
     amplitude: float
     gain: float
     fits: bool
-
-
-@compiled
-def filter_forward(block: Floats, sections: Floats, state: Floats) -> None:
-    """Filter `block` (T, C) in place by second-order `sections` (Q, 5: b0 b1 b2 a1 a2); `state` (Q, 2, C) goes on."""
-    for t in range(block.shape[0]):
-        row = block[t]
-        for q in range(sections.shape[0]):
-            b0, b1, b2, a1, a2 = sections[q]
-            first, second = state[q, 0], state[q, 1]
-            for c in range(row.shape[0]):
-                x = row[c]
-                y = b0 * x + first[c]
-                first[c] = b1 * x - a1 * y + second[c]
-                second[c] = b2 * x - a2 * y
-                row[c] = y
-
-
-@compiled
-def filter_backward(block: Floats, sections: Floats, state: Floats) -> None:
-    """The same from the last sample to the first."""
-    for t in range(block.shape[0] - 1, -1, -1):
-        row = block[t]
-        for q in range(sections.shape[0]):
-            b0, b1, b2, a1, a2 = sections[q]
-            first, second = state[q, 0], state[q, 1]
-            for c in range(row.shape[0]):
-                x = row[c]
-                y = b0 * x + first[c]
-                first[c] = b1 * x - a1 * y + second[c]
-                second[c] = b2 * x - a2 * y
-                row[c] = y
-
-
-@compiled
-def subtract_median(block: Floats) -> None:
-    """Subtract from every sample of `block` (T, C) the median over channels, found by halving the range it lies in."""
-    channels = block.shape[1]
-    half = channels // 2
-    for t in range(block.shape[0]):
-        row = block[t]
-        low, high = row[0], row[0]
-        for c in range(channels):
-            low = min(low, row[c])
-            high = max(high, row[c])
-        for _ in range(BISECTIONS):
-            middle = np.float32(0.5) * (low + high)
-            below = np.int32(0)
-            for c in range(channels):
-                below += np.int32(row[c] < middle)
-            if below > half:
-                high = middle
-            else:
-                low = middle
-        middle = np.float32(0.5) * (low + high)
-        for c in range(channels):
-            row[c] -= middle
 
 
 @compiled
