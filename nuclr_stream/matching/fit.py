@@ -43,6 +43,8 @@ class FitMonitor:
 
     def take(self, matched: Matched) -> bool:
         """Add a stretch; True when the judgement changed with it."""
+        if self._since is not None and matched.start < self._since:
+            self._begin(None)  # the sample number went back: what came before would never be complete
         depth = self.templates.positions_um[:, 1]
         home = self.templates.peak_channel[matched.units]
         self._offsets.append(depth[matched.channels] - depth[home])
@@ -53,8 +55,11 @@ class FitMonitor:
             return False
         before = self.reason
         self._judge()
-        self._offsets, self._spikes, self._unassigned, self._since = [], 0, 0, matched.stop
+        self._begin(matched.stop)
         return self.reason != before
+
+    def _begin(self, since: int | None) -> None:
+        self._offsets, self._spikes, self._unassigned, self._since = [], 0, 0, since
 
     def _judge(self) -> None:
         if self._spikes + self._unassigned < FEWEST:

@@ -211,12 +211,13 @@ def labels(seconds: float) -> Result:
     depth = np.clip(recording.units["depth_um"].astype(float), 0, locations[:, 1].max())
     places = np.stack([rng.uniform(-5, 55, units), depth, rng.uniform(8, 35, units)], axis=1)
     waves = generate_templates(
-        locations, places, float(RATE), 1.0, 2.0, seed=SEED, unit_params={"alpha": (150.0, 500.0)}
+        locations, places, float(RATE), 1.0, 3.0, seed=SEED, unit_params={"alpha": (150.0, 500.0)}
     )
     padded = np.pad(waves, ((0, 0), (PAD, PAD), (0, 0)))
     sections = butter(3, 300, "highpass", fs=RATE, output="sos")
     filtered = np.stack([sosfiltfilt(sections, wave, axis=0)[PAD:-PAD] for wave in padded])
     filtered -= np.median(filtered, axis=2, keepdims=True)
+    filtered = filtered[:, : 3 * RATE // 1000]  # as much of it as a sorting keeps
     trough, total = 30, int(seconds * RATE)
     samples, rows = recording.spikes(0, total)
     matcher = Matcher(_templates(filtered, trough, locations, order=3))
