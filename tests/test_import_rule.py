@@ -20,6 +20,7 @@ ROOMS = {
     "nuclr_stream": (
         "errors",
         "config",
+        "access",
         "sockets",
         "windows",
         "features",
@@ -57,7 +58,7 @@ CONTRACT = {"errors", "windows", "features", "recordings", "prediction", "bundle
 EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
 """Rooms of offline_training that exporters may take."""
 ONLY_IN = {
-    "zmq": ("sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "zmq": ("access", "sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
 }
