@@ -21,6 +21,7 @@ import zmq
 from nuclr_stream import __version__, wire
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import queries
+from nuclr_stream.daemon.asks import NEVER_NS, Ask, AskDone
 from nuclr_stream.daemon.doors import Doors
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
@@ -28,7 +29,7 @@ from nuclr_stream.daemon.metrics import Figures, Metrics
 from nuclr_stream.daemon.receiving import Received
 from nuclr_stream.daemon.records import RecordWriter
 from nuclr_stream.daemon.streams import Stream, Streams
-from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
+from nuclr_stream.daemon.worker import LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.stream.labeler import spec_with_hop
@@ -175,7 +176,7 @@ class Daemon:
     def _timeout_ms(self) -> int:
         if len(self._ingest) or not self._doors.query.exhausted:
             return 0
-        left_ms = (self._next_report_ns - time.monotonic_ns()) // 1_000_000
+        left_ms = (min(self._next_report_ns, self._worker.start_ns) - time.monotonic_ns()) // 1_000_000
         return int(min(max(left_ms, 0), GREETING_NS // 1_000_000 if self._greet else 500))
 
     def _stream_of(self, received: Received) -> str:
@@ -276,7 +277,10 @@ class Daemon:
             answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
-        return None if self._worker.answer(identity, answer) else queries.busy(request)
+        turned_away = self._worker.answer(_ask(identity, request, answer))
+        if turned_away is not None:
+            self._reply(turned_away.identity, queries.busy(turned_away.request_id))
+        return None
 
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:
@@ -358,6 +362,13 @@ class Daemon:
             "counters": dict(self._dropped()),
             "streams": {stream.name: _readable(stream.state) for stream in self._streams},
         }
+
+
+def _ask(identity: bytes, request: wire.EmbedWindowRequest | wire.PlacementRequest, compute: queries.Compute) -> Ask:
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + request.within_ms * 1_000_000 if request.within_ms else NEVER_NS
+    units = len(request.counts) if isinstance(request, wire.EmbedWindowRequest) else 0
+    return Ask(identity, request.request_id, compute, units=units, asked_ns=now_ns, until_ns=until_ns)
 
 
 def _window_bytes(model: Model) -> int:

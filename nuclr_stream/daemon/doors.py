@@ -139,7 +139,7 @@ class Doors:
     def _authenticate(self, settings: Settings, context: Context, stack: ExitStack) -> KeyPair | None:
         if not settings.keys:
             return None
-        folder = Path(settings.keys)
+        folder = Path(settings.keys).expanduser()
         pair = KeyPair.read(folder / f"{DAEMON}.key")
         self._allowed = WatchedAllowList(folder)
         self._authenticator = Authenticator(context, self._allowed)

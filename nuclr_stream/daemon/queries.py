@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from nuclr_stream.daemon.asks import Answer
 from nuclr_stream.daemon.streams import Stream, Streams
-from nuclr_stream.daemon.worker import Answer, Ask
 from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import placement_report
@@ -32,6 +32,8 @@ from nuclr_stream.wire import (
     StatusRequest,
     StreamState,
 )
+
+Compute: TypeAlias = Callable[[], Answer]
 
 
 def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) -> SnapshotReply:
@@ -67,7 +69,7 @@ def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsR
     )
 
 
-def placement(request: PlacementRequest, stream: Stream | None, model: Model) -> Ask | ErrorReply:
+def placement(request: PlacementRequest, stream: Stream | None, model: Model) -> Compute | ErrorReply:
     """Return what will place the units of a stream, to be called in another thread, or why they cannot be placed."""
     if stream is None:
         return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
@@ -102,7 +104,7 @@ def places(stream: Stream, predictions: Predictions) -> tuple[Float32Array, Floa
     return depth_um, shank
 
 
-def window(request: EmbedWindowRequest, model: Model) -> Ask | ErrorReply:
+def window(request: EmbedWindowRequest, model: Model) -> Compute | ErrorReply:
     """Return what will embed a client's window, to be called in another thread, or why it cannot be embedded."""
     return request_error(request, model) or partial(embed_window, request, model)
 
@@ -138,9 +140,9 @@ def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
     return StatusReply(request_id=request.request_id, status=json.dumps(document))
 
 
-def busy(request: EmbedWindowRequest | PlacementRequest) -> ErrorReply:
+def busy(request_id: int) -> ErrorReply:
     """Return the error for a request that finds no place in the queue."""
-    return _error(request.request_id, "busy", "too many requests wait already; ask again")
+    return _error(request_id, "busy", "too many requests wait already; ask again")
 
 
 def _error(request_id: int, reason: str, detail: str) -> ErrorReply:
