@@ -91,7 +91,10 @@ class Receiver:
             connection = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:  # inproc: there is no connection
             connection = NO_CONNECTION
-        return connection, str(frame.get("User-Id")) if self.keyed else ""
+        try:
+            return connection, str(frame.get("User-Id")) if self.keyed else ""
+        except zmq.ZMQError:  # libzmq's own note that a subscriber is gone
+            return connection, ""
 
     def _note(self, connection: int) -> None:
         self.delivered[connection] = self.delivered.get(connection, 0) + 1

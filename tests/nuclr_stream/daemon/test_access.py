@@ -12,7 +12,7 @@ import zmq
 
 from nuclr_stream import wire
 from nuclr_stream.access.allow_list import FILE, Rights, read_allowed, write_allowed
-from nuclr_stream.access.curve import Authenticator, as_client
+from nuclr_stream.access.curve import as_client
 from nuclr_stream.access.keys import DAEMON, KEY_ENV, KeyPair
 from nuclr_stream.client.publisher import Publisher
 from nuclr_stream.client.subscriber import Query, Subscription, subscribe
@@ -121,37 +121,32 @@ def test_whoever_has_no_right_to_a_socket_does_not_get_a_connection(
     assert is_served(endpoint, kind, good, within_s=5)
 
 
+@pytest.mark.parametrize("tries", [150, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_nobody_gets_in_when_the_authentication_is_dead_and_the_daemon_is_not_ready(
-    tiny_model: Model, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Model, keys: Keys, tries: int
 ) -> None:
     good = keys.allowed("good", publish=("*",), read=True, query=True)
-    threads: list[Authenticator] = []
-    start = Authenticator.__init__
-
-    def remembered(self: Authenticator, *arguments: object) -> None:
-        threads.append(self)
-        start(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Authenticator, "__init__", remembered)
+    pairs = [None, KeyPair.new("stranger", daemon=keys.daemon.public), KeyPair.read(good)]
     with running(tiny_model, keys=str(keys.folder)) as daemon, ExitStack() as stack:
         early = stack.enter_context(subscribe("", **where(daemon, "results", "query"), key=good))
         until(early, lambda message: isinstance(message, wire.DaemonState))
-        threads[0].close()
-        stranger = KeyPair.new("stranger", daemon=keys.daemon.public)
+        authenticator = daemon._doors._authenticator
+        assert authenticator is not None
+        authenticator.close()
         context: zmq.Context[Socket] = zmq.Context()
         stack.callback(context.destroy, linger=0)
-        for attempt in range(200):
-            push = context.socket(zmq.PUSH)
-            push.setsockopt(zmq.IMMEDIATE, 0)
-            pair = (None, stranger, KeyPair.read(good))[attempt % 3]
-            if pair is not None:
-                as_client(push, pair)
-            push.connect(daemon.endpoints["data"])
-            push.send_multipart(wire.encode(Source(stream=f"s{attempt}").heartbeat(0, 0)), zmq.NOBLOCK)
-        states = [until(early, lambda message: isinstance(message, wire.DaemonState)) for _ in range(3)]
-        assert states[-1].streams == ()
-        assert states[-1].counters == {}
-        assert not is_served(daemon.endpoints["query"], zmq.DEALER, KeyPair.read(good), within_s=SHUT_OUT_S)
+        for first in range(0, tries, 50):
+            with ExitStack() as attempts:
+                for number in range(first, first + 50):
+                    push = attempts.enter_context(context.socket(zmq.PUSH))
+                    push.setsockopt(zmq.LINGER, 0)
+                    if (pair := pairs[number % 3]) is not None:
+                        as_client(push, pair)
+                    push.connect(daemon.endpoints["data"])
+                    push.send_multipart(wire.encode(Source(stream=f"s{number}").heartbeat(0, 0)), zmq.NOBLOCK)
+                state = until(early, lambda message: isinstance(message, wire.DaemonState))
+        assert (state.streams, state.counters) == ((), {})
+        assert not is_served(daemon.endpoints["query"], zmq.DEALER, pairs[2], within_s=SHUT_OUT_S)
         assert daemon._board.not_ready == (daemon._doors.problem,) != ("",)
 
 
@@ -236,7 +231,7 @@ def test_a_folder_that_somebody_else_made_is_not_used(tiny_model: Model, tmp_pat
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0o700)
     os.chown(folder, 65534, 65534)
-    with pytest.raises(EndpointError, match="no folder of this user.*--data-endpoint"):
+    with pytest.raises(EndpointError, match=r"no folder of this user.*--data-endpoint"):
         Daemon(Settings(**FREE_PORTS | {"data_endpoint": f"ipc://{folder}/data"}), tiny_model)
 
 
