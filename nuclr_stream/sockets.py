@@ -164,6 +164,17 @@ def lock_ipc(endpoint: str, setting: str) -> IO[bytes] | None:
     return lock
 
 
+def is_locked(lock: IO[bytes]) -> bool:
+    """Whether a daemon holds the opened lock file of `lock_ipc`."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
 def _check_owner(endpoint: str, what: str) -> None:
     """Raise EndpointError for a folder that somebody else made: whoever it is would get what is sent."""
     folder = Path(endpoint[6:]).parent
