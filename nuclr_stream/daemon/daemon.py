@@ -63,6 +63,7 @@ class Daemon:
         self._in_time = True
         self._next_report_ns = self._greeted_ns = self._logged_ns = 0
         self._logged_states: dict[str, tuple[object, ...]] = {}
+        self._embeddings = queries.EncodedEmbeddings()
         self._owners: dict[str, str] = {}  # the key that opened each stream, empty where sources come without
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
@@ -268,7 +269,16 @@ class Daemon:
         if isinstance(request, wire.SnapshotRequest):
             return queries.snapshot(request, self._streams, self._state())
         if isinstance(request, wire.EmbeddingsRequest):
-            return queries.embeddings(request, self._streams.get(request.stream))
+            stream = self._streams.get(request.stream)
+            try:
+                frames = None if stream is None else self._embeddings.reply(request, stream)
+            except WireError:  # too large to be encoded
+                self._counters["replies_lost"] += 1
+                return None
+            if frames is not None:
+                self._send_reply(identity, frames)
+                return None
+            return queries.embeddings(request, stream)
         if isinstance(request, wire.StatusRequest):
             return queries.status(request, self._status())
         if isinstance(request, wire.PlacementRequest):
@@ -284,8 +294,14 @@ class Daemon:
 
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:
-            self._query.send_multipart([identity, *wire.encode(reply)], zmq.NOBLOCK)
-        except (WireError, zmq.ZMQError):  # too large to be encoded; the client is gone, or does not read
+            self._send_reply(identity, wire.encode(reply))
+        except WireError:  # too large to be encoded
+            self._counters["replies_lost"] += 1
+
+    def _send_reply(self, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            self._query.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError:  # the client is gone, or does not read
             self._counters["replies_lost"] += 1
 
     # -- reporting the state -----------------------------------------------------------------------------------------
@@ -305,6 +321,7 @@ class Daemon:
         self._greeted_ns, self._greet = now_ns, False
         for stream in self._streams:
             stream.note_silence(now_ns)
+        self._embeddings.keep([stream.name for stream in self._streams])
         self._owners = {stream.name: self._owners.get(stream.name, "") for stream in self._streams}
         if not self._stopping:
             self._board.not_ready = (self._doors.problem,) if self._doors.problem else ()

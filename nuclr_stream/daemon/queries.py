@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import placement_report
 from nuclr_stream.placement.trajectory import Planned
+from nuclr_stream.stream.labeler import Labelled
 from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
     DaemonState,
@@ -31,6 +32,8 @@ from nuclr_stream.wire import (
     StatusReply,
     StatusRequest,
     StreamState,
+    answering,
+    encode,
 )
 
 Compute: TypeAlias = Callable[[], Answer]
@@ -45,6 +48,27 @@ def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) ->
             if stream.current is not None:
                 messages.append(stream.current.predictions)
     return SnapshotReply(request_id=request.request_id, messages=tuple(messages))
+
+
+class EncodedEmbeddings:
+    """Replies with all embeddings of a stream, encoded once a step: clients ask far more often than they change."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Labelled, list[bytes]]] = {}
+
+    def reply(self, request: EmbeddingsRequest, stream: Stream) -> list[bytes] | None:
+        """Return the frames of the reply; None where the request names units, or there is nothing to answer with."""
+        latest = stream.current
+        if latest is None or request.unit_ids:
+            return None
+        cached = self._of.get(stream.name)
+        if cached is None or cached[0] is not latest:
+            cached = self._of[stream.name] = latest, encode(embeddings(request, stream))
+        return answering(cached[1], request.request_id)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all streams but these."""
+        self._of = {name: encoded for name, encoded in self._of.items() if name in names}
 
 
 def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsReply | ErrorReply:

@@ -2,7 +2,7 @@
 
 from nuclr_stream.wire.codes import Abstained, UnitAction, UnitFlag
 from nuclr_stream.wire.decode import decode, input_stream
-from nuclr_stream.wire.encode import encode, topic
+from nuclr_stream.wire.encode import answering, encode, topic
 from nuclr_stream.wire.fields import (
     MAX_INCOMING_FRAMES,
     MAX_MESSAGE_BYTES,
@@ -88,6 +88,7 @@ __all__ = [
     "UnitAction",
     "UnitFlag",
     "UnitTable",
+    "answering",
     "decode",
     "encode",
     "input_stream",
