@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nuclr_stream.config import DATA_ENDPOINT
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.sockets import connect_source, disconnect, give
+from nuclr_stream.sockets import KeyFile, connect_source, disconnect, give
 from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import (
     End,
@@ -40,6 +40,7 @@ class Publisher:
     Every call returns at once: what cannot be sent is dropped, counted in `unsent`, and missing in the daemon as a gap
     that predictions declare. With `wait_s` a call waits that long for room instead. `epoch` must grow with every start
     of the acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon when it is created.
+    `key` is the key file for a daemon that asks for one; without it the environment's NUCLR_STREAM_KEY counts.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Publisher:
         epoch: int | None = None,
         wait_s: float = 0.0,
         connect_s: float = 1.0,
+        key: KeyFile = None,
     ) -> None:
         self.stream = stream
         try:
@@ -69,7 +71,7 @@ class Publisher:
         self._index_of: dict[str, int] = {}
         self._next_index = 0
         self._table_at = 0.0
-        self._socket = connect_source(endpoint, wait_s=connect_s)
+        self._socket = connect_source(endpoint, wait_s=connect_s, key=key)
 
     def units(
         self,
