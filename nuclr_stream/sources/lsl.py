@@ -77,7 +77,7 @@ class LslSource:
         if self._inlet is None and not self._find(timeout_s):
             return True
         try:
-            rows, stamps = self._inlet.pull_chunk(timeout=timeout_s, max_samples=CHUNK)
+            rows, stamps = self._pull(timeout_s)
             self._correct_clock()
         except self._lsl.util.LostError:
             self._lose()
@@ -104,6 +104,19 @@ class LslSource:
         self._has_watermarks, self._last_stamp, self._clock_at = False, 0.0, 0.0
         self._started = False
         return True
+
+    def _pull(self, timeout_s: float) -> tuple[list[list[float]], list[float]]:
+        """Return the rows that are there and their time stamps, after waiting for the first of them.
+
+        No more is asked for than is there: where an outlet has gone, LSL raises in the middle of a chunk, and what it
+        had put into the chunk would be gone, too.
+        """
+        row, stamp = self._inlet.pull_sample(timeout=timeout_s)
+        if row is None:
+            return [], []
+        more = min(self._inlet.samples_available(), CHUNK)
+        rows, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=more) if more else ([], [])
+        return [row, *rows], [stamp, *stamps]
 
     def _lose(self) -> None:
         self._notes.append(f"LSL stream {self.name}: its outlet is gone; waiting for it to come back")
