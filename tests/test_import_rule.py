@@ -58,6 +58,7 @@ EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
 """Rooms of offline_training that exporters may take."""
 ONLY_IN = {
     "zmq": ("sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "pylsl": ("sources",),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
 }

@@ -55,7 +55,7 @@ def gui_process(port: Connection, seconds: float, spikes_per_s: int, speed: floa
         for sample, unit in zip(samples, units, strict=True):
             gui.number += 1
             header = head % (gui.number, b"E%d" % (unit % ELECTRODES), sample, unit + 1)
-            socket.send_multipart([b"EVENT\0", header, WAVEFORM], copy=False)
+            socket.send_multipart([b"EVENT\0", header, WAVEFORM])
         spikes += count
         socket.send_multipart(gui.data())
         gui.sample += BLOCK
