@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.sources.writer import StreamWriter, stream_id
+from nuclr_stream.sources.writer import StreamWriter, printable, stream_id
 from nuclr_stream.windows.binning import rational
 
 LABELS = ("sequence", "unit", "sample")
@@ -248,7 +248,7 @@ def load_pylsl() -> Any:
 def describe(info: Any, lsl: Any) -> Description:
     """Return what a stream's description says. Raises ConfigError when it is neither spikes nor counts as above."""
     labels = list(info.get_channel_labels() or [])
-    labels = [str(label or "") for label in labels]
+    labels = [printable(str(label or "")) for label in labels]
     name = info.name()
     if info.nominal_srate() != lsl.IRREGULAR_RATE:
         labels = [label or f"channel{row}" for row, label in enumerate(labels)] or [
@@ -261,7 +261,7 @@ def describe(info: Any, lsl: Any) -> Description:
         raise ConfigError(f"LSL stream {name}: its channels are {labels}; a stream of spikes has {', '.join(LABELS)}")
     units, unit = [], info.desc().child("units").child("unit")
     while not unit.empty():
-        units.append(unit.child_value("label"))
+        units.append(printable(unit.child_value("label")))
         unit = unit.next_sibling("unit")
     try:
         rate = rational(info.desc().child_value("sample_rate"))

@@ -9,7 +9,7 @@ import zmq
 from nuclr_stream.daemon.ingest import Ingest
 from nuclr_stream.sockets import connect, disconnect
 
-QUEUE_BYTES = 2**29
+QUEUE_BYTES = 2**28
 """Most bytes that wait to be looked at; what is beyond is dropped and counted."""
 _OPTIONS = {
     # The default of 1,000 messages is a tenth of a second of spikes, and what is beyond it is lost without a word.

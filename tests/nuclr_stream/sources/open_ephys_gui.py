@@ -80,7 +80,7 @@ class Gui:
         content = {"message_num": self.number, "type": kind} | body | {"timestamp": 1795430975281}
         text = json.dumps(content, indent=2, ensure_ascii=False).replace("\n", "\r\n")
         # the GUI counts characters instead of bytes: what they are too many is cut off at the end
-        return text.encode()[: len(text)]
+        return text.encode(errors="surrogatepass")[: len(text)]
 
 
 @contextmanager
