@@ -7,7 +7,7 @@ as a child, see `arguments_of`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,7 +20,7 @@ from nuclr_stream.commands.source_open_ephys import open_ephys
 from nuclr_stream.commands.source_trodes import trodes
 from nuclr_stream.errors import ConfigError
 
-KINDS = {"file": file, "lsl": lsl, "open-ephys": open_ephys, "trodes": trodes}
+KINDS: dict[str, Callable[..., None]] = {"file": file, "lsl": lsl, "open-ephys": open_ephys, "trodes": trodes}
 
 source = typer.Typer(
     name="source", help="Read an acquisition system, or a file as if it were one, into a daemon.", no_args_is_help=True

@@ -78,7 +78,7 @@ class OpenEphysStream:
 
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it, as plain values."""
-        found = {"counters": {}} if self.writer is None else self.writer.report()
+        found: dict[str, Any] = {"counters": {}} if self.writer is None else self.writer.report()
         found["counters"] |= {name: count for name, count in self.counters.items() if count}
         found["waiting"] = self.waiting
         if self.unsorted:

@@ -20,6 +20,9 @@ from tests.nuclr_stream.commands.test_cli import last_json, serving
 from tests.nuclr_stream.conftest import make_recording, until
 from tests.nuclr_stream.sources.daemon_inbox import daemon_inbox
 from tests.nuclr_stream.sources.open_ephys_gui import Gui, publishing
+from tests.nuclr_stream.sources.test_open_ephys_control import GuiServer, server
+
+__all__ = ["server"]
 
 
 @pytest.mark.parametrize(
@@ -40,10 +43,11 @@ def test_an_unknown_kind_names_those_that_there_are() -> None:
         arguments_of("nlx://host")
 
 
-def test_the_command_ends_in_order_and_reports_what_it_did() -> None:
-    gui = Gui()
+def test_the_command_starts_the_gui_ends_in_order_and_reports_what_it_did(server: GuiServer) -> None:
+    gui, server.mode = Gui(), "IDLE"
     with daemon_inbox() as inbox, publishing() as (address, publish):
-        command = [sys.executable, "-m", "nuclr_stream", "source", "open-ephys", address, "--http-port", "0"]
+        command = [sys.executable, "-m", "nuclr_stream", "source", "open-ephys", address]
+        command += ["--http-port", str(server.port), "--start"]
         with subprocess.Popen(
             [*command, "--to", inbox.endpoint], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -53,6 +57,7 @@ def test_the_command_ends_in_order_and_reports_what_it_did() -> None:
             out, err = process.communicate(timeout=20)
         inbox.take(ends=1)
     assert process.returncode == 0
+    assert server.mode == "ACQUIRE"
     report = last_json(out)
     assert report["counters"] == {"messages": 4}
     assert report["streams"]["Probe-A"]["counters"]["spikes_sent"] == 1
