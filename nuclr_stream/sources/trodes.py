@@ -45,7 +45,8 @@ class Network:
 
     def find(self, name: str) -> str:
         """Return the endpoint of a stream or service, empty while there is none."""
-        socket = connect(zmq.SUB, self.server, "Trodes server", max_bytes=2**20, options={zmq.SUBSCRIBE: b""})
+        socket = connect(zmq.SUB, self.server, "Trodes server", max_bytes=2**20)
+        socket.subscribe(b"")
         try:
             told = _received(socket, f"nothing at {self.server}; is Trodes running, with its network on?")
         finally:

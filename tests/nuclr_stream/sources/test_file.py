@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -68,10 +69,10 @@ def test_each_pass_of_a_loop_is_an_epoch_in_which_units_keep_their_exposure() ->
 
 def test_traces_play_too() -> None:
     values = np.arange(12, dtype=np.float32).reshape(2, 6)
+    ids = np.array(["a", "b"])
     recording = TraceRecording(
-        recording_id="calcium", subject_id="s", sample_rate=make_recording().sample_rate / 6000, traces=values,
-        unit_ids=np.array(["a", "b"]),
-    )  # fmt: skip
+        recording_id="calcium", subject_id="s", frame_rate=Fraction(5), traces=values, unit_ids=ids
+    )
     with daemon_inbox() as inbox:
         played(FileSource(recording, endpoint=inbox.endpoint, speed=1e6))
         inbox.take(ends=1)
