@@ -54,7 +54,7 @@ def test_the_command_starts_the_gui_ends_in_order_and_reports_what_it_did(server
             publish(gui.block([(10, 1, "A"), (20, 0, "B")]) + gui.block())
             inbox.take(2)
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         inbox.take(ends=1)
     assert process.returncode == 0
     assert server.mode == "ACQUIRE"
@@ -75,7 +75,7 @@ def test_the_command_starts_the_gui_ends_in_order_and_reports_what_it_did(server
 )
 def test_what_cannot_be_is_one_line(arguments: list[str], words: str) -> None:
     command = [sys.executable, "-m", "nuclr_stream", "source", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 2
     assert words in done.stderr.splitlines()[-1]
 
@@ -92,7 +92,7 @@ def test_serve_reads_a_source_beside_the_demo_and_outlives_one_that_breaks(tiny_
                 state = until(subscription, lambda message: isinstance(message, StreamState))
                 found |= {state.stream} if state.units else set()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         err = process.stderr.read()
     assert "ended with 2" in err

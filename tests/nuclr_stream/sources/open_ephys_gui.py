@@ -89,7 +89,7 @@ def publishing(port: int = 0) -> Iterator[tuple[str, Any]]:
     context = zmq.Context()
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.RCVTIMEO, 5_000)
+    socket.setsockopt(zmq.RCVTIMEO, 60_000)
     bound = (
         socket.bind_to_random_port("tcp://127.0.0.1") if not port else socket.bind(f"tcp://127.0.0.1:{port}") and port
     )
