@@ -117,6 +117,7 @@ def soak(*, seconds: float, spikes_per_s: int, speed: float) -> dict[str, Any]:
         "stalls_s": {"daemon": STALL_S, "source": STALL_S},
         "messages_received": counters["messages"],
         "messages_lost_and_counted": counters.get("messages_lost", 0),
+        "messages_dropped_by_the_source": counters.get("messages_dropped", 0),  # among the lost, but for the last ones
         "messages_unread_at_the_end": unread,
         "messages_unaccounted": unaccounted,
         "spikes_received": stream["counters"]["spikes_seen"],
