@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nuclr_stream.client.subscriber import Subscription
-from nuclr_stream.commands import cli, source_child
+from nuclr_stream.commands import cli, source_child, source_running
 from nuclr_stream.commands.source import KINDS, arguments_of, running_sources
 from nuclr_stream.commands.source_child import SourceChild
 from nuclr_stream.errors import ConfigError
@@ -126,6 +126,30 @@ def test_kinds_are_commands_of_their_own_name(
         cli.main()
     shown = capsys.readouterr().out
     assert all(kind in shown for kind in KINDS)
+
+
+def test_a_source_ends_with_a_daemon_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        turns = 0
+
+        def turn(self, timeout_s: float) -> bool:
+            self.turns += 1
+            return True
+
+        def notes(self) -> list[str]:
+            return []
+
+        def report(self) -> dict[str, int]:
+            return {"turns": self.turns}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setenv(source_running.PARENT, "0")  # not this process's parent: that one is gone
+    monkeypatch.setattr(source_running, "end_on_signals", lambda stop: None)
+    endless = Endless()
+    source_running.run(endless)
+    assert endless.turns == 0
 
 
 def test_no_child_is_left_behind(tmp_path: Path) -> None:
