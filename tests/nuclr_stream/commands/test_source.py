@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nuclr_stream.client.subscriber import Subscription
+from nuclr_stream.client.subscriber import Query
 from nuclr_stream.commands import cli, source_child, source_running
 from nuclr_stream.commands.source import KINDS, arguments_of, running_sources
 from nuclr_stream.commands.source_child import SourceChild
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.wire import StreamState
 from tests.nuclr_stream.commands.test_cli import last_json, serving
-from tests.nuclr_stream.conftest import make_recording, until
+from tests.nuclr_stream.conftest import make_recording
 from tests.nuclr_stream.sources.daemon_inbox import daemon_inbox
 from tests.nuclr_stream.sources.open_ephys_gui import Gui, publishing
 from tests.nuclr_stream.sources.test_open_ephys_control import GuiServer, server
@@ -89,12 +88,11 @@ def test_serve_reads_a_source_beside_the_demo_and_outlives_one_that_breaks(tiny_
     options = ["--bundle", str(tiny_bundle), "--threads", "1", "--demo-source"]
     sources = [f"--source=file://{tmp_path / 'mine.npz'}?speed=100&stream=mine", f"--source=file://{tmp_path / 'none'}"]
     with serving(*options, *sources) as (process, ready):
-        places = {name: ready["endpoints"][name] for name in ("results", "query")}
-        found = set()
-        with Subscription(**places) as subscription:
+        found: set[str] = set()
+        with Query(ready["endpoints"]["query"], timeout_s=30.0) as query:
             while found != {"mine", "demo"}:
-                state = until(subscription, lambda message: isinstance(message, StreamState))
-                found |= {state.stream} if state.units else set()
+                found = {name for name, stream in query.status()["streams"].items() if stream["units"]}
+                assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert process.stderr is not None

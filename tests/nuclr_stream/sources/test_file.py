@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Subscription
+from nuclr_stream.client.subscriber import Query
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sources.file import FileSource, FollowedFileSource
 from nuclr_stream.wire import End, MaskInterval, Predictions, SpikeBatch, TraceBatch, UnitTable
-from tests.nuclr_stream.conftest import make_recording, until, where
+from tests.nuclr_stream.conftest import make_recording, where
 from tests.nuclr_stream.sources.daemon_inbox import daemon_inbox
 
 RunDaemon = Callable[..., Daemon]
@@ -85,11 +85,12 @@ def test_at_full_speed_no_window_is_skipped_wherever_it_begins(
 ) -> None:
     daemon = run_daemon()
     source = FollowedFileSource(recording, endpoints=where(daemon), start=start)
-    with Subscription(recording.recording_id, **where(daemon, "results", "query")) as subscription:
-        while source.turn(0.1):
-            pass
-        last = until(subscription, lambda m: isinstance(m, Predictions) and m.end_sample == recording.num_samples)
+    while source.turn(0.1):
+        pass
     source.close()
+    with Query(daemon.endpoints["query"], timeout_s=30.0) as query:
+        (last,) = (m for m in query.snapshot(recording.recording_id).messages if isinstance(m, Predictions))
+    assert last.end_sample == recording.num_samples
     assert last.skipped_steps == 0
     assert source.report()["counters"]["predictions"] == (11 if start == 0 else 9)
     assert [one.predictions.step for one in replay(recording, start=start, **where(daemon))][-1] == last.step
