@@ -44,6 +44,8 @@ class Settings(BaseModel):
     )
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
+    snapshots: str = Field(default="", description="folder for the state of all streams; empty keeps none")
+    snapshot_s: float = Field(default=1.0, ge=0.05, le=60, description="s between snapshots of a stream, or more")
     priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
     abstain: dict[str, float] = Field(default={}, description="top probability below which no class is called, by task")
 

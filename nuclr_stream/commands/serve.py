@@ -32,6 +32,9 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Of one inference; 0 takes all cores but one.")] = None,
     abstain_below: AbstainBelow = None,
     record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
+    snapshots: Annotated[
+        str | None, typer.Option(help="Keep the state of all streams in this folder: a crash loses nothing.")
+    ] = None,
 ) -> None:
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
     given = {
@@ -44,6 +47,7 @@ def serve(
         "provider": provider,
         "threads": threads,
         "record": record,
+        "snapshots": snapshots,
     }
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})

@@ -26,6 +26,8 @@ from nuclr_stream.wire import (
     PlacementReply,
     PlacementRequest,
     Predictions,
+    ReceivedReply,
+    ReceivedRequest,
     SnapshotReply,
     SnapshotRequest,
     StatusReply,
@@ -131,6 +133,22 @@ def embed_window(request: EmbedWindowRequest, model: Model) -> EmbedWindowReply 
     except NonFiniteError as error:
         return _error(request.request_id, "nonfinite", str(error))
     return EmbedWindowReply(request_id=request.request_id, embedding=embedding)
+
+
+def received(request: ReceivedRequest, stream: Stream | None, *, instance: int) -> ReceivedReply:
+    """Return what has arrived of a stream: its source sends again what comes after it."""
+    if stream is None or (epoch := stream.labeler.population.epoch) is None:
+        return ReceivedReply(request_id=request.request_id, stream=request.stream, instance=instance, known=False)
+    population = stream.labeler.population
+    return ReceivedReply(
+        request_id=request.request_id,
+        stream=request.stream,
+        instance=instance,
+        known=True,
+        epoch=epoch,
+        next_seq=population.next_seq,
+        watermark=population.watermark or 0,
+    )
 
 
 def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from nuclr_stream.daemon.streams import Stream
 from nuclr_stream.stream.labeler import Labelled
@@ -24,11 +24,16 @@ Ask: TypeAlias = Callable[[], Answer]
 
 @dataclass(frozen=True)
 class LabelDone:
-    """A window of `stream` was labelled in `label_s` seconds."""
+    """A window of `stream` was labelled in `label_s` seconds.
+
+    Where a snapshot was wanted, `checkpoint` and `model_side` are the two sides of the state after that window.
+    """
 
     stream: Stream
     labelled: Labelled
     label_s: float
+    checkpoint: Mapping[str, Any] | None = None
+    model_side: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,11 @@ class _LabelJob:
     def run(self) -> LabelDone:
         start = time.perf_counter()
         labelled = self.stream.labeler.label(self.window)
-        return LabelDone(self.stream, labelled, time.perf_counter() - start)
+        label_s = time.perf_counter() - start
+        checkpoint = self.window.checkpoint
+        # here, between two windows: nobody else may read what this thread changes
+        model_side = None if checkpoint is None else self.stream.labeler.dump_model_side()
+        return LabelDone(self.stream, labelled, label_s, checkpoint, model_side)
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ class Worker:
         self._running = None
         if isinstance(job, _LabelJob):
             job.stream.in_work -= 1
+            if future.exception() is not None:
+                job.stream.note_failed(time.monotonic_ns())
         self._start()
         return future.result()
 
