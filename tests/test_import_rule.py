@@ -30,6 +30,7 @@ ROOMS = {
         "inference",
         "placement",
         "stream",
+        "snapshots",
         "client",
         "daemon",
         "sources",

@@ -28,6 +28,7 @@ from nuclr_stream.daemon.metrics import Figures, Metrics
 from nuclr_stream.daemon.recording import RecordThread
 from nuclr_stream.daemon.saving import Saver, taken
 from nuclr_stream.daemon.streams import Stream, Streams
+from nuclr_stream.daemon.supervisor import Supervisor
 from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
@@ -67,6 +68,7 @@ class Daemon:
         self._logged_states: dict[str, tuple[object, ...]] = {}
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
+        self._supervisor = Supervisor()
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
         with ExitStack() as stack:
             self._bind(stack)  # first: a daemon that finds its ports taken must not touch the record of the other
@@ -124,6 +126,7 @@ class Daemon:
         """
         with self._cleanup:
             self._board.not_ready = ()
+            self._supervisor.ready()
             while not self._finished:
                 try:
                     self._finish() if self._stopping else self._turn()
@@ -154,6 +157,7 @@ class Daemon:
 
     def _finish(self) -> None:
         self._board.not_ready = ("stopping",)
+        self._supervisor.stopping()
         self._data.close()
         self._worker.stop()
         try:
@@ -183,6 +187,7 @@ class Daemon:
         ready = dict(self._poller.poll(self._timeout_ms()))
         now_ns = time.monotonic_ns()
         self._board.tick_ns = now_ns
+        self._supervisor.alive(waits_ns=max((stream.waits_ns(now_ns) for stream in self._streams), default=0))
         if self._data in ready:
             self._ingest.drain(now_ns)
         if self._wake_read.fileno() in ready:
@@ -217,8 +222,8 @@ class Daemon:
         self._forget_saved()
         if stream is None:
             return
-        wanted = self._saver is not None and self._saver.wants(stream.name, arrived_ns)
-        self._label(stream, stream.take(message, arrived_ns, checkpoint=wanted))
+        stream.saving = self._saver is not None and self._saver.wants(stream.name, arrived_ns)
+        self._label(stream, stream.take(message, arrived_ns))
         for event in stream.events(arrived_ns):
             self._publish(event)
         self._publish_state(stream)
@@ -253,8 +258,8 @@ class Daemon:
         if self._saver is not None and done.checkpoint is not None and done.model_side is not None:
             self._saver.save(done.stream.name, taken(done.stream, done.checkpoint, done.model_side), now_ns)
         if done.stream.catching_up and not self._stopping:
-            wanted = self._saver is not None and self._saver.wants(done.stream.name, now_ns)
-            self._label(done.stream, done.stream.cut(now_ns, checkpoint=wanted))
+            done.stream.saving = self._saver is not None and self._saver.wants(done.stream.name, now_ns)
+            self._label(done.stream, done.stream.cut(now_ns))
         self._publish_state(done.stream)
 
     def _note_subscriptions(self) -> None:

@@ -43,8 +43,6 @@ class StreamFigures:
     stream is known, epochs that ended included.
     """
 
-    degraded: bool
-    waits_seconds: float
     units: int
     active_units: int
     progress: float
@@ -53,6 +51,8 @@ class StreamFigures:
     units_out_of_distribution: int
     abstained: Mapping[tuple[str, str], int]
     flips: Mapping[str, int]
+    degraded: bool = False
+    waits_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Stream:
         self.in_work = 0
         self.failed_step = self.overdue = False
         self.troubles: tuple[str, ...] = ()
-        self.catching_up = False
+        self.catching_up = self.saving = False
         self._instance = instance
         self._rejected_in_a_row = 0
         self._rejected_ns = 0
@@ -77,10 +77,10 @@ class Stream:
         self._caught_up_bytes = 0
         self._reported = self._seen()
 
-    def take(self, message: Input, now_ns: int, *, checkpoint: bool = False) -> Iterator[Window]:
+    def take(self, message: Input, now_ns: int) -> Iterator[Window]:
         """Push one message and yield the windows that it closes, oldest first; all of them are to be taken.
 
-        With `checkpoint` each of them carries the state of the population behind it. A stream that catches up yields
+        While `saving` each of them carries the state of the population behind it. A stream that catches up yields
         one at most, and none while one is in work: what came since waits in the population.
         """
         if self.labeler.population.epoch is None and message.seq:
@@ -93,9 +93,9 @@ class Stream:
             self._note_rejection(why, now_ns)
         if self.catching_up:
             self._caught_up_bytes += _bytes_of(message)
-        yield from self.cut(now_ns, checkpoint=checkpoint)
+        yield from self.cut(now_ns)
 
-    def cut(self, now_ns: int, *, checkpoint: bool = False) -> Iterator[Window]:
+    def cut(self, now_ns: int) -> Iterator[Window]:
         """Yield the windows that are due, see `take`."""
         while not (self.catching_up and self.in_work):
             window = self.labeler.cut(now_ns)
@@ -104,7 +104,7 @@ class Stream:
                 return
             if self._work_since_ns is None:
                 self._work_since_ns = now_ns
-            yield replace(window, checkpoint=self.labeler.population.dump()) if checkpoint else window
+            yield replace(window, checkpoint=self.labeler.population.dump()) if self.saving else window
             if self.catching_up:
                 self._note_catching_up(now_ns, idle=False)
                 return

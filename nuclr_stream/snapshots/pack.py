@@ -52,7 +52,7 @@ def unpack(content: bytes) -> Any:
         raise SnapshotError("its checksum does not fit its content")
     try:
         return msgpack.unpackb(content[_HEAD.size :], ext_hook=_value, strict_map_key=False)
-    except (ValueError, struct.error, msgpack.UnpackException, WireError) as error:
+    except (ValueError, TypeError, struct.error, msgpack.UnpackException, WireError) as error:
         raise SnapshotError(f"unreadable behind a right checksum ({error})") from error
 
 

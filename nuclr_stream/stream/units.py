@@ -244,7 +244,8 @@ class Units:
         self.ids = tuple(self._units[i].unit_id for i in living)
         self.added_bin: Int64Array = np.array([self._units[i].added_bin for i in living], dtype=np.int64)
         # one entry more than the largest index: whatever lies beyond is looked up there, and unknown
-        self._row_of: Int64Array = np.full(max([*living, *self._alias], default=-1) + 2, -1, dtype=np.int64)
+        known = [*living, *self._alias, *self._alias.values()]  # the last: what was merged into may be gone
+        self._row_of: Int64Array = np.full(max(known, default=-1) + 2, -1, dtype=np.int64)
         self._row_of[self.index] = np.arange(len(living))
         for old, new in reversed(self._alias.items()):  # the last first: what `old` went into may have gone on itself
             self._row_of[old] = self._row_of[new]

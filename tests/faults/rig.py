@@ -11,8 +11,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.errors import DaemonGoneError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.stream.labeler import Labeler
-from nuclr_stream.wire import Predictions, SpikeBatch, UnitAction, UnitTable
+from nuclr_stream.wire import Input, Predictions, SpikeBatch, UnitAction, UnitTable
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = "demo"
@@ -30,7 +32,7 @@ RATE = 30_000
 BLOCK_S = 0.05
 
 
-class Missed(Exception):
+class MissedError(Exception):
     """What a row waits for did not come in time."""
 
 
@@ -43,7 +45,7 @@ def model() -> Model:
 class Process:
     """`nuclr-stream serve` on free ports, or on those of an earlier one; a context that ends it.
 
-    `killed` is the monotonic time at which it was killed.
+    `up` and `killed` are the monotonic times at which it could be reached, and was killed.
     """
 
     def __init__(self, folder: Path, *options: str, like: Process | None = None, bundle: str = BUNDLE) -> None:
@@ -52,7 +54,7 @@ class Process:
         http = like.endpoints["http"].rsplit(":", 1)[1] if like else "0"
         arguments = ["serve", "--bundle", bundle, "--provider", "cpu", "--threads", "1", "--http-port", http]
         for name, endpoint in zip(names, ports, strict=True):
-            arguments += [f"--{name}-endpoint".replace("data", "data"), endpoint]
+            arguments += [f"--{name}-endpoint", endpoint]
         self.log_path = folder / f"daemon_{time.time_ns()}.log"
         with self.log_path.open("w") as log:
             self._process = subprocess.Popen(
@@ -65,9 +67,10 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise Missed(f"the daemon ended with {self._process.wait()}: {self.log[-600:]}")
+            raise MissedError(f"the daemon ended with {self._process.wait()}: {self.log[-600:]}")
         self.endpoints: dict[str, str] = json.loads(line)["endpoints"]
         self.pid = self._process.pid
+        self.up = time.monotonic()
         self.killed = 0.0
 
     def __enter__(self) -> Process:
@@ -94,6 +97,10 @@ class Process:
         """Endpoints by name, as arguments of clients."""
         return {name: self.endpoints[name] for name in names}
 
+    def through(self, **endpoints: str) -> Any:
+        """Return where a source finds it when some of its endpoints are those of a proxy."""
+        return SimpleNamespace(endpoints=self.endpoints | endpoints)
+
     def status(self) -> dict[str, Any]:
         """The document of /status."""
         with Query(self.endpoints["query"], timeout_s=5.0) as query:
@@ -115,6 +122,10 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     def end(self, wait_s: float = 10.0) -> int:
         """SIGTERM; returns the exit status, -9 where it had to be killed."""
         self._process.terminate()
@@ -130,7 +141,7 @@ class Probe:
 
     def __init__(
         self,
-        daemon: Process,
+        daemon: Any,
         stream: str = "probe",
         *,
         units: int = 12,
@@ -188,29 +199,31 @@ def spikes(seed: int, units: int, start: int, stop: int) -> tuple[np.ndarray, np
 
 def truth(*, units: int, seed: int, stop: int) -> dict[int, Predictions]:
     """What an uninterrupted daemon says about a probe up to sample `stop`, by the end of the window."""
-    labeler, said = Labeler(model(), stream="truth"), {}
-    block = int(BLOCK_S * RATE)
-    header = {"stream": "truth", "epoch": 1, "sample_rate": 30_000}
-    from fractions import Fraction
+    said: dict[int, Predictions] = {}
+    played(units=units, seed=seed, stop=stop, said=said)
+    return said
 
-    header["sample_rate"] = Fraction(RATE)
-    labeler.push(_table(units, header))
+
+def played(*, units: int, seed: int, stop: int, said: dict[int, Predictions] | None = None) -> Labeler:
+    """A labeler to which the spikes of a probe up to sample `stop` were played; its predictions go into `said`."""
+    labeler = Labeler(model(), stream="truth")
+    for message in messages(units=units, seed=seed, stop=stop):
+        labeler.push(message)
+        while (labelled := labeler.step()) is not None:
+            if said is not None:
+                said[labelled.predictions.end_sample] = labelled.predictions
+    return labeler
+
+
+def messages(*, units: int, seed: int, stop: int) -> Iterator[Input]:
+    """What a probe sends up to sample `stop`, numbered from 0: its table, then a block of spikes after the other."""
+    header: dict[str, Any] = {"stream": "truth", "epoch": 1, "sample_rate": Fraction(RATE)}
+    yield _table(units, header)
+    block = int(BLOCK_S * RATE)
     for number, start in enumerate(range(0, stop, block)):
         samples, rows = spikes(seed, units, start, start + block)
-        labeler.push(
-            SpikeBatch(
-                **header,
-                seq=number + 1,
-                start=start,
-                stop=start + block,
-                table_version=0,
-                samples=samples,
-                units=rows.astype(np.uint32),
-            )
-        )
-        while (labelled := labeler.step()) is not None:
-            said[labelled.predictions.end_sample] = labelled.predictions
-    return said
+        batch = header | {"seq": number + 1, "start": start, "stop": start + block, "table_version": 0}
+        yield SpikeBatch(**batch, samples=samples, units=rows.astype(np.uint32))
 
 
 def _table(units: int, header: dict[str, Any]) -> UnitTable:
@@ -265,14 +278,19 @@ class Listener:
         self.subscription.close()
 
     def wait(self, found: Callable[[], Any], timeout_s: float, what: str) -> None:
-        """Return when `found` is true after a message; raises Missed."""
+        """Return when `found` is true after a message; raises MissedError."""
         with self._new:
             if not self._new.wait_for(found, timeout_s):
-                raise Missed(f"{what}: not within {timeout_s:g} s")
+                raise MissedError(f"{what}: not within {timeout_s:g} s")
 
-    def since(self, at: float) -> list[Predictions]:
-        """Predictions that arrived after a monotonic time."""
-        return [said for when, said in self.heard if when >= at]
+    def after(self, at: float) -> list[tuple[float, Predictions]]:
+        """What arrived after a monotonic time."""
+        return [one for one in self.heard if one[0] >= at]
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass for all others."""
+        with self._new:
+            self._new.wait_for(lambda: False, seconds)
 
     def _run(self) -> None:
         while not self._over:

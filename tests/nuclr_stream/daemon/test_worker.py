@@ -16,7 +16,9 @@ from nuclr_stream.sockets import open_socket
 
 
 class FakeWindow(SimpleNamespace):
-    """A window that remembers which ones it took over."""
+    """A window that remembers which ones it took over, and of which no snapshot is wanted."""
+
+    checkpoint = None
 
     def superseding(self, older: FakeWindow) -> FakeWindow:
         return FakeWindow(number=self.number, over=[*older.over, older.number, *self.over])
@@ -26,9 +28,12 @@ class SlowStream:
     """A stream whose labeler waits until it is let go, and tells what it was given."""
 
     def __init__(self, name: str = "a") -> None:
-        self.name, self.in_work = name, 0
+        self.name, self.in_work, self.failed = name, 0, 0
         self.go = threading.Semaphore(0)
         self.labeler = SimpleNamespace(label=self._label)
+
+    def note_failed(self, now_ns: int) -> None:
+        self.failed += 1
 
     def _label(self, window: FakeWindow) -> Any:
         assert self.go.acquire(timeout=10)
