@@ -70,10 +70,11 @@ def _extension(value: Any) -> msgpack.ExtType:
 
 
 def _array(values: npt.NDArray[Any]) -> bytes:
-    kept = values
-    if values.ndim == 2 and values.shape[1] > 1 and (values == values[:, :1]).all():
-        kept = values[:, :1]
-    narrow = _narrow(kept)
+    kept, narrow = values, values
+    if not (values.dtype.kind == "f" and np.signbit(values).any()):  # -0.0 equals 0.0 and would become it
+        if values.ndim == 2 and values.shape[1] > 1 and (values == values[:, :1]).all():
+            kept = values[:, :1]
+        narrow = _narrow(kept)
     shape = (*values.shape, 0, 0, 0)[:3]
     one_column = 128 if kept is not values else 0
     head = _SHAPE.pack(_DTYPES.index(narrow.dtype), _DTYPES.index(values.dtype), values.ndim | one_column, *shape)
@@ -82,14 +83,12 @@ def _array(values: npt.NDArray[Any]) -> bytes:
 
 def _narrow(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the values in the narrowest unsigned type that holds every one of them exactly, or as they are."""
-    if values.dtype.itemsize < 4 or not values.size or not values.min() >= 0 or values.max() >= 2**32:
+    if values.dtype.itemsize < 4 or not values.size or not values.min() >= 0 or not values.max() < 2**32:
         return values
     for dtype in _NARROW:
         if values.max() <= np.iinfo(dtype).max:
             narrow = values.astype(dtype)
-            # -0.0 would come back as 0.0
-            same = np.array_equal(narrow, values) and not (values.dtype.kind == "f" and np.signbit(values).any())
-            return narrow if same else values
+            return narrow if np.array_equal(narrow, values) else values
     return values
 
 

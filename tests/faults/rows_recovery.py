@@ -18,7 +18,7 @@ from tests.faults.rig import RATE, Listener, Probe, Process, daemon, percentile,
 from tests.faults.row import Outcome, Row, Size
 
 UNITS = 12
-SPEED = 4.0
+SPEED = 2.0
 """Seconds of recording in a second."""
 WAIT_S = 60.0
 FIRST_S = 3.0
