@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_messages_of_a_source_come_back() -> None:
 
 
 def test_what_has_no_place_in_it_is_rejected() -> None:
-    with pytest.raises(TypeError, match="PosixPath|WindowsPath"):
+    with pytest.raises(TypeError, match=r"PosixPath|WindowsPath"):
         pack({"path": Path()})
 
 
@@ -84,8 +85,10 @@ def test_every_truncation_and_every_flipped_bit_is_noticed() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> SnapshotFolder:
-    return SnapshotFolder(tmp_path / "kept")
+def folder(tmp_path: Path) -> Iterator[SnapshotFolder]:
+    made = SnapshotFolder(tmp_path / "kept")
+    yield made
+    made.close()
 
 
 def numbers(folder: SnapshotFolder) -> list[Any]:
@@ -102,6 +105,7 @@ def test_the_newest_two_are_kept_and_read_newest_first(folder: SnapshotFolder) -
     assert numbers(again) == [4, 3]
     again.write("probe/1", {"n": 5})
     assert numbers(again) == [5, 4]
+    again.close()
 
 
 @pytest.mark.parametrize("newest", [b"", b"x" * 100])
