@@ -79,7 +79,7 @@ def test_a_stream_that_is_restored_goes_on_as_if_nothing_had_happened(
     messages = eventful()
     expected = told(fresh(tiny_model, **settings), messages)
     assert len(expected) > 12
-    for place in range(5, len(messages), 9):
+    for place in range(5, len(messages), 23):
         before, after = fresh(tiny_model, **settings), fresh(tiny_model, **settings)
         found = told(before, messages[:place])
         assert after.restore("probeA", state_of(before), 0) == ""
