@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -24,9 +23,8 @@ from nuclr_stream.config import Settings
 from nuclr_stream.daemon import queries
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
+from nuclr_stream.daemon.keeping import TROUBLES, Keeping
 from nuclr_stream.daemon.metrics import Figures, Metrics
-from nuclr_stream.daemon.recording import RecordThread
-from nuclr_stream.daemon.saving import Saver, taken
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.daemon.supervisor import Supervisor
 from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
@@ -42,11 +40,6 @@ LAST_STEP_S = 1.2
 """How long a step that runs may still take when the daemon is asked to end."""
 GREETING_NS = 10_000_000
 """A new subscriber gets all states at once, but no more often than this."""
-
-_TROUBLES = {
-    "not_recorded": "predictions are not recorded: see the log",
-    "not_saved": "snapshots are not written: see the log",
-}
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +65,8 @@ class Daemon:
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
         with ExitStack() as stack:
             self._bind(stack)  # first: a daemon that finds its ports taken must not touch the record of the other
-            self._record = RecordThread(Path(settings.record)) if settings.record else None
-            if self._record is not None:
-                stack.callback(self._record.close)
-            self._saver = Saver(Path(settings.snapshots), every_s=settings.snapshot_s) if settings.snapshots else None
-            if self._saver is not None:
-                stack.callback(self._saver.close)
-                self._saver.restore(self._streams, time.monotonic_ns())
+            self._keeping = Keeping(settings, stack)
+            self._keeping.restore(self._streams, time.monotonic_ns())
             self._cleanup = stack.pop_all()
 
     def _bind(self, stack: ExitStack) -> None:
@@ -168,18 +156,10 @@ class Daemon:
             self._in_time = False
             log.warning("the last step took longer than %s s; it is lost", LAST_STEP_S)
         self._finished = True
-        self._save_last()
+        if self._in_time:
+            self._keeping.save_last(self._streams, time.monotonic_ns())
         self._report(time.monotonic_ns())
         self._publish(wire.Event(stream="", kind="bye", monotonic_ns=time.monotonic_ns()))
-
-    def _save_last(self) -> None:
-        """Save every stream as it is now, where nothing of it was still to be labelled; else its last state stands."""
-        if self._saver is None or not self._in_time:
-            return
-        for stream in self._streams:
-            if not stream.in_work:
-                state = taken(stream, stream.labeler.population.dump(), stream.labeler.dump_model_side())
-                self._saver.save(stream.name, state, time.monotonic_ns())
 
     # -- one turn of the loop ----------------------------------------------------------------------------------------
 
@@ -219,10 +199,10 @@ class Daemon:
             self._counters["malformed_kind"] += 1
             return
         stream = self._streams.of(message, arrived_ns)
-        self._forget_saved()
+        self._keeping.forget(self._streams)
         if stream is None:
             return
-        stream.saving = self._saver is not None and self._saver.wants(stream.name, arrived_ns)
+        self._keeping.prepare(stream, arrived_ns)
         self._label(stream, stream.take(message, arrived_ns))
         for event in stream.events(arrived_ns):
             self._publish(event)
@@ -232,13 +212,6 @@ class Daemon:
         skipped = self._worker.label(stream, windows)
         if skipped:
             self.metrics.skipped(skipped)
-
-    def _forget_saved(self) -> None:
-        """Delete the snapshots of streams that gave up their place."""
-        while self._streams.forgotten:
-            name = self._streams.forgotten.pop()
-            if self._saver is not None:
-                self._saver.forget(name)
 
     def _take_results(self) -> None:
         while (done := self._worker.done()) is not None:
@@ -253,12 +226,9 @@ class Daemon:
         frames = wire.encode(predictions)
         self._results.send_multipart(frames)
         self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
-        if self._record is not None:
-            self._record.write(frames)
-        if self._saver is not None and done.checkpoint is not None and done.model_side is not None:
-            self._saver.save(done.stream.name, taken(done.stream, done.checkpoint, done.model_side), now_ns)
+        self._keeping.published(done, frames, now_ns)
         if done.stream.catching_up and not self._stopping:
-            done.stream.saving = self._saver is not None and self._saver.wants(done.stream.name, now_ns)
+            self._keeping.prepare(done.stream, now_ns)
             self._label(done.stream, done.stream.cut(now_ns))
         self._publish_state(done.stream)
 
@@ -329,21 +299,21 @@ class Daemon:
         """Publish every state, and pin up what the HTTP thread shows."""
         self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
         self._greeted_ns, self._greet = now_ns, False
-        troubles = self._troubles(now_ns)
+        troubles = self._keeping.troubles(now_ns)
         for stream in self._streams:
             stream.note_time(now_ns)
             stream.troubles = troubles
         if not self._stopping:
             overdue = tuple(f"stream {stream.name}: step overdue" for stream in self._streams if stream.overdue)
-            self._board.not_ready = (*overdue, *(_TROUBLES[trouble] for trouble in troubles))
+            self._board.not_ready = (*overdue, *(TROUBLES[trouble] for trouble in troubles))
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),
             streams={stream.name: stream.figures for stream in self._streams},
             queue_bytes=self._ingest.queued_bytes,
             ready=not self._board.not_ready,
-            not_recorded=0 if self._record is None else self._record.lost,
-            snapshots={} if self._saver is None else self._saver.figures.by_name,
+            not_recorded=self._keeping.not_recorded,
+            snapshots=self._keeping.snapshot_figures,
         )
         self._board.status = self._status()
         self._logged_states.clear()
@@ -351,17 +321,8 @@ class Daemon:
             self._publish_state(stream)
         self._publish(self._state())
 
-    def _troubles(self, now_ns: int) -> tuple[str, ...]:
-        """Return what goes wrong for every stream alike, as reasons of their states."""
-        found = []
-        if self._record is not None and self._record.failing(now_ns):
-            found.append("not_recorded")
-        if self._saver is not None and self._saver.failing(now_ns):
-            found.append("not_saved")
-        return tuple(found)
-
     def _dropped(self) -> Counter[str]:
-        lost = Counter() if self._record is None else Counter(not_recorded=self._record.lost)
+        lost = Counter(not_recorded=self._keeping.not_recorded)
         return self._counters + self._ingest.dropped + self._streams.dropped + lost
 
     def _state(self) -> wire.DaemonState:

@@ -41,8 +41,9 @@ class Supervisor:
         if not self._address or not hasattr(socket, "AF_UNIX"):
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.setblocking(False)  # whoever does not read must not hold up the loop
             try:
                 notify.connect(self._address)
                 notify.sendall(what.encode())
             except OSError:
-                return  # whoever listened is gone: there is nobody to tell
+                return  # it is gone or full: there is nobody to tell
