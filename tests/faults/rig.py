@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[2]
 BUNDLE = "demo"
 RATE = 30_000
 BLOCK_S = 0.05
+HEAD_S = 8.0
+"""So much of a recording is played at once, so that the first window is there soon."""
 
 
 class MissedError(Exception):
@@ -176,7 +178,7 @@ class Probe:
         self._thread.join()
 
     def _run(self) -> None:
-        started = time.monotonic()
+        started = time.monotonic() - HEAD_S / self.speed
         block = int(BLOCK_S * RATE)
         while not self._over.is_set():
             due = started + (self.publisher.watermark + block) / RATE / self.speed
