@@ -15,6 +15,8 @@ from nuclr_stream.wire import MAX_MESSAGE_BYTES, ReceivedReply, ReceivedRequest,
 ASK_EVERY_S = 0.5
 ASK_AGAIN_S = 0.1
 """While the line was broken the daemon is asked more often: nothing is sent before it has answered."""
+GIVE_UP_S = 5.0
+"""A daemon that takes data but gives no answer for so long is sent what waits: data in time are worth more."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class Acknowledgement:
         self._asked = 0
         self._asked_s = 0.0
         self._next_seq: int | None = None  # of the answer before, while unsure
+        self._back_s: float | None = None  # since when data could be sent again, while unsure
 
     def poll(self) -> Resume | None:
         """Take what has come in and ask again in time; returns where to go on after the daemon was away."""
         while self._monitor.poll(0):
             recv_monitor_message(self._monitor)  # type: ignore[no-untyped-call]
-            self.unsure, self._next_seq, self._asked_s = True, None, 0.0
+            self.unsure, self._next_seq, self._back_s, self._asked_s = True, None, None, 0.0
             self._asked += 1  # an answer on its way is from before
         resume = None
         while (frames := take(self._socket)) is not None:
@@ -58,6 +61,9 @@ class Acknowledgement:
             if give(self._socket, encode(request)):
                 self._asked += 1
                 self._asked_s = now_s
+        if self.unsure and self._data.poll(0, zmq.POLLOUT):
+            self._back_s = now_s if self._back_s is None else self._back_s
+            self.unsure = now_s - self._back_s < GIVE_UP_S
         return resume
 
     def wait(self, timeout_s: float) -> None:

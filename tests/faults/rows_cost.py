@@ -23,7 +23,7 @@ COPY_MS = 100.0
 
 
 def snapshot_cost(seed: int, size: Size, folder: Path) -> Outcome:
-    """Copy and pack what a stream of 1,000 units gathers: CPU time of the thread that copies, bytes that are written."""
+    """Copy and pack what a stream of 1,000 units gathers: CPU time of the thread, and bytes."""
     features = _gathered(seed)
     copies = []
     for _ in range({"test": 2, "ci": 20, "long": 50}[size]):
