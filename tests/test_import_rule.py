@@ -21,6 +21,7 @@ ROOMS = {
         "errors",
         "config",
         "npz",
+        "access",
         "sockets",
         "windows",
         "features",
@@ -59,7 +60,7 @@ CONTRACT = {"errors", "windows", "features", "recordings", "prediction", "bundle
 EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
 """Rooms of offline_training that exporters may take."""
 ONLY_IN = {
-    "zmq": ("sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "zmq": ("access", "sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
 }

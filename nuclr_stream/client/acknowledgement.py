@@ -9,7 +9,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from nuclr_stream.errors import WireError
-from nuclr_stream.sockets import Socket, connect, disconnect, give, take
+from nuclr_stream.sockets import KeyFile, Socket, connect, disconnect, give, take
 from nuclr_stream.wire import MAX_MESSAGE_BYTES, ReceivedReply, ReceivedRequest, decode, encode
 
 ASK_EVERY_S = 0.5
@@ -32,12 +32,12 @@ class Acknowledgement:
     A source that goes on sending then would leave a gap before what it sends again. `received` is the last answer.
     """
 
-    def __init__(self, stream: str, epoch: int, *, data: Socket, query: str) -> None:
+    def __init__(self, stream: str, epoch: int, *, data: Socket, query: str, key: KeyFile = None) -> None:
         self.stream, self.epoch = stream, epoch
         self.unsure = False
         self.received: ReceivedReply | None = None
         self._socket = connect(
-            zmq.DEALER, query, "query endpoint", max_bytes=MAX_MESSAGE_BYTES, options={zmq.IMMEDIATE: 1}
+            zmq.DEALER, query, "query endpoint", max_bytes=MAX_MESSAGE_BYTES, options={zmq.IMMEDIATE: 1}, key=key
         )
         self._monitor: Socket = data.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._data = data

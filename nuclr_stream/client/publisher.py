@@ -14,7 +14,7 @@ from nuclr_stream.client.acknowledgement import Acknowledgement
 from nuclr_stream.client.outbox import Outbox
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.sockets import connect_source, disconnect, give
+from nuclr_stream.sockets import KeyFile, connect_source, disconnect, give
 from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import (
     MAX_UNITS,
@@ -46,10 +46,12 @@ class Publisher:
 
     Every call returns at once. What cannot be sent waits, and what was sent in the last `keep_s` seconds is kept: a
     daemon that crashed or was out of reach gets what it does not have, in order. That needs `query`, where the daemon
-    says what has arrived; by default it is asked at the default endpoint when data go to the default one. Without it,
-    and for what is too old, messages are dropped, counted in `unsent`, and missing in the daemon as a gap that
-    predictions declare. With `wait_s` a call waits that long for room first. `epoch` must grow with every start of the
-    acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon when it is created.
+    says what has arrived (and a key with the right to ask); by default it is asked at the default endpoint when data go
+    to the default one. Without it, and for what is too old, messages are dropped, counted in `unsent`, and missing in
+    the daemon as a gap that predictions declare. With `wait_s` a call waits that long for room first. `epoch` must grow
+    with every start of the acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon
+    when it is created. `key` is the key file for a daemon that asks for one; without it the environment's
+    NUCLR_STREAM_KEY counts.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Publisher:
         connect_s: float = 1.0,
         query: str | None = None,
         keep_s: float = KEEP_S,
+        key: KeyFile = None,
     ) -> None:
         self.stream = stream
         try:
@@ -84,9 +87,11 @@ class Publisher:
         self._merged: dict[int, int] = {}  # source -> target of merges that spikes may still refer to
         if query is None and endpoint == DATA_ENDPOINT:
             query = QUERY_ENDPOINT
-        self._socket = connect_source(endpoint, wait_s=connect_s)
+        self._socket = connect_source(endpoint, wait_s=connect_s, key=key)
         self._outbox = Outbox(keep_s) if query else None
-        self._acknowledgement = Acknowledgement(stream, self.epoch, data=self._socket, query=query) if query else None
+        self._acknowledgement = (
+            Acknowledgement(stream, self.epoch, data=self._socket, query=query, key=key) if query else None
+        )
 
     @property
     def unsent(self) -> int:

@@ -13,6 +13,7 @@ from nuclr_stream.commands.bench import bench
 from nuclr_stream.commands.check import check
 from nuclr_stream.commands.demo import demo
 from nuclr_stream.commands.doctor import doctor
+from nuclr_stream.commands.keys import keys
 from nuclr_stream.commands.label import label
 from nuclr_stream.commands.records import records
 from nuclr_stream.commands.replay import replay
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (serve, replay, label, records, watch, demo, bench, doctor, check):
     app.command()(command)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ WARM_UNITS = 128
 def serve(
     bundle: Bundle = "",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file, see configs/rig.toml.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Folder of keys: tcp serves allowed ones alone.")] = None,
     data_endpoint: Annotated[str | None, typer.Option(help="Sources push spikes here.")] = None,
     results_endpoint: Annotated[str | None, typer.Option(help="Predictions come out here.")] = None,
     query_endpoint: Annotated[str | None, typer.Option(help="Clients ask here.")] = None,
@@ -39,6 +40,7 @@ def serve(
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
     given = {
         "bundle": bundle or None,
+        "keys": keys,
         "data_endpoint": data_endpoint,
         "results_endpoint": results_endpoint,
         "query_endpoint": query_endpoint,

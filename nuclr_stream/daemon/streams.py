@@ -66,6 +66,7 @@ class Stream:
         self.failed_step = self.overdue = False
         self.troubles: tuple[str, ...] = ()
         self.catching_up = self.saving = False
+        self.hop_s = labeler.spec.hop_s
         self._instance = instance
         self._rejected_in_a_row = 0
         self._rejected_ns = 0
@@ -87,7 +88,7 @@ class Stream:
             self.catching_up = True  # its source goes on, this daemon was started in the middle
         self.last_message_ns = now_ns
         self.silent = False
-        self.labeler.push(message)
+        self.labeler.push(message, now_ns)
         why = self.labeler.population.last_rejection
         if why or isinstance(message, Timed):  # a table that is taken says nothing about data that are not
             self._note_rejection(why, now_ns)
@@ -197,6 +198,8 @@ class Stream:
         status: StreamStatus = "warming_up" if predictions is None else predictions.state
         reasons = predictions.reasons if predictions else ()
         reasons = (*reasons, self.rejected) if self.rejected else reasons
+        if predictions is None and population.taken_over:
+            reasons = (*reasons, "epoch_taken_over")
         if population.ended and not self.in_work:
             status = "ended"
         elif self.silent:
@@ -216,7 +219,7 @@ class Stream:
         """
         self._noted_ns = now_ns
         self.silent = now_ns - self.last_message_ns > SILENT_NS and not self.in_work
-        hop_ns = int(self.labeler.spec.hop_s * 1e9)
+        hop_ns = int(self.hop_s * 1e9)
         self.overdue = self.waits_ns(now_ns) > min(max(OVERDUE_NS, 2 * hop_ns), 10 * OVERDUE_NS)
 
     def waits_ns(self, now_ns: int) -> int:
@@ -347,7 +350,7 @@ class Streams:
         for what, now in labeler.fingerprint.items():
             if saved["fingerprint"].get(what) != now:
                 return f"it was saved with {what} = {saved['fingerprint'].get(what)}, this daemon has {now}"
-        labeler.load(saved["population"], saved["model_side"])
+        labeler.load(saved["population"], saved["model_side"], now_ns)
         stream = Stream(labeler, instance=self._instance)
         stream.load(saved["daemon"], now_ns)
         self._streams[name] = stream

@@ -89,9 +89,12 @@ class Labeler:
 
     # -- the side of the data ----------------------------------------------------------------------------------------
 
-    def push(self, message: Input) -> bool:
-        """Take one message of the stream; True when it began a new epoch. What is wrong with it is counted."""
-        return self.population.push(message)
+    def push(self, message: Input, now_ns: int = 0) -> bool:
+        """Take one message of the stream; True when it began a new epoch. What is wrong with it is counted.
+
+        `now_ns` (monotonic) tells an epoch that has fallen silent from one that runs.
+        """
+        return self.population.push(message, now_ns)
 
     def cut(self, now_ns: int = 0) -> Window | None:
         """Return the next window that is complete, or None. Call it until None after every push."""
@@ -179,9 +182,9 @@ class Labeler:
             "small": self._small,
         }
 
-    def load(self, population: Mapping[str, Any], model_side: Mapping[str, Any]) -> None:
-        """Become what `Population.dump` and `dump_model_side` returned, under the same fingerprint."""
-        self.population.load(population)
+    def load(self, population: Mapping[str, Any], model_side: Mapping[str, Any], now_ns: int = 0) -> None:
+        """Become what `Population.dump` and `dump_model_side` returned, under the same fingerprint, at `now_ns`."""
+        self.population.load(population, now_ns)
         self._features.load(model_side["features"])
         self._stability.load(model_side["stability"])
         self._epoch, self._small = model_side["epoch"], model_side["small"]

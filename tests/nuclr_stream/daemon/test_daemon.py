@@ -29,6 +29,7 @@ from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.playback import recording_messages
 from tests.nuclr_stream.conftest import FREE_PORTS, ended, running, until, where
+from tests.nuclr_stream.streams import Source
 
 HOSTILE = {"data": zmq.PUSH, "query": zmq.DEALER, "results": zmq.XSUB}
 RunDaemon = Callable[..., Daemon]
@@ -230,6 +231,27 @@ def test_embeddings_of_named_units(run_daemon: RunDaemon, recording: Recording) 
     assert np.array_equal(some.last, every.last[[7, 3]])
     assert some.windows.tolist() == [11, 11]
     assert not np.array_equal(every.mean, every.last)
+
+
+def test_embeddings_that_are_asked_for_again_are_those_of_the_last_step(run_daemon: RunDaemon) -> None:
+    daemon = run_daemon()
+    source = Source(stream="rig")
+    with (
+        Subscription("rig", **where(daemon, "results", "query")) as subscription,
+        RawPush(daemon.endpoints["data"]) as rig,
+        Query(daemon.endpoints["query"], timeout_s=5) as query,
+    ):
+        until(subscription, lambda message: isinstance(message, wire.DaemonState))
+        rig.send(source.units())
+        replies = []
+        for start, stop in ((0, 10_000), (10_000, 11_000)):
+            rig.send(source.busy(start, stop))
+            until(subscription, lambda m, stop=stop: isinstance(m, wire.Predictions) and m.end_sample == stop)
+            replies += [query.embeddings("rig"), query.embeddings("rig")]
+        assert [reply.end_sample for reply in replies] == [10_000, 10_000, 11_000, 11_000]
+        assert [int(reply.windows[0]) for reply in replies] == [1, 1, 2, 2]
+        assert np.array_equal(replies[2].mean, replies[3].mean)
+        assert len({reply.request_id for reply in replies}) == 4
 
 
 def test_embeddings_while_warming_up_are_rejected(run_daemon: RunDaemon) -> None:
