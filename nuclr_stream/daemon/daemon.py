@@ -74,6 +74,7 @@ class Daemon:
             self._bind(stack)  # first: a daemon that finds its ports taken must not touch the record of the other
             self._keeping = Keeping(settings, stack)
             self._keeping.restore(self._streams, time.monotonic_ns())
+            self._owners |= {stream.name: stream.owner for stream in self._streams}
             self._cleanup = stack.pop_all()
 
     def _bind(self, stack: ExitStack) -> None:
@@ -206,7 +207,7 @@ class Daemon:
         if stream is None:
             return
         if self._owners.get(stream.name) != received.key:  # may_publish has seen to it that it may be taken over
-            self._owners[stream.name] = received.key
+            self._owners[stream.name] = stream.owner = received.key
         self._keeping.prepare(stream, arrived_ns)
         self._label(stream, stream.take(message, arrived_ns))
         for event in stream.events(arrived_ns):

@@ -53,7 +53,10 @@ class _Seen:
 
 
 class Stream:
-    """One probe in the daemon: its Labeler, and the latest of what came out of it."""
+    """One probe in the daemon: its Labeler, and the latest of what came out of it.
+
+    `owner` is the key that opened it, empty where sources come without; it lasts over a restart.
+    """
 
     def __init__(self, labeler: Labeler, *, instance: int) -> None:
         self.labeler = labeler
@@ -63,6 +66,7 @@ class Stream:
         self.silent = False
         self.rejected = ""
         self.in_work = 0
+        self.owner = ""
         self.failed_step = self.overdue = False
         self.troubles: tuple[str, ...] = ()
         self.catching_up = self.saving = False
@@ -122,6 +126,7 @@ class Stream:
     def dump(self) -> dict[str, Any]:
         """Return what the daemon adds to the state of its Labeler, for `Streams.restore`."""
         return {
+            "owner": self.owner,
             "seq": self._seq,
             "skipped": self._skipped,
             "flips": dict(self._flips),
@@ -137,6 +142,7 @@ class Stream:
     def load(self, saved: Mapping[str, Any], now_ns: int) -> None:
         """Go on where `dump` was taken: what the source replays now is labelled window by window."""
         self._seq, self._skipped, self._flips = saved["seq"], saved["skipped"], Counter(saved["flips"])
+        self.owner = saved["owner"]
         latest = saved["latest"]
         self.latest = latest and Labelled(latest["predictions"], latest["mean"], latest["last"])
         self.last_message_ns, self.catching_up = now_ns, True

@@ -101,6 +101,16 @@ def test_a_merged_index_stands_for_its_target_after_a_restart(tiny_model: Model)
     assert "spikes_unknown_unit" not in stream.state.counters
 
 
+def test_a_stream_belongs_to_the_same_key_after_a_restart(tiny_model: Model) -> None:
+    streams, again = fresh(tiny_model), fresh(tiny_model)
+    told(streams, [Source().units()])
+    stream = streams.get("probeA")
+    assert stream is not None
+    stream.owner = "key of the rig"
+    again.restore("probeA", state_of(streams), 0)
+    assert [one.owner for one in again] == ["key of the rig"]
+
+
 def test_predictions_from_before_are_there_at_once(tiny_model: Model) -> None:
     streams, again, source = fresh(tiny_model), fresh(tiny_model), Source()
     (last,) = told(streams, [source.units(), source.busy(0, 10_000)])
