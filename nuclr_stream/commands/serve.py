@@ -19,6 +19,8 @@ from nuclr_stream.stream.labeler import checked_thresholds
 
 WARM_UNITS = 128
 
+log = logging.getLogger(__name__)
+
 
 def serve(
     bundle: Bundle = "",
@@ -53,6 +55,8 @@ def serve(
     }
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    if not settings.snapshots:
+        log.info("no snapshots are kept: a crash would forget what units have gathered; --snapshots FOLDER keeps them")
     model = load_model(settings.bundle, provider=settings.provider, threads=settings.threads)
     if abstain_below is not None:
         settings = settings.model_copy(update={"abstain": dict.fromkeys(model.task_names, abstain_below)})

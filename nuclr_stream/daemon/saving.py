@@ -70,6 +70,8 @@ class Saver:
             for state, why in generations:
                 why = why or _load(streams, name, state, now_ns)
                 if not why:
+                    age_s = (time.time_ns() - state["saved_unix_ns"]) / 1e9
+                    log.info("stream %r goes on from its snapshot of %.1f s ago", name, age_s)
                     break
                 log.warning("snapshot of stream %r not used: %s", name or "?", why)
             else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,9 @@ CATCH_UP_BYTES = 2**26
 until nothing is left to do, for at least and at most so long, and for so much data at most: then the newest win again.
 """
 
+_LEVELS = defaultdict(lambda: logging.INFO, degraded=logging.WARNING)
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -78,6 +82,7 @@ class Stream:
         self._skipped = 0
         self._flips: Counter[str] = Counter()
         self._work_since_ns: int | None = None
+        self._logged: tuple[str, tuple[str, ...]] = ("", ())
         self._noted_ns = self._catch_up_ns = 0
         self._caught_up_bytes = 0
         self._reported = self._seen()
@@ -227,6 +232,11 @@ class Stream:
         self.silent = now_ns - self.last_message_ns > SILENT_NS and not self.in_work
         hop_ns = int(self.hop_s * 1e9)
         self.overdue = self.waits_ns(now_ns) > min(max(OVERDUE_NS, 2 * hop_ns), 10 * OVERDUE_NS)
+        _, status, reasons, _ = self.standing
+        if (status, reasons) != self._logged:
+            self._logged = status, reasons
+            why = f" ({', '.join(reasons)})" if reasons else ""
+            log.log(_LEVELS[status], "stream %s: %s%s", self.name, status.replace("_", " "), why)
 
     def waits_ns(self, now_ns: int) -> int:
         """For how long windows have been waiting with nothing coming out, 0 when there is nothing to do."""
