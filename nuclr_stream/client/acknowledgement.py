@@ -49,7 +49,7 @@ class Acknowledgement:
     def poll(self) -> Resume | None:
         """Take what has come in and ask again in time; returns where to go on after the daemon was away."""
         while self._monitor.poll(0):
-            recv_monitor_message(self._monitor)  # type: ignore[no-untyped-call]
+            recv_monitor_message(self._monitor)
             self.unsure, self._next_seq, self._back_s, self._asked_s = True, None, None, 0.0
             self._asked += 1  # an answer on its way is from before
         resume = None

@@ -65,7 +65,7 @@ def _extension(value: Any) -> msgpack.ExtType:
         return msgpack.ExtType(_MESSAGE, lengths + b"".join(frames))
     if isinstance(value, np.generic):
         plain: Any = value.item()
-        return plain  # type: ignore[no-any-return]  # msgpack takes any plain value that `default` returns
+        return plain
     raise TypeError(f"{type(value).__name__} has no place in a snapshot")
 
 

@@ -221,7 +221,7 @@ def _newest(folder: Path) -> int:
 
 def slow_disk(seed: int, size: Size, folder: Path) -> Outcome:
     """Let the disk hang under the record and the snapshots: no prediction comes later for it."""
-    steps, failing = _on_a_hanging_disk(seed, folder / "a")
+    steps, failing = _on_a_hanging_disk(seed, folder / "a", patience_s=WAIT_S)
     writer = recording.RecordThread.write
 
     def in_the_loop(self: Any, frames: Any) -> None:
@@ -229,7 +229,7 @@ def slow_disk(seed: int, size: Size, folder: Path) -> Outcome:
         self._writer.write(frames)
 
     with mock.patch.object(recording.RecordThread, "write", in_the_loop):  # as it once was
-        planted, _ = _on_a_hanging_disk(seed, folder / "b")
+        planted, _ = _on_a_hanging_disk(seed, folder / "b", patience_s=4.0)
     return Outcome(
         held=steps >= 6 and failing,
         caught=planted < 6,
@@ -237,13 +237,13 @@ def slow_disk(seed: int, size: Size, folder: Path) -> Outcome:
     )
 
 
-def _on_a_hanging_disk(seed: int, folder: Path) -> tuple[int, bool]:
+def _on_a_hanging_disk(seed: int, folder: Path, *, patience_s: float) -> tuple[int, bool]:
     """Returns how many predictions, of 6 that are waited for, came while the disk hung, and whether states said so."""
     folder.mkdir()
     go = threading.Event()
 
     def hangs(*_: Any) -> int:
-        go.wait(60)
+        go.wait(2 * WAIT_S)
         return 0
 
     slow = (
@@ -257,13 +257,13 @@ def _on_a_hanging_disk(seed: int, folder: Path) -> tuple[int, bool]:
         client.wait(lambda: len(client.heard) >= 2, WAIT_S, "the first predictions")
         with slow[0], slow[1], slow[2], slow[3]:
             at = len(client.heard)
-            becomes(lambda: len(client.heard) >= at + 6, 4.0)
+            becomes(lambda: len(client.heard) >= at + 6, patience_s)
             came = len(client.heard) - at
             wanted = {"not_recorded", "not_saved"}
-            says = becomes(lambda: wanted <= set(client.states[-1][1].reasons), 5.0 if came >= 6 else 0.0)
+            says = becomes(lambda: wanted <= set(client.states[-1][1].reasons), patience_s if came >= 6 else 0.0)
             go.set()
         probe.finish()
-    return came, says < 5.0
+    return came, says < patience_s
 
 
 # -- R22: the end ------------------------------------------------------------------------------------------------------
