@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -382,6 +383,39 @@ def test_hostile_bytes_on_every_socket_are_counted_and_a_good_rig_is_served(
     assert {f"malformed_{reason}" for reason in ("frames", "kind", "header")} <= set(found)
     assert set(found) <= {f"malformed_{reason}" for reason in wire.REASONS} | {"replies_lost"}
     assert found.get("loop_errors", 0) == 0
+
+
+def test_a_flood_of_malformed_messages_leaves_a_good_stream_its_turn(
+    run_daemon: RunDaemon, recording: Recording
+) -> None:
+    daemon = run_daemon()
+    over = threading.Event()
+    context = zmq.Context()
+
+    def flood() -> None:
+        with context.socket(zmq.PUSH) as push:
+            push.setsockopt(zmq.LINGER, 0)
+            push.connect(daemon.endpoints["data"])
+            while not over.is_set():
+                with suppress(zmq.Again):
+                    push.send_multipart([b"spikes/random_0", bytes(40), b""], zmq.NOBLOCK)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        with Subscription("", **where(daemon, "results", "query")) as subscription:
+            until(
+                subscription, lambda m: isinstance(m, wire.DaemonState) and m.counters.get("malformed_header", 0) > 99
+            )
+            found = [one.predictions for one in replay(recording, **where(daemon))]
+    finally:
+        over.set()
+        thread.join()
+        context.destroy(linger=0)
+    assert len(found) == 11
+    with Query(daemon.endpoints["query"], timeout_s=5) as query:
+        counters = query.status()["streams"]["random_0"]["counters"]
+    assert counters["received"] == counters["accepted"], "not one message of the good source was pushed out"
 
 
 def test_messages_of_the_wrong_direction_are_malformed(run_daemon: RunDaemon, recording: Recording) -> None:
