@@ -20,7 +20,7 @@ from tests.faults.row import Outcome, Row, Size
 UNITS = 12
 SPEED = 2.0
 """Seconds of recording in a second."""
-WAIT_S = 60.0
+WAIT_S = 120.0
 FIRST_S = 3.0
 
 

@@ -309,7 +309,7 @@ def _second_start(kept: Path) -> int:
     ports = ("data", "results", "query")
     endpoints = [part for name in ports for part in (f"--{name}-endpoint", "tcp://127.0.0.1:0")]
     options = ["serve", "--bundle", "demo", "--http-port", "0", *endpoints, "--snapshots", str(kept)]
-    done = subprocess.run([sys.executable, "-m", "nuclr_stream", *options], cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "nuclr_stream", *options], cwd=ROOT, capture_output=True, timeout=240)
     return done.returncode
 
 
