@@ -341,7 +341,7 @@ def received(*published: wire.Predictions) -> tuple[list[int], int]:
     with Stub() as daemon, Subscription("rig", **daemon.where) as predictions:
         while daemon.results.recv()[1:] != b"daemon/":
             pass
-        daemon.publish(*published, prediction(10**6, instance=99))
+        daemon.publish(*published, replace(prediction(1, instance=99), epoch=99))
         steps = []
         while (one := next(predictions)).instance != 99:
             steps.append(one.step)
