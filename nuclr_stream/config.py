@@ -76,6 +76,9 @@ class Settings(BaseModel):
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
     snapshots: str = Field(default="", description="folder for the state of all streams; empty keeps none")
     snapshot_s: float = Field(default=1.0, ge=0.05, le=60, description="s between snapshots of a stream, or more")
+    rules: list[dict[str, Any]] = Field(default=[], description="what fires events, see docs/closed_loop.md")
+    sinks: list[dict[str, Any]] = Field(default=[], description="where events are sent beside the topic rule/")
+    rules_journal: str = Field(default="", description="file that keeps what fired; rules need it")
     priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
     abstain: dict[str, float] = Field(default={}, description="top probability below which no class is called, by task")
 

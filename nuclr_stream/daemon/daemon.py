@@ -21,13 +21,14 @@ import zmq
 from nuclr_stream import wire
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import queries, status
-from nuclr_stream.daemon.asks import NEVER_NS, Ask, AskDone
+from nuclr_stream.daemon.asks import AskDone
 from nuclr_stream.daemon.doors import Doors
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
 from nuclr_stream.daemon.keeping import TROUBLES, Keeping
 from nuclr_stream.daemon.metrics import Figures, Metrics
 from nuclr_stream.daemon.receiving import Received
+from nuclr_stream.daemon.rules import NOWHERE, start_rules
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.daemon.supervisor import Supervisor
 from nuclr_stream.daemon.worker import LabelDone, Worker
@@ -75,6 +76,9 @@ class Daemon:
             self._keeping = Keeping(settings, stack)
             self._keeping.restore(self._streams, time.monotonic_ns())
             self._owners |= {stream.name: stream.owner for stream in self._streams}
+            self._rules = start_rules(settings, model, self._wake)
+            if self._rules is not None:
+                stack.callback(self._rules.close)
             self._cleanup = stack.pop_all()
 
     def _bind(self, stack: ExitStack) -> None:
@@ -83,7 +87,7 @@ class Daemon:
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
             stack.enter_context(end)
-        self._doors = Doors(settings, window_bytes=_window_bytes(self.model), look=self._wake)
+        self._doors = Doors(settings, window_bytes=queries.window_bytes(self.model), look=self._wake)
         stack.callback(self._doors.close)
         self.endpoints = dict(self._doors.endpoints)
         self._data, self._results, self._query = (
@@ -157,6 +161,9 @@ class Daemon:
         self._finished = True
         if self._in_time:
             self._keeping.save_last(self._streams, time.monotonic_ns())
+        if self._rules is not None:
+            self._rules.close()
+            self._publish_rules()
         self._report(time.monotonic_ns())
         self._publish(wire.Event(stream="", kind="bye", monotonic_ns=time.monotonic_ns()))
 
@@ -173,6 +180,7 @@ class Daemon:
         if self._results in ready:
             self._note_subscriptions()
         self._take_results()
+        self._publish_rules()
         until_ns = time.monotonic_ns() + DECODE_NS
         while len(self._ingest) and time.monotonic_ns() < until_ns:
             self._take_input(*self._ingest.next())
@@ -237,6 +245,14 @@ class Daemon:
             self._keeping.prepare(done.stream, now_ns)
             self._label(done.stream, done.stream.cut(now_ns))
         self._publish_state(done.stream)
+        if self._rules is not None:
+            where = queries.places(done.stream, predictions) if self._rules.asks_depth else NOWHERE
+            self._rules.offer(predictions, *where)
+
+    def _publish_rules(self) -> None:
+        """Publish what the rules have fired since the last turn, and what became of it."""
+        for message in self._rules.messages() if self._rules is not None else ():
+            self._publish(message)
 
     def _note_subscriptions(self) -> None:
         until_ns = time.monotonic_ns() + ANSWER_NS
@@ -298,7 +314,7 @@ class Daemon:
             answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
-        turned_away = self._worker.answer(_ask(identity, request, answer))
+        turned_away = self._worker.answer(queries.ask(identity, request, answer))
         if turned_away is not None:
             self._reply(turned_away.identity, queries.busy(turned_away.request_id))
         return None
@@ -357,7 +373,8 @@ class Daemon:
 
     def _dropped(self) -> Counter[str]:
         lost = Counter(not_recorded=self._keeping.not_recorded)
-        return self._counters + self._ingest.dropped + self._doors.dropped + self._streams.dropped + lost
+        fired = Counter[str]() if self._rules is None else self._rules.counters
+        return self._counters + self._ingest.dropped + self._doors.dropped + self._streams.dropped + lost + fired
 
     def _state(self) -> wire.DaemonState:
         return wire.DaemonState(
@@ -380,16 +397,3 @@ class Daemon:
             "counters": dict(self._dropped()),
             "streams": {stream.name: status.readable(stream.state) for stream in self._streams},
         }
-
-
-def _ask(identity: bytes, request: wire.EmbedWindowRequest | wire.PlacementRequest, compute: queries.Compute) -> Ask:
-    now_ns = time.monotonic_ns()
-    until_ns = now_ns + request.within_ms * 1_000_000 if request.within_ms else NEVER_NS
-    units = len(request.counts) if isinstance(request, wire.EmbedWindowRequest) else 0
-    return Ask(identity, request.request_id, compute, units=units, asked_ns=now_ns, until_ns=until_ns)
-
-
-def _window_bytes(model: Model) -> int:
-    """Return the size of the largest request: a window of as many units as the bundle takes, and a quarter more."""
-    units = model.manifest.max_units
-    return min(max(5 * units * model.manifest.spec.bins, wire.MAX_MESSAGE_BYTES), wire.MAX_WINDOW_BYTES)
