@@ -23,7 +23,7 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 def exposed() -> set[str]:
     """Every name that a daemon with a stream exposes."""
     metrics = Metrics(provider="cpu", bundle="tiny")
-    stream = StreamFigures(1, 1, 1.0, 0.0, 0, 0, {("cell_type", "no_data"): 1}, {"cell_type": 1})
+    stream = StreamFigures(1, 1, 1.0, 0.0, 0, 0, {("cell_type", "no_data"): 1}, {"cell_type": 1}, True, 2.0)
     metrics.figures = Figures(inputs={"received": 1}, dropped={"queue_full": 1}, streams={"a": stream})
     families = text_string_to_metric_families(metrics.text().decode())
     return {sample.name for family in families for sample in family.samples}
@@ -53,7 +53,7 @@ def test_every_metric_in_the_runbook_exists(exposed: set[str]) -> None:
 
 def test_the_runbook_explains_every_reason_of_the_daemon() -> None:
     source = (ROOT / "nuclr_stream" / "daemon" / "streams.py").read_text(encoding="utf-8")
-    source += (ROOT / "nuclr_stream" / "daemon" / "daemon.py").read_text(encoding="utf-8")
+    source += (ROOT / "nuclr_stream" / "daemon" / "keeping.py").read_text(encoding="utf-8")
     for reason in ("step_overdue", "step_failed", "not_recorded", "not_saved", "source_silent"):
         assert f'"{reason}"' in source
         assert f"`{reason}`" in RUNBOOK

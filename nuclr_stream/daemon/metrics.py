@@ -127,7 +127,9 @@ class Metrics(Collector):
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"nuclr_stream_stream_{name}", text, labels=["stream"])
             for stream, values in figures.streams.items():
-                gauge.add_metric([stream], getattr(values, name))
+                value = getattr(values, name)
+                if value or name not in _TROUBLES:
+                    gauge.add_metric([stream], value)
             yield gauge
         yield from _of_tasks(figures.streams)
 
@@ -138,6 +140,8 @@ _SNAPSHOTS = {
     "_seconds": "Time that writing snapshots took",
     "_errors": "Snapshots that could not be written",
 }
+_TROUBLES = ("degraded", "waits_seconds")
+"""Gauges of streams that are in trouble: the others have none, for the number of series is bounded."""
 _GAUGES = {
     "degraded": "1 while the predictions of the stream are not to be relied on, see its reasons",
     "waits_seconds": "For how long a window has been waiting with nothing coming out",

@@ -94,6 +94,8 @@ class ChaosProxy:
         self._drop(side)
 
     def _drop(self, side: socket.socket) -> None:
+        if side not in self._peer:
+            return  # it went with its peer
         for end in (side, self._peer.pop(side, None)):
             if end is not None:
                 self._peer.pop(end, None)

@@ -139,7 +139,10 @@ class Process:
 
 
 class Probe:
-    """A probe that plays random spikes in real time, `speed` times as fast; the same seed gives the same spikes."""
+    """A probe that plays random spikes in real time, `speed` times as fast; the same seed gives the same spikes.
+
+    `gate` says whether it may go on to a sample: with it a slow machine skips no step for being slow.
+    """
 
     def __init__(
         self,
@@ -159,8 +162,8 @@ class Probe:
             query=daemon.endpoints["query"] if keep else None,
         )
         self.index = self.publisher.units([f"u{row}" for row in range(units)])
+        self.gate: Callable[[int], bool] = lambda stop: True
         self._over = threading.Event()
-        self._pause = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Probe:
@@ -185,6 +188,9 @@ class Probe:
             if self._over.wait(max(due - time.monotonic(), 0)):
                 return
             start = self.publisher.watermark
+            while not self.gate(start + block):
+                if self._over.wait(0.01):
+                    return
             samples, rows = spikes(self.seed, self.units, start, start + block)
             self.publisher.spikes(samples, self.index[rows], stop=start + block)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,18 +85,22 @@ def _killed(
             Probe(process, units=UNITS, seed=seed, speed=SPEED, keep=keep) as probe,
             Listener(process, "probe") as client,
         ):
+            down = threading.Event()
+            probe.gate = lambda stop: down.is_set() or stop < _heard_to(client) + 2 * RATE
             client.wait(lambda: len(client.heard) >= 3, WAIT_S, "the first predictions")
             for _ in range(kills):
                 before = len(client.heard)
                 wanted = before + dice.randrange(1, 4)
                 client.wait(lambda wanted=wanted: len(client.heard) >= wanted, WAIT_S, "predictions before a kill")
                 client.pause(dice.uniform(0, 0.5))
+                down.set()
                 process.kill()
                 killed = process.killed
                 process = Process(folder, *options, like=process)
                 ups.append(process.up - killed)
-                client.wait(lambda killed=killed: client.after(killed), WAIT_S, "a prediction after a kill")
+                client.wait(lambda killed=killed: client.after(killed), 2 * WAIT_S, "a prediction after a kill")
                 firsts.append(client.after(killed)[0][0] - killed)
+                down.clear()
             wanted = len(client.heard) + 3
             client.wait(lambda: len(client.heard) >= wanted, WAIT_S, "predictions after the last kill")
             probe.finish()
@@ -103,6 +108,11 @@ def _killed(
         return exact([said for _, said in client.heard], probe), firsts, ups, accounts
     finally:
         process.kill()
+
+
+def _heard_to(client: Listener) -> int:
+    """The end of the last window of which predictions have come, or of the one before the first."""
+    return client.heard[-1][1].end_sample if client.heard else 9 * RATE
 
 
 def adds_up(counters: Any) -> bool:
