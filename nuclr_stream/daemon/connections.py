@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -184,7 +184,7 @@ class Connections:
         log.warning("a connection was shut down: %s", why)
 
 
-def _note(watched: _Watched, event: dict[str, object]) -> None:
+def _note(watched: _Watched, event: Mapping[str, object]) -> None:
     """Follow connections that come and go; their numbers are used again, so the order of events counts."""
     number = event["value"]
     assert isinstance(number, int)
@@ -205,7 +205,7 @@ def _port(file: socket.socket) -> int:
     return port
 
 
-def _port_of(event: dict[str, object]) -> int:
+def _port_of(event: Mapping[str, object]) -> int:
     endpoint = event["endpoint"]
     assert isinstance(endpoint, bytes)
     return int(endpoint.rpartition(b":")[2])
