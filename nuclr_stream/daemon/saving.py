@@ -136,7 +136,7 @@ class Saver:
         """Write one state; returns its bytes, 0 if it could not be written."""
         start, before = time.monotonic(), self.figures
         try:
-            size = self._folder.write(stream, state | {"saved_unix_ns": time.time_ns()})
+            size = self._folder.write(stream, {**state, "saved_unix_ns": time.time_ns()})
         except Exception as error:  # whatever it is, predictions go on
             self.figures = SaverFigures(
                 before.written, before.bytes, before.seconds, before.failed + 1, f"{type(error).__name__}: {error}"
