@@ -69,6 +69,7 @@ ONLY_IN = {
         *("access", "sockets", "rules.sinks", "client", "daemon", "sources", "dashboard"),
         *("commands.bench", "commands.doctor"),
     ),
+    "pylsl": ("sources",),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
 }

@@ -70,10 +70,7 @@ class Publisher:
         key: KeyFile = None,
     ) -> None:
         self.stream = stream
-        try:
-            self.sample_rate = rational(sample_rate)
-        except ValueError as error:
-            raise ConfigError(f"sample_rate of stream {stream!r}: {error}") from error
+        self.sample_rate = _rate(sample_rate, stream)
         self.origin = origin
         self.epoch = time.time_ns() // 1_000_000 if epoch is None else epoch
         self.wait_s = wait_s
@@ -140,6 +137,23 @@ class Publisher:
         }
         self._send_table()
         return index
+
+    def restart(
+        self, *, start: int, epoch: int | None = None, sample_rate: Fraction | int | float | str | None = None
+    ) -> None:
+        """Begin a new epoch at sample `start`: acquisition restarted, or its clock jumped or changed its rate.
+
+        Declare the units again with `units`, where `continues` keeps their exposure. It goes over the same connection,
+        so that nothing of the epoch before is overtaken. `epoch` is the wall clock in ms if left out, and always above
+        the one before.
+        """
+        self.epoch = max(time.time_ns() // 1_000_000 if epoch is None else epoch, self.epoch + 1)
+        if sample_rate is not None:
+            self.sample_rate = _rate(sample_rate, self.stream)
+        self.watermark = start
+        self._seq = self._next_index = 0
+        self._table = None
+        self._index_of = {}
 
     def merge(self, unit_id: str, into: str) -> bool:
         """Say that `unit_id` is the same cell as `into`: counts and exposure of both are added up.
@@ -325,6 +339,13 @@ class Publisher:
                 return False
             self._outbox.sent()
         return self._outbox.waiting == 0
+
+
+def _rate(sample_rate: Fraction | int | float | str, stream: str) -> Fraction:
+    try:
+        return rational(sample_rate)
+    except ValueError as error:
+        raise ConfigError(f"sample_rate of stream {stream!r}: {error}") from error
 
 
 def _column(values: npt.ArrayLike | None, rows: int, absent: float, dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -58,7 +58,8 @@ def run_demo(recording: Recording, console: Console, *, bundle: str) -> dict[str
         started = time.monotonic()
         received: list[Received] = []
         with Screen(console, order=_by_depth(recording), line_every_s=recording.duration_s / 20) as screen:
-            for one in replay(recording, speed=max(recording.duration_s / PLAY_S, 1.5), **where):
+            speed = max(recording.duration_s / PLAY_S, 1.5)
+            for one in replay(recording, speed=speed, start=0, **where):
                 received.append(one)
                 screen.show(one.predictions, _agreement(recording, one.predictions))
                 if time.monotonic() - begun > LIMIT_S:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
+from nuclr_stream.commands.demo import RECORDING
 from nuclr_stream.commands.options import AbstainBelow, Bundle, load_model, warn_of_thresholds
+from nuclr_stream.commands.signals import end_on_signals
+from nuclr_stream.commands.source import arguments_of, running_sources
 from nuclr_stream.config import load_settings
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.stream.labeler import checked_thresholds
 
 WARM_UNITS = 128
+DEMO_SOURCE = f"file://{quote(str(RECORDING))}?loop&stream=demo"
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,10 @@ def serve(
     snapshots: Annotated[
         str | None, typer.Option(help="Keep the state of all streams in this folder: a crash loses nothing.")
     ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Read KIND://ADDRESS?option=value in a child process; may be repeated.")
+    ] = None,
+    demo_source: Annotated[bool, typer.Option("--demo-source", help="Play the demo recording over and over.")] = False,
 ) -> None:
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
     given = {
@@ -53,6 +60,9 @@ def serve(
         "record": record,
         "snapshots": snapshots,
     }
+    sources = [*(source or ()), *([DEMO_SOURCE] if demo_source else [])]
+    for url in sources:
+        arguments_of(url)  # what cannot be is rejected before anything is loaded
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
     if not settings.snapshots:
@@ -67,17 +77,7 @@ def serve(
     print(
         json.dumps({"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}), flush=True
     )
-    if not daemon.run():
+    with running_sources(sources, daemon.endpoints):
+        in_time = daemon.run()
+    if not in_time:
         os._exit(0)  # a step that hangs must not keep the process
-
-
-def end_on_signals(stop: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT ends the daemon in order, the second at once."""
-
-    def end(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
-        signal.signal(signal.SIGINT, lambda *_: os._exit(1))
-        stop()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
