@@ -34,7 +34,7 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=95
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
 
-.PHONY: help setup demo test test-slow lint results bench bundles bundle-demo demo-recording bundle-rat clean
+.PHONY: help setup demo test test-slow faults faults-long lint results bench bundles bundle-demo demo-recording bundle-rat clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,12 @@ test: $(VENV)/.dev ## Install what the tests need (with torch), check style and 
 
 test-slow: $(VENV)/.dev ## Long campaigns that make test leaves out, and property tests on examples drawn anew
 	$(PYTEST) $(PARALLEL) -m 'slow or hypothesis' --hypothesis-profile=search $(ARGS)
+
+faults: $(VENV)/.dev ## Break the daemon in every way that it promises to survive (minutes): results/faults/, docs/reliability.md
+	$(BIN)/nuclr-stream-faults --size ci $(ARGS)
+
+faults-long: $(VENV)/.dev ## The same with 50 kills and a day of steps (hours)
+	$(BIN)/nuclr-stream-faults --size long $(ARGS)
 
 lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff check .

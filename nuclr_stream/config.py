@@ -74,6 +74,8 @@ class Settings(BaseModel):
     )
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
+    snapshots: str = Field(default="", description="folder for the state of all streams; empty keeps none")
+    snapshot_s: float = Field(default=1.0, ge=0.05, le=60, description="s between snapshots of a stream, or more")
     rules: list[dict[str, Any]] = Field(default=[], description="what fires events, see docs/closed_loop.md")
     sinks: list[dict[str, Any]] = Field(default=[], description="where events are sent beside the topic rule/")
     rules_journal: str = Field(default="", description="file that keeps what fired; rules need it")

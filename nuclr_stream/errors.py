@@ -35,6 +35,10 @@ class EndpointError(NuclrStreamError):
     """A socket cannot be bound, or may not be for safety."""
 
 
+class SnapshotError(NuclrStreamError):
+    """A saved state is damaged, or is not one of this bundle and these settings."""
+
+
 class AccessError(NuclrStreamError):
     """A key or the allow-list cannot be used, or a key may not do what it was used for."""
 

@@ -81,7 +81,8 @@ def connect_source(endpoint: str, *, wait_s: float, key: KeyFile = None) -> Sock
 
     It takes messages only while a daemon is there: nothing is queued for one that may never come.
     """
-    socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1}, key=key)
+    options = {zmq.IMMEDIATE: 1, zmq.RECONNECT_IVL_MAX: 200}  # a daemon that is back is to be found at once
+    socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options=options, key=key)
     socket.poll(int(wait_s * 1000), zmq.POLLOUT)
     return socket
 

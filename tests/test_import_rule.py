@@ -32,6 +32,7 @@ ROOMS = {
         "inference",
         "placement",
         "stream",
+        "snapshots",
         "outputs",
         "rules",
         "notebook",

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from math import ceil
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 import zmq
@@ -25,6 +26,8 @@ from nuclr_stream.windows.binning import Float32Array
 
 JOIN_AGAIN_S = 10.0
 """Where no snapshot is to be had, a subscription goes on with live messages, and asks again after so long."""
+SHOWN = 128
+"""So many predictions of a stream are remembered, to know them again when a restarted daemon publishes them again."""
 GONE_AFTER_S = 1.0
 """A daemon publishes at least every half second; one that was silent for so long is gone."""
 
@@ -54,8 +57,9 @@ class Subscription:
 
     Iterating yields Predictions and raises DaemonGoneError once the daemon has been silent for a second; iterate on and
     it comes back by itself. Raises WireError with the reason "version" for a daemon of a release with another protocol
-    version. `lost` counts predictions that never arrived (a slow reader), `state` is the last StreamState, `daemon` the
-    last DaemonState.
+    version. `lost` counts predictions that never arrived: a slow reader, or a daemon that was killed and started again
+    in the same epoch. What that one publishes again, bit for bit the same, is passed over. `state` is the last
+    StreamState, `daemon` the last DaemonState.
     """
 
     def __init__(
@@ -68,7 +72,8 @@ class Subscription:
         self.daemon: wire.DaemonState | None = None
         self._results, self._query_endpoint, self._key = results, query, key
         self._instance: int | None = None
-        self._last_seq: dict[str, int] = {}
+        self._last: dict[str, wire.Predictions] = {}
+        self._shown: dict[str, deque[tuple[int, ...]]] = {}
         self._pending: deque[wire.Output] = deque()
         self._joined = False
         self._join_from = 0.0
@@ -149,10 +154,7 @@ class Subscription:
             self._keep(message)
 
     def _keep(self, message: wire.Output) -> None:
-        instance = getattr(message, "instance", self._instance)
-        if instance != self._instance:
-            self._instance = instance
-            self._last_seq.clear()
+        self._instance = getattr(message, "instance", self._instance)
         if isinstance(message, wire.DaemonState):
             self.daemon = message
         elif self.stream and message.stream not in (self.stream, ""):
@@ -164,12 +166,35 @@ class Subscription:
         self._pending.append(message)
 
     def _is_new(self, message: wire.Predictions) -> bool:
-        last = self._last_seq.get(message.stream)
-        if last is not None and message.seq <= last:
+        """Note predictions; False for those that have been shown. What is missing before them is counted."""
+        last, shown = self._last.get(message.stream), self._shown.setdefault(message.stream, deque(maxlen=SHOWN))
+        if last is not None and message.instance == last.instance and message.seq <= last.seq:
             return False
-        self.lost += 0 if last is None else message.seq - last - 1
-        self._last_seq[message.stream] = message.seq
+        self._last[message.stream] = message
+        mark = _mark(message)
+        if mark in shown:  # a restarted daemon goes through the last windows again
+            return False
+        shown.append(mark)
+        self.lost += 0 if last is None else _missing_between(last, message)
         return True
+
+
+def _mark(message: wire.Predictions) -> tuple[int, ...]:
+    """Return what tells predictions from others: the window, and a checksum of what is said about it."""
+    checksum = crc32(message.exposure.tobytes(), crc32(message.windows.tobytes()))
+    for task in message.tasks:
+        checksum = crc32(task.probabilities.tobytes(), checksum)
+    return message.epoch, message.step, message.end_sample, checksum
+
+
+def _missing_between(last: wire.Predictions, message: wire.Predictions) -> int:
+    """Return how many predictions were published between two, or would have been but for a daemon that was down."""
+    if message.instance == last.instance:
+        return message.seq - last.seq - 1
+    if message.epoch != last.epoch or message.end_sample <= last.end_sample:
+        return 0
+    hops = (message.end_sample - last.end_sample) / message.sample_rate / message.hop_s
+    return max(round(hops) - 1 - max(message.skipped_steps - last.skipped_steps, 0), 0)
 
 
 class Query:

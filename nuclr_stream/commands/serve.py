@@ -22,6 +22,8 @@ from nuclr_stream.stream.labeler import checked_thresholds
 WARM_UNITS = 128
 DEMO_SOURCE = f"file://{quote(str(RECORDING))}?loop&stream=demo"
 
+log = logging.getLogger(__name__)
+
 
 def serve(
     bundle: Bundle = "",
@@ -36,6 +38,9 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Of one inference; 0 takes all cores but one.")] = None,
     abstain_below: AbstainBelow = None,
     record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
+    snapshots: Annotated[
+        str | None, typer.Option(help="Keep the state of all streams in this folder: a crash loses nothing.")
+    ] = None,
     source: Annotated[
         list[str] | None, typer.Option(help="Read KIND://ADDRESS?option=value in a child process; may be repeated.")
     ] = None,
@@ -53,12 +58,15 @@ def serve(
         "provider": provider,
         "threads": threads,
         "record": record,
+        "snapshots": snapshots,
     }
     sources = [*(source or ()), *([DEMO_SOURCE] if demo_source else [])]
     for url in sources:
         arguments_of(url)  # what cannot be is rejected before anything is loaded
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
+    if not settings.snapshots:
+        log.info("no snapshots are kept: a crash would forget what units have gathered; --snapshots FOLDER keeps them")
     model = load_model(settings.bundle, provider=settings.provider, threads=settings.threads)
     if abstain_below is not None:
         settings = settings.model_copy(update={"abstain": dict.fromkeys(model.task_names, abstain_below)})

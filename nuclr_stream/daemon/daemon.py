@@ -12,28 +12,29 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import zmq
 
-from nuclr_stream import __version__, wire
+from nuclr_stream import wire
 from nuclr_stream.config import Settings
-from nuclr_stream.daemon import queries
-from nuclr_stream.daemon.asks import NEVER_NS, Ask, AskDone
+from nuclr_stream.daemon import queries, status
+from nuclr_stream.daemon.asks import AskDone
 from nuclr_stream.daemon.doors import Doors
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
+from nuclr_stream.daemon.keeping import TROUBLES, Keeping
 from nuclr_stream.daemon.metrics import Figures, Metrics
 from nuclr_stream.daemon.receiving import Received
-from nuclr_stream.daemon.records import RecordWriter
 from nuclr_stream.daemon.rules import NOWHERE, start_rules
 from nuclr_stream.daemon.streams import Stream, Streams
+from nuclr_stream.daemon.supervisor import Supervisor
 from nuclr_stream.daemon.worker import LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.stream.labeler import spec_with_hop
+from nuclr_stream.stream.window import Window
 
 DRAIN_NS = 500_000
 """How long a turn takes messages from the socket: a fourth of the time to decode them. Taking more than can be decoded
@@ -68,12 +69,13 @@ class Daemon:
         self._owners: dict[str, str] = {}  # the key that opened each stream, empty where sources come without
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
+        self._supervisor = Supervisor()
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
         with ExitStack() as stack:
             self._bind(stack)  # first: a daemon that finds its ports taken must not touch the record of the other
-            self._record = RecordWriter(Path(settings.record)) if settings.record else None
-            if self._record is not None:
-                stack.callback(self._record.close)
+            self._keeping = Keeping(settings, stack)
+            self._keeping.restore(self._streams, time.monotonic_ns())
+            self._owners |= {stream.name: stream.owner for stream in self._streams}
             self._rules = start_rules(settings, model, self._wake)
             if self._rules is not None:
                 stack.callback(self._rules.close)
@@ -85,7 +87,7 @@ class Daemon:
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
             stack.enter_context(end)
-        self._doors = Doors(settings, window_bytes=_window_bytes(self.model), look=self._wake)
+        self._doors = Doors(settings, window_bytes=queries.window_bytes(self.model), look=self._wake)
         stack.callback(self._doors.close)
         self.endpoints = dict(self._doors.endpoints)
         self._data, self._results, self._query = (
@@ -115,6 +117,7 @@ class Daemon:
         """
         with self._cleanup:
             self._board.not_ready = ()
+            self._supervisor.ready()
             while not self._finished:
                 try:
                     self._finish() if self._stopping else self._turn()
@@ -145,6 +148,7 @@ class Daemon:
 
     def _finish(self) -> None:
         self._board.not_ready = ("stopping",)
+        self._supervisor.stopping()
         self._data.close()
         self._worker.stop()
         try:
@@ -155,6 +159,8 @@ class Daemon:
             self._in_time = False
             log.warning("the last step took longer than %s s; it is lost", LAST_STEP_S)
         self._finished = True
+        if self._in_time:
+            self._keeping.save_last(self._streams, time.monotonic_ns())
         if self._rules is not None:
             self._rules.close()
             self._publish_rules()
@@ -167,6 +173,7 @@ class Daemon:
         ready = dict(self._poller.poll(self._timeout_ms()))
         now_ns = time.monotonic_ns()
         self._board.tick_ns = now_ns
+        self._supervisor.alive(waits_ns=max((stream.waits_ns(now_ns) for stream in self._streams), default=0))
         if self._wake_read.fileno() in ready:
             self._wake_read.recv(4096)
         self._ingest.drain(DRAIN_NS)
@@ -204,16 +211,21 @@ class Daemon:
             self._counters["malformed_kind"] += 1
             return
         stream = self._streams.of(message, arrived_ns)
+        self._keeping.forget(self._streams)
         if stream is None:
             return
         if self._owners.get(stream.name) != received.key:  # may_publish has seen to it that it may be taken over
-            self._owners[stream.name] = received.key
-        skipped = self._worker.label(stream, stream.take(message, arrived_ns))
-        if skipped:
-            self.metrics.skipped(skipped)
+            self._owners[stream.name] = stream.owner = received.key
+        self._keeping.prepare(stream, arrived_ns)
+        self._label(stream, stream.take(message, arrived_ns))
         for event in stream.events(arrived_ns):
             self._publish(event)
         self._publish_state(stream)
+
+    def _label(self, stream: Stream, windows: Iterable[Window]) -> None:
+        skipped = self._worker.label(stream, windows)
+        if skipped:
+            self.metrics.skipped(skipped)
 
     def _take_results(self) -> None:
         while (done := self._worker.done()) is not None:
@@ -228,17 +240,14 @@ class Daemon:
         frames = wire.encode(predictions)
         self._results.send_multipart(frames)
         self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
+        self._keeping.published(done, frames, now_ns)
+        if done.stream.catching_up and not self._stopping:
+            self._keeping.prepare(done.stream, now_ns)
+            self._label(done.stream, done.stream.cut(now_ns))
         self._publish_state(done.stream)
         if self._rules is not None:
             where = queries.places(done.stream, predictions) if self._rules.asks_depth else NOWHERE
             self._rules.offer(predictions, *where)
-        if self._record is not None:
-            try:
-                self._record.write(frames)
-            except OSError as error:
-                self.metrics.not_recorded()
-                self._counters["not_recorded"] += 1
-                log.warning("prediction not recorded: %s", error)
 
     def _publish_rules(self) -> None:
         """Publish what the rules have fired since the last turn, and what became of it."""
@@ -284,6 +293,8 @@ class Daemon:
         self.metrics.queried(type(request).__name__)
         if isinstance(request, wire.SnapshotRequest):
             return queries.snapshot(request, self._streams, self._state())
+        if isinstance(request, wire.ReceivedRequest):
+            return queries.received(request, self._streams.get(request.stream), instance=self.instance)
         if isinstance(request, wire.EmbeddingsRequest):
             stream = self._streams.get(request.stream)
             try:
@@ -303,7 +314,7 @@ class Daemon:
             answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
-        turned_away = self._worker.answer(_ask(identity, request, answer))
+        turned_away = self._worker.answer(queries.ask(identity, request, answer))
         if turned_away is not None:
             self._reply(turned_away.identity, queries.busy(turned_away.request_id))
         return None
@@ -335,17 +346,24 @@ class Daemon:
         """Publish every state, and pin up what the HTTP thread shows."""
         self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
         self._greeted_ns, self._greet = now_ns, False
+        troubles = self._keeping.troubles(now_ns)
         for stream in self._streams:
-            stream.note_silence(now_ns)
+            stream.note_time(now_ns)
+            stream.troubles = troubles
         self._embeddings.keep([stream.name for stream in self._streams])
         self._owners = {stream.name: self._owners.get(stream.name, "") for stream in self._streams}
         if not self._stopping:
-            self._board.not_ready = (self._doors.problem,) if self._doors.problem else ()
+            overdue = tuple(f"stream {stream.name}: step overdue" for stream in self._streams if stream.overdue)
+            closed = (self._doors.problem,) if self._doors.problem else ()
+            self._board.not_ready = (*closed, *overdue, *(TROUBLES[trouble] for trouble in troubles))
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),
             streams={stream.name: stream.figures for stream in self._streams},
             queue_bytes=self._ingest.queued_bytes,
+            ready=not self._board.not_ready,
+            not_recorded=self._keeping.not_recorded,
+            snapshots=self._keeping.snapshot_figures,
         )
         self._board.status = self._status()
         self._logged_states.clear()
@@ -354,8 +372,9 @@ class Daemon:
         self._publish(self._state())
 
     def _dropped(self) -> Counter[str]:
+        lost = Counter(not_recorded=self._keeping.not_recorded)
         fired = Counter[str]() if self._rules is None else self._rules.counters
-        return self._counters + self._ingest.dropped + self._doors.dropped + self._streams.dropped + fired
+        return self._counters + self._ingest.dropped + self._doors.dropped + self._streams.dropped + lost + fired
 
     def _state(self) -> wire.DaemonState:
         return wire.DaemonState(
@@ -368,49 +387,13 @@ class Daemon:
         )
 
     def _status(self) -> dict[str, Any]:
-        manifest, settings = self.model.manifest, self.settings
-        spec = spec_with_hop(self.model, settings.hop_s)
-        return {
-            "version": __version__,
-            "protocol": wire.PROTOCOL_VERSION,
+        return status.setup(self.model, self.settings) | {
             "instance": self.instance,
             "pid": os.getpid(),
             "uptime_s": (time.monotonic_ns() - self._started_ns) / 1e9,
             "ready": not self._board.not_ready,
             "reasons": list(self._board.not_ready),
-            "bundle": self.model.bundle_id,
-            "tasks": {task.name: list(task.classes) for task in manifest.tasks},
-            "input_kind": spec.input_kind,
-            "window_s": spec.window_s,
-            "hop_s": spec.hop_s,
-            "lateness_s": settings.lateness_s,
-            "bins_per_second": str(spec.bins_per_second),
-            "window_bins": spec.bins,
-            "hop_bins": spec.hop_bins,
-            "min_population": manifest.window_rules.min_population,
-            "max_units": min(manifest.max_units, settings.max_units),
-            "provider": self.model.provider,
-            "provider_note": self.model.provider_note,
-            "threads": self.model.threads,
             "endpoints": self.endpoints,
             "counters": dict(self._dropped()),
-            "streams": {stream.name: _readable(stream.state) for stream in self._streams},
+            "streams": {stream.name: status.readable(stream.state) for stream in self._streams},
         }
-
-
-def _ask(identity: bytes, request: wire.EmbedWindowRequest | wire.PlacementRequest, compute: queries.Compute) -> Ask:
-    now_ns = time.monotonic_ns()
-    until_ns = now_ns + request.within_ms * 1_000_000 if request.within_ms else NEVER_NS
-    units = len(request.counts) if isinstance(request, wire.EmbedWindowRequest) else 0
-    return Ask(identity, request.request_id, compute, units=units, asked_ns=now_ns, until_ns=until_ns)
-
-
-def _window_bytes(model: Model) -> int:
-    """Return the size of the largest request: a window of as many units as the bundle takes, and a quarter more."""
-    units = model.manifest.max_units
-    return min(max(5 * units * model.manifest.spec.bins, wire.MAX_MESSAGE_BYTES), wire.MAX_WINDOW_BYTES)
-
-
-def _readable(state: wire.StreamState) -> dict[str, Any]:
-    names = ("epoch", "state", "reasons", "progress", "units", "step", "end_sample", "watermark", "skipped_steps")
-    return {name: getattr(state, name) for name in names} | {"counters": dict(state.counters)}

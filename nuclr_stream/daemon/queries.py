@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from nuclr_stream.daemon.asks import Answer
+from nuclr_stream.daemon.asks import NEVER_NS, Answer, Ask
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference.model import Model
@@ -18,6 +19,8 @@ from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.stream.labeler import Labelled
 from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
+    MAX_MESSAGE_BYTES,
+    MAX_WINDOW_BYTES,
     DaemonState,
     EmbeddingsReply,
     EmbeddingsRequest,
@@ -27,6 +30,8 @@ from nuclr_stream.wire import (
     PlacementReply,
     PlacementRequest,
     Predictions,
+    ReceivedReply,
+    ReceivedRequest,
     SnapshotReply,
     SnapshotRequest,
     StatusReply,
@@ -159,6 +164,22 @@ def embed_window(request: EmbedWindowRequest, model: Model) -> EmbedWindowReply 
     return EmbedWindowReply(request_id=request.request_id, embedding=embedding)
 
 
+def received(request: ReceivedRequest, stream: Stream | None, *, instance: int) -> ReceivedReply:
+    """Return what has arrived of a stream: its source sends again what comes after it."""
+    if stream is None or (epoch := stream.labeler.population.epoch) is None:
+        return ReceivedReply(request_id=request.request_id, stream=request.stream, instance=instance, known=False)
+    population = stream.labeler.population
+    return ReceivedReply(
+        request_id=request.request_id,
+        stream=request.stream,
+        instance=instance,
+        known=True,
+        epoch=epoch,
+        next_seq=population.next_seq,
+        watermark=population.watermark or 0,
+    )
+
+
 def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
     """Return the document of /status."""
     return StatusReply(request_id=request.request_id, status=json.dumps(document))
@@ -171,3 +192,17 @@ def busy(request_id: int) -> ErrorReply:
 
 def _error(request_id: int, reason: str, detail: str) -> ErrorReply:
     return ErrorReply(request_id=request_id, reason=reason, detail=detail)
+
+
+def ask(identity: bytes, request: EmbedWindowRequest | PlacementRequest, compute: Compute) -> Ask:
+    """Return a client's request as the worker takes it: what computes the answer, and until when it is wanted."""
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + request.within_ms * 1_000_000 if request.within_ms else NEVER_NS
+    units = len(request.counts) if isinstance(request, EmbedWindowRequest) else 0
+    return Ask(identity, request.request_id, compute, units=units, asked_ns=now_ns, until_ns=until_ns)
+
+
+def window_bytes(model: Model) -> int:
+    """Return the size of the largest request: a window of as many units as the bundle takes, and a quarter more."""
+    units = model.manifest.max_units
+    return min(max(5 * units * model.manifest.spec.bins, MAX_MESSAGE_BYTES), MAX_WINDOW_BYTES)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 from nuclr_stream.daemon.asks import NEVER_NS, Ask, AskDone, Asks
 from nuclr_stream.daemon.streams import Stream
@@ -20,11 +21,16 @@ BURST_WINDOWS = 16
 
 @dataclass(frozen=True)
 class LabelDone:
-    """A window of `stream` was labelled in `label_s` seconds."""
+    """A window of `stream` was labelled in `label_s` seconds.
+
+    Where a snapshot was wanted, `checkpoint` and `model_side` are the two sides of the state after that window.
+    """
 
     stream: Stream
     labelled: Labelled
     label_s: float
+    checkpoint: Mapping[str, Any] | None = None
+    model_side: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,11 @@ class _LabelJob:
     def run(self) -> LabelDone:
         start = time.perf_counter()
         labelled = self.stream.labeler.label(self.window)
-        return LabelDone(self.stream, labelled, time.perf_counter() - start)
+        label_s = time.perf_counter() - start
+        checkpoint = self.window.checkpoint
+        # here, between two windows: nobody else may read what this thread changes
+        model_side = None if checkpoint is None else self.stream.labeler.dump_model_side()
+        return LabelDone(self.stream, labelled, label_s, checkpoint, model_side)
 
 
 def _superseded(older: Window, newer: Window) -> Window:
@@ -116,6 +126,8 @@ class Worker:
         self._running = None
         if isinstance(job, _LabelJob):
             job.stream.in_work -= 1
+            if future.exception() is not None:
+                job.stream.note_failed(time.monotonic_ns())
         else:
             self._asks.took(job, time.monotonic_ns() - self._started_ns)
         self._start()

@@ -7,7 +7,9 @@ epoch that is smaller than the one that runs takes over when that one has fallen
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from nuclr_stream.features.coupling import fine_grid
 from nuclr_stream.stream.epoch import Epoch, Timed, stretch_of
@@ -63,6 +65,15 @@ class Admission:
         while len(self._past) > REMEMBERED_EPOCHS:
             self._past.popitem(last=False)
         self._jump = None
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of what lasts, for `load`: the epochs that ran."""
+        return {"past": list(self._past.items())}
+
+    def load(self, saved: Mapping[str, Any], now_ns: int) -> None:
+        """Become what `dump` returned; the epoch that runs was heard of at `now_ns`."""
+        self._past = OrderedDict(saved["past"])
+        self._taken_ns = now_ns
 
     def _takes_over(self, message: Input, now_ns: int) -> bool:
         """Whether a smaller epoch is a source that lives on, and no message from the past that comes again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,7 @@ class Labeler:
         )
         if half_life_s is not None and not 0 < half_life_s < np.inf:
             raise ConfigError(f"half_life_s = {half_life_s}: give seconds above 0, or leave it out to forget nothing")
+        self._half_life_s = half_life_s
         self._features = FeatureAccumulator(self.spec, manifest.embedding_dim, half_life_s=half_life_s)
         self._priors = checked_priors(model, priors or {})
         self._abstain = checked_thresholds(model, abstain or {})
@@ -158,6 +160,34 @@ class Labeler:
         """Cut and label the next window, in one thread; None when more data are needed."""
         window = self.cut(now_ns)
         return None if window is None else self.label(window)
+
+    # -- over a restart: a dump of either side belongs to its thread --------------------------------------------------
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a saved state to mean the same: the bundle, how windows are cut, how they fade."""
+        return {
+            "bundle": self.model.manifest.digest,
+            "hop_s": self.spec.hop_s,
+            "half_life_s": self._half_life_s,
+            "max_units": self.population.units.max_units,
+        }
+
+    def dump_model_side(self) -> dict[str, Any]:
+        """Return a copy of what labelling changes, for `load`."""
+        return {
+            "features": self._features.dump(),
+            "stability": self._stability.dump(),
+            "epoch": self._epoch,
+            "small": self._small,
+        }
+
+    def load(self, population: Mapping[str, Any], model_side: Mapping[str, Any], now_ns: int = 0) -> None:
+        """Become what `Population.dump` and `dump_model_side` returned, under the same fingerprint, at `now_ns`."""
+        self.population.load(population, now_ns)
+        self._features.load(model_side["features"])
+        self._stability.load(model_side["stability"])
+        self._epoch, self._small = model_side["epoch"], model_side["small"]
 
     def _observe(self, window: Window) -> str:
         """Add the window to what was observed; returns why its embeddings could not be added, or an empty string."""

@@ -8,6 +8,8 @@ windows at any speed.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +57,16 @@ class Population:
     def watermark(self) -> int | None:
         """The sample up to which data are complete, None before any data."""
         return None if self._epoch is None else self._epoch.watermark
+
+    @property
+    def next_seq(self) -> int:
+        """The number of the message that is expected next; what comes before it has arrived, or is counted missing."""
+        return 0 if self._epoch is None else self._epoch.sequence.next
+
+    @property
+    def waiting(self) -> int:
+        """How many messages were admitted and not applied yet."""
+        return len(self._inbox)
 
     @property
     def progress(self) -> float:
@@ -162,6 +174,31 @@ class Population:
         self._operations = []
         self.counters["windows_without_data"] += epoch.advance()
         return window
+
+    # -- over a restart ----------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything but the settings, for `load`. The messages in it are as they came."""
+        return {
+            "counters": dict(self.counters),
+            "units": self.units.dump(),
+            "operations": [[op.kind, op.source, op.target, list(op.index_of.items())] for op in self._operations],
+            "inbox": list(self._inbox),
+            "epoch": None if self._epoch is None else self._epoch.dump(),
+            "admission": self._admission.dump(),
+            "taken_over": self.taken_over,
+        }
+
+    def load(self, saved: Mapping[str, Any], now_ns: int = 0) -> None:
+        """Become what `dump` returned, of the same spec and rules; silence is counted from `now_ns` (monotonic) on."""
+        self.counters = Counter(saved["counters"])
+        self.units.load(saved["units"])
+        self._operations = [Operation(kind, a, b, dict(index_of)) for kind, a, b, index_of in saved["operations"]]
+        self._inbox = deque(saved["inbox"])
+        self._admission.load(saved["admission"], now_ns)
+        self.taken_over = saved["taken_over"]
+        epoch = saved["epoch"]
+        self._epoch = epoch and Epoch.load(epoch, self.spec, self.rules, lateness_s=self.lateness_s)
 
     # -- applying messages -------------------------------------------------------------------------------------------
 

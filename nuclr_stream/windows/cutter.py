@@ -6,7 +6,9 @@ which are masked. So a file and the stream that it was played into give the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +89,18 @@ class WindowCutter:
         """Drop what was observed and masked before a bin that no window to come needs."""
         self.observed.forget_before(self.grid.first_sample(bin_index))
         self.masked.forget_before(self.grid.first_sample(bin_index))
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything that cutting changes, for `load`."""
+        normaliser = None if self._normaliser is None else self._normaliser.dump()
+        return {"observed": self.observed.dump(), "masked": self.masked.dump(), "normaliser": normaliser}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned, of the same spec and grid."""
+        self.observed.load(saved["observed"])
+        self.masked.load(saved["masked"])
+        if self._normaliser is not None:
+            self._normaliser.load(saved["normaliser"])
 
     def _totals(self, counts: Float32Array, first_bin: int) -> Float32Array:
         """Return the spikes of the whole probe per bin, -1 for a bin not wholly observed: no data is no silence."""

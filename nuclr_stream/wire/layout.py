@@ -285,6 +285,7 @@ REQUESTS = (
         (size("regions", MAX_LIST),),
         MAX_MESSAGE_BYTES,
     ),
+    Layout("received", m.ReceivedRequest, (REQUEST_ID,), limit=MAX_MESSAGE_BYTES),
 )
 REPLIES = (
     Layout("snapshot_reply", m.SnapshotReply, (REQUEST_ID,), (Parts("messages"),), stream="none"),
@@ -310,6 +311,18 @@ REPLIES = (
     ),
     Layout("status_reply", m.StatusReply, (REQUEST_ID,), (Text("status"),), stream="none"),
     Layout("placement_reply", m.PlacementReply, (REQUEST_ID,), (Text("placement"),)),
+    Layout(
+        "received_reply",
+        m.ReceivedReply,
+        (
+            REQUEST_ID,
+            integer("instance"),
+            flag("known"),
+            integer("epoch"),
+            integer("next_seq"),
+            sample("watermark"),
+        ),
+    ),
     Layout("error", m.ErrorReply, (REQUEST_ID, text("reason", low=1), detail()), stream="none"),
 )
 LAYOUTS = (*INPUTS, *OUTPUTS, *REQUESTS, *REPLIES)

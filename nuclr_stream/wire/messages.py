@@ -330,6 +330,14 @@ class PlacementRequest:
     to_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedRequest:
+    """Ask what has arrived of `stream`: its source sends again what has not, after a crash or a lost connection."""
+
+    request_id: int
+    stream: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SnapshotReply:
     """Everything now. Drop predictions that arrive with the same `instance` and a `seq` not above the one in here."""
@@ -382,6 +390,23 @@ class PlacementReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedReply:
+    """What has arrived of a stream: of `epoch` every message before `next_seq`, but those that were lost on the way.
+
+    `known` is false for a stream of which this daemon, started as `instance`, has nothing. `watermark` is the sample up
+    to which data are applied, 0 before any.
+    """
+
+    request_id: int
+    stream: str
+    instance: int
+    known: bool
+    epoch: int = 0
+    next_seq: int = 0
+    watermark: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReply:
     """The request could not be served: `reason` is one stable word, `detail` says it for people."""
 
@@ -392,6 +417,6 @@ class ErrorReply:
 
 Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
 Output = Predictions | StreamState | DaemonState | Event | RuleFired
-Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest
-Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | ErrorReply
+Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest | ReceivedRequest
+Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | ReceivedReply | ErrorReply
 Message = Input | Output | Request | Reply

@@ -126,6 +126,10 @@ MESSAGES = {
         from_um=_f4(-100, 500),
         to_um=_f4(500, 900),
     ),
+    "received": wire.ReceivedRequest(request_id=6, stream="probeA"),
+    "received_reply": wire.ReceivedReply(
+        request_id=6, stream="probeA", instance=9, known=True, epoch=7, next_seq=3, watermark=-5
+    ),
     "snapshot_reply": wire.SnapshotReply(request_id=1, messages=(STATE,)),
     "embeddings_reply": wire.EmbeddingsReply(
         request_id=2,
@@ -410,6 +414,11 @@ FRAMES = {
         b"placement_reply/probeA",
         b"\x82\xa1v\x01\xaarequest_id\x05",
         b'{"shanks":[]}',
+    ],
+    "received": [b"received/probeA", b"\x82\xa1v\x01\xaarequest_id\x06"],
+    "received_reply": [
+        b"received_reply/probeA",
+        (b"\x87\xa1v\x01\xaarequest_id\x06\xa8instance\x09\xa5known\xc3\xa5epoch\x07\xa8next_seq\x03\xa9watermark\xfb"),
     ],
     "error": [
         b"error/",

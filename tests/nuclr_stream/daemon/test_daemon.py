@@ -152,7 +152,8 @@ def test_a_full_disk_costs_records_but_no_predictions(
     monkeypatch.setattr(RecordWriter, "write", full)
     daemon = run_daemon(record=str(tmp_path / "kept.rec"))
     assert len(list(replay(recording, **where(daemon)))) == 11
-    assert counters(daemon)["not_recorded"] == 11
+    with Subscription("", **where(daemon, "results", "query")) as late:  # the record has a thread of its own
+        until(late, lambda m: isinstance(m, wire.DaemonState) and m.counters.get("not_recorded") == 11)
 
 
 def test_overload_skips_steps_and_counts_every_one(

@@ -165,3 +165,16 @@ def test_a_jump_that_stays_must_fit_the_epoch_in_all_else(stream: Stream) -> Non
     counters = stream.state.counters
     assert (counters["rejected_jump"], counters["rejected_grid_changed"]) == (3, 1)
     assert stream.state.watermark == 10_000
+
+
+def test_the_log_says_how_a_stream_does_when_that_changes(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        for now_ms in (0, 500, 1_000, 2_500, 3_000):
+            stream.note_time(now_ms * MS)
+        take(stream, [follow_up().busy(10_000, 10_500)], now_ns=3_100 * MS)
+        stream.note_time(3_500 * MS)
+    assert [record.message for record in caplog.records] == [
+        "stream probeA: ready",
+        "stream probeA: degraded (source_silent)",
+        "stream probeA: ready",
+    ]

@@ -15,7 +15,9 @@ from nuclr_stream.wire import ErrorReply
 
 
 class FakeWindow(SimpleNamespace):
-    """A window that remembers which ones it took over."""
+    """A window that remembers which ones it took over, and of which no snapshot is wanted."""
+
+    checkpoint = None
 
     def superseding(self, older: FakeWindow) -> FakeWindow:
         return FakeWindow(number=self.number, over=[*older.over, older.number, *self.over])
@@ -25,10 +27,13 @@ class SlowStream:
     """A stream whose labeler waits until it is let go, and tells what it was given."""
 
     def __init__(self, name: str = "a") -> None:
-        self.name, self.in_work = name, 0
+        self.name, self.in_work, self.failed = name, 0, 0
         self.go = threading.Semaphore(0)
         self.hop_s = 1e-9  # the next window is due at once: requests of clients are not held back for it
         self.labeler = SimpleNamespace(label=self._label)
+
+    def note_failed(self, now_ns: int) -> None:
+        self.failed += 1
 
     def _label(self, window: FakeWindow) -> Any:
         assert self.go.acquire(timeout=10)
