@@ -11,6 +11,7 @@ import typer
 
 from nuclr_stream.commands.bench import bench
 from nuclr_stream.commands.check import check
+from nuclr_stream.commands.dashboard import dashboard
 from nuclr_stream.commands.demo import demo
 from nuclr_stream.commands.doctor import doctor
 from nuclr_stream.commands.label import label
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (serve, replay, label, records, watch, demo, bench, doctor, check):
+for command in (serve, replay, label, records, watch, dashboard, demo, bench, doctor, check):
     app.command()(command)
 
 

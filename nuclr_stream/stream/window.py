@@ -21,7 +21,7 @@ class Window:
     since the window before, see `isi`, and `coupling` (U, 54) what was counted of millisecond
     lags since then, see `coupling`. `exclusion` says why it is not embedded
     (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
-    the host's monotonic time when it was cut, as the caller gave it.
+    the host's monotonic time when it was cut, as the caller gave it. `observed` (T,) are the bins with data throughout.
     """
 
     stream: str
@@ -42,6 +42,7 @@ class Window:
     missing: float
     exclusion: str
     operations: tuple[Operation, ...]
+    observed: BoolArray
     skipped_steps: int = 0
 
     def superseding(self, older: Window) -> Window:

@@ -12,6 +12,7 @@ from nuclr_stream.wire.fields import (
     PROTOCOL_VERSION,
     REASONS,
 )
+from nuclr_stream.wire.inspection import ActivityReply, ActivityRequest, EvidenceReply, EvidenceRequest
 from nuclr_stream.wire.messages import (
     DaemonState,
     EmbeddingsReply,
@@ -53,6 +54,8 @@ __all__ = [
     "PROTOCOL_VERSION",
     "REASONS",
     "Abstained",
+    "ActivityReply",
+    "ActivityRequest",
     "DaemonState",
     "EmbedWindowReply",
     "EmbedWindowRequest",
@@ -61,6 +64,8 @@ __all__ = [
     "End",
     "ErrorReply",
     "Event",
+    "EvidenceReply",
+    "EvidenceRequest",
     "Heartbeat",
     "Input",
     "MaskInterval",

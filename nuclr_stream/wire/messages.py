@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.wire.codes import OOD_FLAGS, Abstained
+from nuclr_stream.wire.inspection import ActivityReply, ActivityRequest, EvidenceReply, EvidenceRequest
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
@@ -360,6 +361,23 @@ class ErrorReply:
 
 Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
 Output = Predictions | StreamState | DaemonState | Event
-Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest
-Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | ErrorReply
+Request = (
+    SnapshotRequest
+    | EmbeddingsRequest
+    | EmbedWindowRequest
+    | StatusRequest
+    | PlacementRequest
+    | ActivityRequest
+    | EvidenceRequest
+)
+Reply = (
+    SnapshotReply
+    | EmbeddingsReply
+    | EmbedWindowReply
+    | StatusReply
+    | PlacementReply
+    | ActivityReply
+    | EvidenceReply
+    | ErrorReply
+)
 Message = Input | Output | Request | Reply

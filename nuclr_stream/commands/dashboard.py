@@ -1,0 +1,51 @@
+"""`nuclr-stream dashboard`: the live page, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
+from nuclr_stream.errors import ConfigError
+from nuclr_stream.placement.report import read_plan
+
+Host = Annotated[str, typer.Option("--host", help="Address to serve on; beyond 127.0.0.1 viewers need a token.")]
+Port = Annotated[int, typer.Option("--port", help="Port of the page; 0 picks a free one.")]
+Plan = Annotated[
+    list[str] | None,
+    typer.Option("--plan", help="STREAM=FILE.csv, a planned trajectory to show beside what is found. Repeatable."),
+]
+
+
+def dashboard(
+    source: Annotated[str, typer.Option("--from", help="Where the daemon publishes.")] = RESULTS_ENDPOINT,
+    query_endpoint: Annotated[str, typer.Option("--query-endpoint", help="Where the daemon answers.")] = QUERY_ENDPOINT,
+    host: Host = "127.0.0.1",
+    port: Port = 5584,
+    token: Annotated[str, typer.Option("--token", envvar="NUCLR_TOKEN", help="Token of viewers.")] = "",
+    plan: Plan = None,
+    notes: Annotated[Path | None, typer.Option("--notes", help="Take notes of viewers into this file (JSONL).")] = None,
+) -> None:
+    """Serve the live page of a daemon. One line of JSON on stdout has its URL; Ctrl-C ends it.
+
+    It runs beside the daemon and only reads from it: whatever happens to the page, predictions go on.
+    """
+    try:
+        from nuclr_stream.dashboard.server import Page, PageSettings
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the page needs {error.name}: pip install 'nuclr-stream[dashboard]'") from error
+    plans = {}
+    for text in plan or ():
+        stream, equals, file = text.partition("=")
+        if not (stream and equals and file):
+            raise ConfigError(f"--plan {text}: give it as STREAM=FILE.csv")
+        plans[stream] = read_plan(Path(file))
+    settings = PageSettings(
+        results=source, query=query_endpoint, host=host, port=port, token=token, plans=plans, notes=notes
+    )
+    page = Page(settings)
+    print(json.dumps({"url": page.url, "from": source}), flush=True)
+    page.run()

@@ -1,0 +1,162 @@
+"""Everything that the page can show, gathered from the daemon's messages. One thread, no sockets.
+
+`version` grows with every change, and viewers wait on it; each of them remembers what it has sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nuclr_stream.dashboard.alerts import Alert, alerts_of
+from nuclr_stream.dashboard.probe import Probe
+from nuclr_stream.wire import DaemonState, Event, Output, Predictions, StreamState
+
+EVENTS = 300
+"""Events and notes that are kept for the page."""
+ABSENT = 4
+"""A probe that so many states of the daemon in a row do not list is gone; one alone may have been made before it."""
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event of the daemon or a note of a viewer; `unix_s` by this server's clock, `sample_s` by the stream's."""
+
+    number: int
+    unix_s: float
+    stream: str
+    kind: str
+    detail: str
+    sample_s: float | None = None
+
+
+@dataclass
+class Board:
+    """What is known now. `source` is the endpoint that it comes from."""
+
+    source: str
+    probes: dict[str, Probe] = field(default_factory=dict)
+    daemon: DaemonState | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+    connected: bool = False
+    changed_at: float = field(default_factory=time.monotonic)
+    error: str = ""
+    lost: int = 0
+    happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        self._absent: Counter[str] = Counter()
+        self._waiting: set[asyncio.Event] = set()
+        self._numbers = 0
+
+    # -- what comes in -----------------------------------------------------------------------------------------------
+
+    def take(self, message: Output) -> None:
+        """Take one message of the daemon."""
+        if not self.connected:
+            self.connected, self.changed_at, self.error = True, time.monotonic(), ""
+        if isinstance(message, DaemonState):
+            self._take_daemon(message)
+        elif isinstance(message, Event):
+            self._take_event(message)
+        elif isinstance(message, Predictions):
+            self._probe(message.stream).take_predictions(message)
+        elif isinstance(message, StreamState):
+            self._probe(message.stream).take_state(message)
+        self.changed()
+
+    def gone(self, error: str) -> None:
+        """Note that the daemon cannot be received; what was known stays, and is marked as old."""
+        if self.connected or error != self.error:
+            self.connected, self.error, self.changed_at = False, error, time.monotonic()
+            self.changed()
+
+    def add(self, *, stream: str, kind: str, detail: str, sample_s: float | None = None) -> Happening:
+        """Add to what happened, now."""
+        self._numbers += 1
+        happening = Happening(self._numbers, time.time(), stream, kind, detail, sample_s)
+        self.happenings.append(happening)
+        self.changed()
+        return happening
+
+    def changed(self) -> None:
+        """Wake every viewer."""
+        self.version += 1
+        for event in self._waiting:
+            event.set()
+
+    async def wait(self, seen: int, timeout_s: float) -> None:
+        """Wait until there is something that is newer than version `seen`, at most `timeout_s`."""
+        if self.version != seen:
+            return
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            await asyncio.wait_for(event.wait(), timeout_s)
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.discard(event)
+
+    def _probe(self, stream: str) -> Probe:
+        if stream not in self.probes:
+            self.probes[stream] = Probe(stream)
+            self.probes = dict(sorted(self.probes.items()))
+        return self.probes[stream]
+
+    def _take_daemon(self, state: DaemonState) -> None:
+        restarted = self.daemon is not None and self.daemon.instance != state.instance
+        if restarted:
+            self.status = {}
+            for probe in self.probes.values():
+                probe.geometry_is_due = True
+        self.daemon = state
+        for stream in list(self.probes):
+            self._absent[stream] = 0 if stream in state.streams else self._absent[stream] + 1
+            if self._absent[stream] >= ABSENT:
+                del self.probes[stream], self._absent[stream]
+
+    def _take_event(self, event: Event) -> None:
+        probe = self.probes.get(event.stream)
+        if event.kind == "units_changed" and probe is not None:
+            probe.geometry_is_due = True
+        last = None if probe is None else probe.predictions
+        sample_s = None
+        if last is not None and last.epoch == event.epoch:
+            sample_s = float((event.sample - last.origin) / last.sample_rate)
+        self.add(stream=event.stream, kind=event.kind, detail=event.detail, sample_s=sample_s)
+
+    # -- what goes out -----------------------------------------------------------------------------------------------
+
+    def alerts(self) -> list[Alert]:
+        """Return what an experimenter must know now, the worst first."""
+        if not self.connected:
+            seconds = time.monotonic() - self.changed_at
+            detail = (
+                f"{self.error or 'nothing has come yet'}. What is shown is from before. Is nuclr-stream serve running?"
+            )
+            return [Alert("error", "", f"No daemon at {self.source} for {seconds:.0f} s", detail)]
+        return alerts_of(self.probes.values(), lost=self.lost)
+
+    def header(self) -> dict[str, Any]:
+        """Return the part of a frame that is about the daemon."""
+        return {
+            "connected": self.connected,
+            "source": self.source,
+            "unix_s": time.time(),
+            "alerts": [asdict(alert) for alert in self.alerts()],
+            "streams": list(self.probes),
+        }
+
+    def daemon_header(self) -> dict[str, Any]:
+        """Return what is known of the daemon and changes seldom."""
+        state = self.daemon
+        found: dict[str, Any] = {"status": self.status, "lost": self.lost}
+        if state is not None:
+            found |= {"instance": state.instance, "uptime_s": state.uptime_s, "provider": state.provider}
+            found |= {"bundle": state.bundle, "counters": dict(state.counters)}
+        return found

@@ -1,0 +1,132 @@
+// Units at their place on the probe. Shanks are those that the source names, never inferred from order.
+//
+// Colour is the most probable class, opacity its calibrated probability. Shape says more than colour can: a filled disc is
+// a call, a grey ring is undecided, a grey cross is out of distribution, a dot has no data yet.
+
+import { begin, fitted, message } from "./canvas.js";
+import { colour, edge, faded, inks, isSecond } from "./palette.js";
+import { OOD_FLAGS } from "./rows.js";
+
+/** @typedef {import("./types.js").Probe} Probe */
+/** @typedef {import("./canvas.js").DepthAxis} DepthAxis */
+
+/** @typedef {{k: number, x: number, y: number}} Place where a unit was drawn */
+
+/** @param {Probe} probe @returns {number[]} the shanks that there are, -1 for units that name none */
+export function shanksOf(probe) {
+  return [...new Set(/** @type {Int32Array} */ (probe.of.shank ?? []))].sort((a, b) => a - b);
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Probe|undefined} probe
+ * @param {DepthAxis} axis
+ * @param {{task: number, selected: number, shown: Set<number>|null}} view `shown` are units that pass the filter
+ * @returns {Place[]} where every unit is, for clicks
+ */
+export function drawDepth(canvas, probe, axis, view) {
+  const made = begin(canvas);
+  if (!made) return [];
+  const { g, width, height } = made;
+  if (!probe) return [];
+  if (!axis.hasDepth) {
+    message(g, "The source gives no depths. Units are in the table.", width, height);
+    return [];
+  }
+  axis.draw(g, 0, width, false);
+  const shanks = shanksOf(probe);
+  const column = width / shanks.length;
+  shanks.forEach((shank, s) => {
+    const ink = inks();
+    g.fillStyle = faded(ink.edge, 0.1);
+    g.beginPath();
+    g.roundRect(s * column + column * 0.1, axis.top - 4, column * 0.8, axis.bottom - axis.top + 4, [4, 4, column * 0.3, column * 0.3]);
+    g.fill();
+    g.fillStyle = ink.faint;
+    g.textAlign = "center";
+    const name = shank < 0 ? (shanks.length > 1 ? "shank ?" : "") : `shank ${shank}`;
+    g.fillText(fitted(g, name, column), (s + 0.5) * column, axis.bottom + 12);
+  });
+  const places = placed(probe, axis, shanks, column);
+  const size = places.length > 600 ? 2.6 : places.length > 200 ? 3.2 : 4.2;
+  for (const place of places) mark(g, probe, place, size, view);
+  const chosen = places.find((place) => place.k === view.selected);
+  if (chosen) {
+    g.strokeStyle = inks().accent;
+    g.lineWidth = 2;
+    g.beginPath();
+    g.arc(chosen.x, chosen.y, size + 4, 0, 7);
+    g.stroke();
+    g.beginPath();
+    g.moveTo(0, chosen.y);
+    g.lineTo(chosen.x - size - 4, chosen.y);
+    g.stroke();
+  }
+  return places;
+}
+
+/** @param {Probe} probe @param {DepthAxis} axis @param {number[]} shanks @param {number} column @returns {Place[]} */
+function placed(probe, axis, shanks, column) {
+  const { depth_um: depth, x_um: xs, shank } = probe.of;
+  /** @type {Map<number, [number, number]>} the range of x of every shank */
+  const range = new Map();
+  for (let k = 0; k < depth.length; k++) {
+    if (Number.isNaN(xs[k])) continue;
+    const [low, high] = range.get(shank[k]) ?? [Infinity, -Infinity];
+    range.set(shank[k], [Math.min(low, xs[k]), Math.max(high, xs[k])]);
+  }
+  /** @type {Map<string, number>} units at one place are drawn side by side */
+  const taken = new Map();
+  const places = [];
+  for (let k = 0; k < depth.length; k++) {
+    if (Number.isNaN(depth[k])) continue;
+    const s = shanks.indexOf(shank[k]);
+    const [low, high] = range.get(shank[k]) ?? [0, 0];
+    const share = Number.isNaN(xs[k]) || high === low ? 0.5 : (xs[k] - low) / (high - low);
+    const y = axis.y(depth[k]);
+    const x = (s + 0.2 + 0.6 * share) * column;
+    const key = `${Math.round(x / 4)} ${Math.round(y / 3)}`;
+    const n = taken.get(key) ?? 0;
+    taken.set(key, n + 1);
+    const aside = Math.ceil(n / 2) * 5 * (n % 2 ? 1 : -1);
+    places.push({ k, x: Math.min(Math.max(x + aside, s * column + 5), (s + 1) * column - 5), y });
+  }
+  return places;
+}
+
+/** @param {CanvasRenderingContext2D} g @param {Probe} probe @param {Place} place @param {number} size @param {{task: number, shown: Set<number>|null}} view */
+function mark(g, probe, { k, x, y }, size, view) {
+  const ink = inks();
+  const of = probe.of;
+  const why = of[`why${view.task}`]?.[k] ?? 1;
+  const top = of[`top${view.task}`]?.[k] ?? 0;
+  const p = (of[`p${view.task}`]?.[k] ?? 0) / 255;
+  g.globalAlpha = view.shown && !view.shown.has(k) ? 0.12 : 1;
+  g.lineWidth = 1.2;
+  g.beginPath();
+  if (why === 0) {
+    g.arc(x, y, size, 0, 7);
+    g.fillStyle = faded(colour(top), 0.35 + 0.65 * p);
+    g.fill();
+    g.strokeStyle = isSecond(top) ? ink.ink : edge(top);
+    g.stroke();
+  } else if ((of.flags?.[k] ?? 0) & OOD_FLAGS) {
+    g.strokeStyle = ink.edge;
+    g.moveTo(x - size * 0.8, y - size * 0.8);
+    g.lineTo(x + size * 0.8, y + size * 0.8);
+    g.moveTo(x + size * 0.8, y - size * 0.8);
+    g.lineTo(x - size * 0.8, y + size * 0.8);
+    g.stroke();
+  } else if (why === 1) {
+    g.arc(x, y, 1.3, 0, 7);
+    g.fillStyle = ink.edge;
+    g.fill();
+  } else {
+    g.arc(x, y, size - 0.6, 0, 7);
+    g.fillStyle = faded(ink.grey, 0.35);
+    g.fill();
+    g.strokeStyle = ink.edge;
+    g.stroke();
+  }
+  g.globalAlpha = 1;
+}
