@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
+from nuclr_stream.commands.dashboard import PAGE_PORT
 from nuclr_stream.commands.options import AbstainBelow, Bundle, load_model, warn_of_thresholds
 from nuclr_stream.config import load_settings
 from nuclr_stream.daemon.daemon import Daemon
@@ -32,6 +35,10 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Of one inference; 0 takes all cores but one.")] = None,
     abstain_below: AbstainBelow = None,
     record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Serve the live page too, by a process of its own.")
+    ] = False,
+    dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page on 127.0.0.1.")] = PAGE_PORT,
 ) -> None:
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
     given = {
@@ -54,11 +61,24 @@ def serve(
     model.warm_up(min(WARM_UNITS, model.manifest.max_units))
     daemon = Daemon(settings, model)
     end_on_signals(daemon.stop)
-    print(
-        json.dumps({"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}), flush=True
-    )
-    if not daemon.run():
+    ready = {"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}
+    page = None
+    if dashboard:
+        page = start_page(daemon.endpoints, port=dashboard_port, stdout=sys.stderr)
+        ready["dashboard"] = f"http://127.0.0.1:{dashboard_port}/"
+    print(json.dumps(ready), flush=True)
+    in_time = daemon.run()
+    if page is not None:
+        page.terminate()
+    if not in_time:
         os._exit(0)  # a step that hangs must not keep the process
+
+
+def start_page(endpoints: Mapping[str, str], *, port: int, stdout: int | IO[str]) -> subprocess.Popen[str]:
+    """Start the live page of a daemon as a process of its own: whatever happens to it, predictions go on."""
+    command = [sys.executable, "-m", "nuclr_stream", "dashboard", "--port", str(port)]
+    command += ["--from", endpoints["results"], "--query-endpoint", endpoints["query"]]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, text=True)
 
 
 def end_on_signals(stop: Callable[[], None]) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nuclr_stream.dashboard.alerts import Alert, alerts_of
+from nuclr_stream.dashboard.contacts import Contacts
 from nuclr_stream.dashboard.probe import Probe
 from nuclr_stream.wire import DaemonState, Event, Output, Predictions, StreamState
 
@@ -47,6 +49,7 @@ class Board:
     lost: int = 0
     happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=EVENTS))
     version: int = 0
+    contacts: Mapping[str, Contacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._absent: Counter[str] = Counter()
@@ -69,8 +72,8 @@ class Board:
             self._probe(message.stream).take_state(message)
         self.changed()
 
-    def gone(self, error: str) -> None:
-        """Note that the daemon cannot be received; what was known stays, and is marked as old."""
+    def gone(self, error: str = "") -> None:
+        """Note that the daemon cannot be received, and why if it is there; what was known stays, marked as old."""
         if self.connected or error != self.error:
             self.connected, self.error, self.changed_at = False, error, time.monotonic()
             self.changed()
@@ -105,6 +108,7 @@ class Board:
     def _probe(self, stream: str) -> Probe:
         if stream not in self.probes:
             self.probes[stream] = Probe(stream)
+            self.probes[stream].contacts = self.contacts.get(stream)
             self.probes = dict(sorted(self.probes.items()))
         return self.probes[stream]
 
@@ -136,9 +140,8 @@ class Board:
         """Return what an experimenter must know now, the worst first."""
         if not self.connected:
             seconds = time.monotonic() - self.changed_at
-            detail = (
-                f"{self.error or 'nothing has come yet'}. What is shown is from before. Is nuclr-stream serve running?"
-            )
+            old = "What is shown is from before. " if self.probes else ""
+            detail = f"{self.error}{old}Is nuclr-stream serve running?"
             return [Alert("error", "", f"No daemon at {self.source} for {seconds:.0f} s", detail)]
         return alerts_of(self.probes.values(), lost=self.lost)
 

@@ -50,8 +50,11 @@ class Feed:
             while not self._closing.is_set():
                 try:
                     message = subscription.receive(POLL_S)
-                except (DaemonGoneError, WireError) as error:
-                    self._post(self._board.gone, str(error))
+                except DaemonGoneError:
+                    self._post(self._board.gone)
+                    continue
+                except WireError as error:
+                    self._post(self._board.gone, f"It is of another release: {error}. ")
                     continue
                 if message is not None:
                     self._post(self._take, message, subscription.lost)
@@ -139,7 +142,11 @@ class Refresher:
         if has_regions and self._placed.get(name) != step and self._is_due(name, "placement", PLACEMENT_EVERY_S):
             self._placed[name] = step
             plan = [(one.region, one.from_um, one.to_um) for one in self._plans.get(name, ())]
-            probe.placement = await self._asker.ask(lambda query: query.placement(name, plan=plan)) or {}
+            found = await self._asker.ask(lambda query: query.placement(name, plan=plan))
+            if found is None:
+                return  # what was found before stays; the page says that the daemon is gone
+            planned = [{"region": region, "from_um": low, "to_um": high} for region, low, high in plan]
+            probe.placement = found | ({"planned": planned} if planned else {})
             self._board.changed()
 
     async def _take(self, question: Callable[[Query], T], take: Callable[[T], None]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nuclr_stream.dashboard.contacts import Contacts
 from nuclr_stream.dashboard.frames import two_bits
 from nuclr_stream.dashboard.history import History, as_bytes
 from nuclr_stream.wire import ActivityReply, Predictions, StreamState, TaskPredictions
@@ -38,6 +39,7 @@ class Probe:
         self.latency_ms: deque[float] = deque(maxlen=LATENCIES)
         self.unit_ids: tuple[str, ...] = ()
         self.geometry_is_due = True
+        self.contacts: Contacts | None = None
 
     # -- what comes in -----------------------------------------------------------------------------------------------
 
@@ -110,6 +112,9 @@ class Probe:
             "tasks": [{"name": task.name, "classes": list(task.classes)} for task in tasks],
         }
         arrays: Arrays = {"shank": shank, "x_um": x_um, "depth_um": depth_um}
+        if self.contacts is not None:
+            contacts = self.contacts
+            arrays |= {"contact_shank": contacts.shank, "contact_x": contacts.x_um, "contact_depth": contacts.depth_um}
         return header, arrays if channel is None else arrays | {"channel": channel}
 
     def summary(self) -> dict[str, Any]:

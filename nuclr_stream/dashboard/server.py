@@ -22,13 +22,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.dashboard.access import LOOPBACK, Access
 from nuclr_stream.dashboard.board import Board
+from nuclr_stream.dashboard.contacts import Contacts
 from nuclr_stream.dashboard.feed import Asker, Feed, Refresher
 from nuclr_stream.dashboard.viewer import Viewer
 from nuclr_stream.errors import EndpointError, NuclrStreamError
 from nuclr_stream.placement.trajectory import Planned
 
 STATIC = Path(__file__).parent / "static"
-PORT = 5584
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +42,17 @@ class PageSettings:
         port: 0 picks a free one.
         token: what viewers must know; empty makes one up where one is needed.
         plans: planned trajectories by stream.
+        contacts: contacts of the probe by stream.
         notes: file that notes of viewers are appended to; None takes none.
     """
 
     results: str = RESULTS_ENDPOINT
     query: str = QUERY_ENDPOINT
     host: str = "127.0.0.1"
-    port: int = PORT
+    port: int = 0
     token: str = ""
     plans: Mapping[str, Sequence[Planned]] = field(default_factory=dict)
+    contacts: Mapping[str, Contacts] = field(default_factory=dict)
     notes: Path | None = None
 
 
@@ -81,7 +83,6 @@ class Page:
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
-        self._server.install_signal_handlers = lambda: None
 
     @property
     def url(self) -> str:
@@ -107,7 +108,7 @@ class Page:
 
     @asynccontextmanager
     async def _feeding(self, _app: Starlette) -> AsyncIterator[None]:
-        self._board = Board(self.settings.results)
+        self._board = Board(self.settings.results, contacts=self.settings.contacts)
         self._asker = Asker(self.settings.query)
         feed = Feed(self._board, results=self.settings.results, query=self.settings.query)
         refresher = Refresher(self._board, self._asker, plans=dict(self.settings.plans))

@@ -90,11 +90,11 @@ NO_LOSS = frozenset(
 
 FEATURE_SETS = {
     "embedding": "NuCLR embedding",
-    "statistics": "its own spike statistics",
-    "coupling": "coupling to the population",
-    "embedding_neighbourhood": "embedding, with its neighbours",
-    "statistics_neighbourhood": "statistics, with its neighbours",
-    "coupling_neighbourhood": "coupling, with its neighbours",
+    "statistics": "spike statistics",
+    "coupling": "population coupling",
+    "embedding_neighbourhood": "embedding, neighbours",
+    "statistics_neighbourhood": "statistics, neighbours",
+    "coupling_neighbourhood": "coupling, neighbours",
 }
 
 PLACEMENT = {

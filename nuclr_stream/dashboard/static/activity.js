@@ -19,10 +19,10 @@ export function drawActivity(canvas, probe, axis, selected) {
   if (!made) return;
   const { g, width, height } = made;
   const ink = inks();
-  if (!probe) return message(g, "No probe has sent anything yet.", width, height);
+  if (!probe) return message(g, "No probe has sent anything yet. nuclr-stream replay FILE plays a recording; a rig connects with nuclr_stream.client.Publisher.", width, height);
   const [x, w, h] = [LEFT, width - LEFT - 8, axis.bottom - axis.top];
-  axis.draw(g, x, x + w, true);
   const activity = probe.activity;
+  if (activity) axis.draw(g, x, x + w, true);
   if (!activity || activity.layout !== probe.layout) {
     warmUp(g, probe, width, height);
     return;

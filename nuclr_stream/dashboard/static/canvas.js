@@ -37,8 +37,10 @@ export class DepthAxis {
     this.known = known;
     this.hasDepth = known > 0;
     const pad = Math.max((high - low) * 0.03, 20);
-    this.low = this.hasDepth ? Math.min(low - pad, low >= 0 ? 0 : low - pad, low - pad < 200 ? 0 - pad / 2 : low - pad) : 0;
+    // the tip is shown where it is near; a probe in the surface of a deep structure would be a thin line otherwise
+    this.low = this.hasDepth ? (low >= 0 && low < 0.4 * high ? Math.min(-pad / 2, low - pad) : low - pad) : 0;
     this.high = this.hasDepth ? high + pad : 1;
+    this.key = `${this.low} ${this.high} ${height} ${known}`;
   }
 
   /** @param {number} um @returns {number} */
@@ -75,7 +77,7 @@ export class DepthAxis {
       g.moveTo(from, y);
       g.lineTo(to, y);
       g.stroke();
-      if (labels) g.fillText(um.toLocaleString("en"), from - 5, y);
+      if (labels) g.fillText((um || 0).toLocaleString("en"), from - 5, y);
     }
   }
 }

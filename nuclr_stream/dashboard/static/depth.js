@@ -14,7 +14,7 @@ import { OOD_FLAGS } from "./rows.js";
 
 /** @param {Probe} probe @returns {number[]} the shanks that there are, -1 for units that name none */
 export function shanksOf(probe) {
-  return [...new Set(/** @type {Int32Array} */ (probe.of.shank ?? []))].sort((a, b) => a - b);
+  return [...new Set([...(probe.of.shank ?? []), ...(probe.of.contact_shank ?? [])])].sort((a, b) => a - b);
 }
 
 /**
@@ -47,6 +47,7 @@ export function drawDepth(canvas, probe, axis, view) {
     const name = shank < 0 ? (shanks.length > 1 ? "shank ?" : "") : `shank ${shank}`;
     g.fillText(fitted(g, name, column), (s + 0.5) * column, axis.bottom + 12);
   });
+  contacts(g, probe, axis, shanks, column);
   const places = placed(probe, axis, shanks, column);
   const size = places.length > 600 ? 2.6 : places.length > 200 ? 3.2 : 4.2;
   for (const place of places) mark(g, probe, place, size, view);
@@ -65,26 +66,48 @@ export function drawDepth(canvas, probe, axis, view) {
   return places;
 }
 
+/** @param {Probe} probe @param {number[]} shanks @param {number} column @returns {(shank: number, x: number) => number} where an x of a shank is drawn: each shank over the range of its units and contacts */
+function across(probe, shanks, column) {
+  const { x_um: xs, shank, contact_x: contactX = [], contact_shank: contactShank = [] } = probe.of;
+  /** @type {Map<number, [number, number]>} */
+  const range = new Map();
+  for (const [all, of] of [[xs, shank], [contactX, contactShank]]) {
+    for (let k = 0; k < all.length; k++) {
+      if (Number.isNaN(all[k])) continue;
+      const [low, high] = range.get(of[k]) ?? [Infinity, -Infinity];
+      range.set(of[k], [Math.min(low, all[k]), Math.max(high, all[k])]);
+    }
+  }
+  return (s, x) => {
+    const [low, high] = range.get(s) ?? [0, 0];
+    const share = Number.isNaN(x) || high === low ? 0.5 : (x - low) / (high - low);
+    return (shanks.indexOf(s) + 0.2 + 0.6 * share) * column;
+  };
+}
+
+/** @param {CanvasRenderingContext2D} g @param {Probe} probe @param {DepthAxis} axis @param {number[]} shanks @param {number} column */
+function contacts(g, probe, axis, shanks, column) {
+  const { contact_depth: depth = [], contact_x: xs = [], contact_shank: shank = [] } = probe.of;
+  const place = across(probe, shanks, column);
+  g.fillStyle = faded(inks().edge, 0.3);
+  for (let k = 0; k < depth.length; k++) {
+    const y = axis.y(depth[k]);
+    if (y >= axis.top - 4 && y <= axis.bottom) g.fillRect(place(shank[k], xs[k]) - 2, y - 1, 4, 2);
+  }
+}
+
 /** @param {Probe} probe @param {DepthAxis} axis @param {number[]} shanks @param {number} column @returns {Place[]} */
 function placed(probe, axis, shanks, column) {
   const { depth_um: depth, x_um: xs, shank } = probe.of;
-  /** @type {Map<number, [number, number]>} the range of x of every shank */
-  const range = new Map();
-  for (let k = 0; k < depth.length; k++) {
-    if (Number.isNaN(xs[k])) continue;
-    const [low, high] = range.get(shank[k]) ?? [Infinity, -Infinity];
-    range.set(shank[k], [Math.min(low, xs[k]), Math.max(high, xs[k])]);
-  }
+  const place = across(probe, shanks, column);
   /** @type {Map<string, number>} units at one place are drawn side by side */
   const taken = new Map();
   const places = [];
   for (let k = 0; k < depth.length; k++) {
     if (Number.isNaN(depth[k])) continue;
     const s = shanks.indexOf(shank[k]);
-    const [low, high] = range.get(shank[k]) ?? [0, 0];
-    const share = Number.isNaN(xs[k]) || high === low ? 0.5 : (xs[k] - low) / (high - low);
     const y = axis.y(depth[k]);
-    const x = (s + 0.2 + 0.6 * share) * column;
+    const x = place(shank[k], xs[k]);
     const key = `${Math.round(x / 4)} ${Math.round(y / 3)}`;
     const n = taken.get(key) ?? 0;
     taken.set(key, n + 1);

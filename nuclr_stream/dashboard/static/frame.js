@@ -43,13 +43,18 @@ export function drawProbes(root, model, watch) {
     const { summary } = probe;
     const on = probe.stream === model.watched;
     tab.setAttribute("aria-selected", String(on));
-    tab.dataset.state = summary.state ?? "waiting";
+    tab.dataset.state = isStale(probe, model) ? "stale" : (summary.state ?? "waiting");
     const [strip, , state, called] = /** @type {HTMLElement[]} */ ([...tab.children]);
-    setText(state, summary.state === "warming_up" ? `warming up ${Math.round((summary.progress ?? 0) * 100)} %` : (summary.state ?? "waiting").replace(/_/g, " "));
+    setText(state, isStale(probe, model) ? "not live" : summary.state === "warming_up" ? `warming up ${Math.round((summary.progress ?? 0) * 100)} %` : (summary.state ?? "waiting").replace(/_/g, " "));
     const counts = calledOf(probe, model, on);
     setText(called, counts === null ? `${summary.units} units` : `${counts.toLocaleString("en")} of ${summary.units.toLocaleString("en")} called${summary.time_s !== undefined ? ` · ${duration(summary.time_s)}` : ""}`);
     drawStrip(/** @type {HTMLCanvasElement} */ (strip), probe, model, on);
   }
+}
+
+/** @param {import("./types.js").Probe} probe @param {Model} model @returns {boolean} whether what is shown of it is of the past */
+export function isStale(probe, model) {
+  return !model.live || model.alerts.some((one) => one.level === "error" && one.stream === probe.stream);
 }
 
 /** @param {import("./types.js").Probe} probe @param {Model} model @param {boolean} on @returns {number|null} */
@@ -99,16 +104,15 @@ export function drawLegend(root, model, filter) {
   const task = probe?.tasks[model.task];
   if (!probe || !task) {
     root.dataset.key = "";
-    return root.replaceChildren();
+    return root.replaceChildren(...(probe ? [make("span", { class: "legend-title", text: "Predictions come with the first complete window." })] : []));
   }
-  const [top, why, flags] = [probe.of[`top${model.task}`] ?? [], probe.of[`why${model.task}`] ?? [], probe.of.flags ?? []];
+  const [top, why] = [probe.of[`top${model.task}`] ?? [], probe.of[`why${model.task}`] ?? []];
   const counts = task.classes.map(() => 0);
   const causes = new Map();
   for (let k = 0; k < why.length; k++) {
     if (why[k] === 0) counts[top[k]] += 1;
     else causes.set(why[k], (causes.get(why[k]) ?? 0) + 1);
   }
-  void flags;
   const key = [task.name, counts, [...causes].flat(), document.documentElement.dataset.theme].join();
   if (root.dataset.key === key) return;
   root.dataset.key = key;

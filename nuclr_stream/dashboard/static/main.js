@@ -5,7 +5,7 @@ import { drawActivity } from "./activity.js";
 import { DepthAxis } from "./canvas.js";
 import { drawDepth } from "./depth.js";
 import { the, setText } from "./dom.js";
-import { drawAlerts, drawBorders, drawLegend, drawLink, drawProbes, drawTasks } from "./frame.js";
+import { drawAlerts, drawBorders, drawLegend, drawLink, drawProbes, drawTasks, isStale } from "./frame.js";
 import { drawEvents, drawHealth } from "./health.js";
 import { listen, showHelp } from "./keys.js";
 import { Link } from "./link.js";
@@ -24,6 +24,9 @@ const page = { received: 0, drawn: 0, skipped: 0, drawMs: 0, kbps: 0, open: fals
 const canvases = /** @type {HTMLCanvasElement[]} */ (["activity", "depth", "regions"].map((id) => the(id)));
 /** @type {import("./depth.js").Place[]} */
 let places = [];
+/** @type {string[]} what every canvas shows */
+const drawnKeys = [];
+let regionsNote = "";
 let pending = false;
 let slowAt = 0;
 let rateAt = performance.now();
@@ -45,6 +48,7 @@ const link = new Link(
   },
   (open) => {
     page.open = open;
+    model.open = open;
     slowAt = 0;
     ask();
   },
@@ -67,16 +71,27 @@ function draw() {
   rows.refresh(probe, model.task);
   const axis = new DepthAxis(probe, canvases[1].clientHeight);
   const isFiltered = rows.order.length < rows.total;
-  drawActivity(canvases[0], probe, axis, selected);
-  places = drawDepth(canvases[1], probe, axis, { task: model.task, selected, shown: isFiltered ? new Set(rows.order) : null });
-  const note = drawRegions(canvases[2], probe, axis, model.words);
+  const common = [probe?.stream, probe?.layout, axis.key, document.documentElement.dataset.theme, window.devicePixelRatio];
+  if (isNew(0, [...common, probe?.activity?.end_s, selected, probe?.activity ? 0 : probe?.version])) drawActivity(canvases[0], probe, axis, selected);
+  if (isNew(1, [...common, probe?.version, selected, model.task, rows.filter, rows.order.length])) {
+    places = drawDepth(canvases[1], probe, axis, { task: model.task, selected, shown: isFiltered ? new Set(rows.order) : null });
+  }
+  if (isNew(2, [...common, probe?.version])) regionsNote = drawRegions(canvases[2], probe, axis, model.words);
   table.draw(probe, model.task, selected);
-  drawProbes(the("probes"), model, watch);
   if (start - slowAt > SLOW_MS) {
     slowAt = start;
-    drawWords(note, axis, selected);
+    drawProbes(the("probes"), model, watch);
+    drawWords(regionsNote, axis, selected);
   }
   count(start);
+}
+
+/** @param {number} place of the canvas @param {any[]} parts  everything that it shows @returns {boolean} whether it must be drawn anew */
+function isNew(place, parts) {
+  const key = [...parts, canvases[place].clientWidth, canvases[place].clientHeight].join("|");
+  if (drawnKeys[place] === key) return false;
+  drawnKeys[place] = key;
+  return true;
 }
 
 /** @param {string} note @param {DepthAxis} axis @param {number} selected */
@@ -85,12 +100,13 @@ function drawWords(note, axis, selected) {
   drawLink(the("link"), the("facts"), model, page);
   drawTasks(the("tasks"), model, (task) => show(task));
   drawAlerts(the("alerts"), model, page.open);
+  document.body.classList.toggle("stale", probe ? isStale(probe, model) : !model.live);
   drawLegend(the("legend"), model, (name) => filterBy(name));
   setText(the("shown"), probe ? `${rows.order.length.toLocaleString("en")} of ${rows.total.toLocaleString("en")} shown` : "");
   setText(the("filter-error"), rows.error);
   the("filter-error").hidden = !rows.error;
   const without = rows.total - axis.known;
-  setText(the("depth-note"), !probe || !axis.hasDepth ? "" : without ? `${axis.known} of ${rows.total} shown, ${without} without depth` : `${rows.total} of ${rows.total} shown`);
+  setText(the("depth-note"), !probe || !axis.hasDepth ? "" : without ? `${axis.known} of ${rows.total}, ${without} without depth` : `${rows.total} of ${rows.total}`);
   setText(the("activity-note"), page.frozen ? "frozen" : probe?.activity ? `the ${probe.activity.window_s} s that the model saw` : "");
   setText(the("regions-note"), note);
   drawBorders(the("borders"), borderWords(probe));

@@ -16,6 +16,7 @@ export class Model {
     this.noLoss = [];
     this.notes = false;
     this.connected = false;
+    this.open = false; // the connection to the page's server
     this.source = "";
     this.watched = "";
     this.task = 0;
@@ -32,7 +33,11 @@ export class Model {
     this.answer = "";
     this.frame = 0;
     this.sentUnixS = 0;
-    this.hopsLate = 0;
+  }
+
+  /** @returns {boolean} whether the daemon is received now */
+  get live() {
+    return this.connected && this.open;
   }
 
   /** @returns {Probe|undefined} the probe that is watched */
@@ -56,7 +61,7 @@ export class Model {
     else if (header.kind === "activity") this.takeActivity(header, arrays);
     else if (header.kind === "placement") {
       const probe = this.probes.get(header.stream);
-      if (probe) probe.placement = header.placement;
+      if (probe) Object.assign(probe, { placement: header.placement, version: probe.version + 1 });
     } else if (header.kind === "daemon") this.daemon = header;
     else if (header.kind === "events") this.events = [...header.events.reverse(), ...this.events].slice(0, EVENTS);
     else if (header.kind === "unit" && header.unit_id === this.selected) this.unit = { ...header, arrays };
@@ -77,6 +82,7 @@ export class Model {
       brief: null,
       activity: null,
       placement: old ? old.placement : {},
+      version: old ? old.version + 1 : 0,
       at: old ? old.at : performance.now(),
     };
     if (same && old && old.activity) probe.activity = { ...old.activity, layout: header.layout };
@@ -101,6 +107,7 @@ export class Model {
       const probe = this.probes.get(summary.stream);
       if (!probe) continue;
       if (summary.step !== probe.summary.step || summary.epoch !== /** @type {any} */ (probe.summary).epoch) probe.at = performance.now();
+      probe.version += 1;
       const before = probe.summary;
       probe.summary = { ...summary };
       for (const kept of ["counters", "latency_ms"]) {
@@ -121,7 +128,8 @@ export class Model {
     if (!probe || probe.layout !== header.layout) return;
     probe.activity = { ...header, counts: arrays.counts, observed: arrays.observed };
     probe.of.rate = arrays.rate;
+    probe.version += 1;
   }
 }
 
-const GEOMETRY = ["shank", "x_um", "depth_um", "channel"];
+const GEOMETRY = ["shank", "x_um", "depth_um", "channel", "contact_shank", "contact_x", "contact_depth"];

@@ -33,11 +33,11 @@ export function drawRegions(canvas, probe, axis, words) {
   const bars = found.length;
   const planWidth = planned.length ? 22 : 0;
   // one shank leaves room for depths in words, several share it
-  const bar = Math.min((width - planWidth - 8) / bars - 4, bars === 1 ? 56 : 90);
+  const bar = Math.min((width - planWidth - 8) / bars - 11, bars === 1 ? 54 : 90);
   found.forEach((shank, s) => {
     const x = 4 + planWidth + s * ((width - planWidth - 8) / bars);
     segments(g, shank, classes, x, bar, axis);
-    for (const border of shank.boundaries) interval(g, border, x, bar, axis);
+    for (const border of shank.boundaries) interval(g, border, x, bar, axis, bars > 1);
     if (bars === 1) labels(g, shank.boundaries, x + bar + 10, width - x - bar - 12, axis);
     g.fillStyle = inks().faint;
     g.textAlign = "center";
@@ -68,13 +68,22 @@ function segments(g, shank, classes, x, bar, axis) {
   }
 }
 
-/** @param {CanvasRenderingContext2D} g @param {Boundary} border @param {number} x @param {number} bar @param {DepthAxis} axis */
-function interval(g, border, x, bar, axis) {
+/** @param {CanvasRenderingContext2D} g @param {Boundary} border @param {number} x @param {number} bar @param {DepthAxis} axis @param {boolean} written  with its depth in the bar, where there is no room beside it */
+function interval(g, border, x, bar, axis, written) {
   const ink = inks();
   const [middle, top, bottom] = [axis.y(border.depth_um), axis.y(border.high_um), axis.y(border.low_um)];
   g.fillStyle = faded(ink.panel, 0.45);
   g.fillRect(x, top, bar, bottom - top);
   hatch(g, x, top, bar, bottom - top);
+  if (written && bar > 30) {
+    const text = whole(border.depth_um);
+    const wide = g.measureText(text).width + 4;
+    g.fillStyle = faded(ink.panel, 0.85);
+    g.fillRect(x + bar / 2 - wide / 2, Math.min(top, middle - 4) - 14, wide, 13);
+    g.fillStyle = ink.ink;
+    g.textAlign = "center";
+    g.fillText(text, x + bar / 2, Math.min(top, middle - 4) - 7);
+  }
   g.strokeStyle = ink.ink;
   g.lineWidth = 2;
   g.beginPath();
@@ -105,7 +114,7 @@ function labels(g, borders, x, width, axis) {
     g.fillText(fitted(g, `${whole(border.depth_um)} µm`, width), x, y - 7);
     g.font = "11px system-ui, sans-serif";
     g.fillStyle = ink.faint;
-    g.fillText(fitted(g, `[${whole(border.low_um)}, ${whole(border.high_um)}]`, width), x, y + 7);
+    g.fillText(fitted(g, `${whole(border.low_um)}–${whole(border.high_um)}`, width), x, y + 7);
   }
 }
 

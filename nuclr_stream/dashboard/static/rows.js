@@ -31,6 +31,11 @@ export function rowOf(probe, k) {
   };
 }
 
+/** Columns that change only with the layout: an order by them holds from frame to frame. */
+const STILL = ["id", "depth", "shank", "x"];
+/** @type {Object<string, string>} */
+const ARRAYS = { depth: "depth_um", x: "x_um", score: "ood" };
+
 export class Rows {
   constructor() {
     this.filter = "";
@@ -40,6 +45,7 @@ export class Rows {
     /** @type {number[]} numbers of the units that are shown, in order */
     this.order = [];
     this.total = 0;
+    this.key = "";
   }
 
   /** @param {Probe|undefined} probe @param {number} task the one that is shown */
@@ -47,34 +53,52 @@ export class Rows {
     if (!probe) {
       this.order = [];
       this.total = 0;
+      this.key = "";
       return;
     }
+    this.total = probe.unitIds.length;
+    // every frame asks for this, ten times a second: nothing is done again that cannot have changed
+    const moves = this.filter !== "" || !STILL.includes(this.sort);
+    const key = [probe.stream, probe.layout, task, this.filter, this.sort, this.descending, probe.tasks.length, moves ? probe.version : 0].join("|");
+    if (key === this.key) return;
+    this.key = key;
     const { test, error } = parse(this.filter, probe.tasks, task);
     this.error = error;
-    this.total = probe.unitIds.length;
-    const rows = probe.unitIds.map((_, k) => rowOf(probe, k));
-    const keys = rows.map((row) => this.key(row, task));
+    const all = Array.from({ length: this.total }, (_, k) => k);
+    this.order = this.filter && !error ? all.filter((k) => test(rowOf(probe, k))) : all;
+    this.sortBy(probe, task);
+  }
+
+  /** @param {Probe} probe @param {number} task */
+  sortBy(probe, task) {
     const sign = this.descending ? -1 : 1;
-    this.order = rows.map((_, k) => k).filter((k) => test(rows[k]));
+    const { sort } = this;
+    if (sort === "id") {
+      const ids = probe.unitIds;
+      this.order.sort((a, b) => sign * COLLATOR.compare(ids[a], ids[b]));
+      return;
+    }
+    const keys = Float64Array.from({ length: this.total }, (_, k) => this.number(probe, k, task));
+    // what is unknown comes last, whichever way; ties stay in the order of rows
     this.order.sort((a, b) => {
       const [x, y] = [keys[a], keys[b]];
-      if (typeof x === "string" || typeof y === "string") return sign * String(x).localeCompare(String(y), undefined, { numeric: true });
-      // what is unknown comes last, whichever way
-      if (Number.isNaN(x) || Number.isNaN(y)) return Number(Number.isNaN(x)) - Number(Number.isNaN(y)) || a - b;
+      if (x !== x || y !== y) return Number(x !== x) - Number(y !== y) || a - b;
       return sign * (x - y) || a - b;
     });
   }
 
-  /** @param {Row} row @param {number} task @returns {number|string} */
-  key(row, task) {
-    if (this.sort === "id") return row.id;
+  /** @param {Probe} probe @param {number} k @param {number} task @returns {number} what unit k is sorted by */
+  number(probe, k, task) {
+    const { of } = probe;
     if (this.sort.startsWith("task")) {
-      // called units first, by class, then by probability
-      const one = row.tasks[Number(this.sort.slice(4))];
-      return one ? `${one.why ? "~" : one.top} ${String(Math.round(one.p * 255)).padStart(3, "0")}` : "";
+      const t = this.sort.slice(4);
+      // classes one after the other, the surest first when descending; units that are not called come last
+      return of[`why${t}`]?.[k] === 0 ? of[`p${t}`][k] - 256 * of[`top${t}`][k] : NaN;
     }
-    if (this.sort === "stable") return row.tasks[task]?.stable ?? NaN;
-    if (this.sort === "p") return row.tasks[task]?.p ?? NaN;
-    return /** @type {any} */ (row)[this.sort];
+    if (this.sort === "stable" || this.sort === "doubt") return of[`${this.sort}${task}`]?.[k] ?? NaN;
+    const value = of[ARRAYS[this.sort] ?? this.sort]?.[k] ?? NaN;
+    return this.sort === "shank" && value < 0 ? NaN : value;
   }
 }
+
+const COLLATOR = new Intl.Collator(undefined, { numeric: true });

@@ -13,7 +13,8 @@ const ROW = 24;
 
 /** @param {Probe|undefined} probe @returns {Column[]} */
 function columnsOf(probe) {
-  const tasks = (probe?.tasks ?? []).map((task, t) => ({ key: `task${t}`, title: task.name.replace(/_/g, " "), hint: "Most probable class and its calibrated probability; grey where undecided" }));
+  const none = [{ name: "prediction", classes: [] }]; // before the first window
+  const tasks = (probe?.tasks.length ? probe.tasks : none).map((task, t) => ({ key: `task${t}`, title: task.name.replace(/_/g, " "), hint: "Most probable class and its calibrated probability; grey where undecided" }));
   return [
     { key: "id", title: "unit", hint: "Unit id" },
     { key: "shank", title: "sh", hint: "Shank, as the source names it", align: "right" },
@@ -70,7 +71,7 @@ export class Table {
     if (key === this.columns) return;
     this.columns = key;
     this.root.setAttribute("aria-colcount", String(columns.length));
-    this.root.dataset.tasks = String(probe?.tasks.length ?? 0);
+    this.root.style.setProperty("--tasks", String(probe?.tasks.length || 1));
     this.pool = [];
     this.body.replaceChildren(this.space);
     this.head.replaceChildren(
@@ -132,6 +133,7 @@ export class Table {
     setText(cells[c++], number(row.rate, 1));
     setText(cells[c++], String(row.windows));
     row.tasks.forEach((one, t) => call(cells[c++], one, probe.tasks[t].classes.indexOf(one.top), row.ood));
+    if (!row.tasks.length) setText(cells[c++], "–");
     setText(cells[c++], shown && shown.why !== 1 ? p(shown.doubt) : "–");
     setText(cells[c++], duration(shown?.stable ?? NaN));
     setText(cells[c], row.score ? row.score.toFixed(1) : "–");
@@ -162,11 +164,12 @@ function call(cell, one, place, ood) {
   mark.style.backgroundColor = called ? colour(place) : "";
   mark.style.borderColor = called ? edge(place) : inks().edge;
   cell.classList.toggle("undecided", !called);
-  name.textContent = called ? one.top : SHORT[one.why] ?? "undecided";
+  name.textContent = called ? one.top : one.why === 1 ? "no data" : `${one.top}?`;
+  cell.title = called ? "" : SHORT[one.why] ?? "undecided";
   /** @type {HTMLElement} */ (bar.firstChild).style.width = `${Math.round(one.p * 100)}%`;
   /** @type {HTMLElement} */ (bar.firstChild).style.backgroundColor = called ? colour(place) : inks().edge;
-  value.textContent = one.why === 1 ? "" : called ? p(one.p) : `${one.top} ${p(one.p)}`;
+  value.textContent = one.why === 1 ? "" : p(one.p);
 }
 
 /** @type {Object<number, string>} */
-const SHORT = { 1: "no data", 2: "undecided", 3: "unlike training", 4: "few units", 5: "no number" };
+const SHORT = { 1: "nothing has been gathered yet", 2: "undecided: no class is probable enough", 3: "unlike the units of training", 4: "too few active units", 5: "the model gave no number" };

@@ -37,7 +37,7 @@ export function drawUnit(root, note, view) {
   const chart = make("div", { class: "chart", role: "img", "aria-label": `Probabilities of ${row.id} over time` });
   root.replaceChildren(
     make("div", { class: "verdict" }, verdict(probe, k, detail, task, words)),
-    make("figure", { class: "history" }, [make("figcaption", { text: "Probability over the last 30 min" }), chart]),
+    make("figure", { class: "history" }, [make("figcaption", { text: "Probability, last 30 min" }), chart]),
     make("div", { class: "why" }, evidence(detail, task, words)),
   );
   drawHistory(chart, detail, task);
@@ -73,6 +73,11 @@ function verdict(probe, k, detail, task, words) {
   for (const [bit, text] of Object.entries(words.flags)) {
     if (flags & Number(bit)) lines.push(make("p", { class: "flag", text: `${sentence(text)}${Number(bit) >= 8 && row.score ? ` (${row.score.toFixed(1)} × the limit)` : ""}.` }));
   }
+  probe.tasks.forEach((other, t) => {
+    const { why, top, p: share, stable } = row.tasks[t];
+    if (t === task || why === 1) return;
+    lines.push(make("p", { text: `${sentence(other.name.replace(/_/g, " "))}: ${why === 0 ? `${top} p ${p(share)}, the same for ${duration(stable)}` : `undecided (${top} p ${p(share)})`}.` }));
+  });
   lines.push(make("p", { class: "note", text: `Rests on ${row.windows} windows, worth ${row.exposure.toFixed(1)} that do not overlap.` }));
   return lines;
 }
@@ -82,7 +87,7 @@ function evidence(detail, task, words) {
   const one = detail.tasks[task];
   const found = detail.evidence?.units?.[0]?.tasks?.[one.name];
   if (!found || !Object.keys(found.predictors).length) return [make("p", { class: "nothing", text: "The daemon gives no evidence for this unit now." })];
-  const header = make("tr", {}, [make("th", { scope: "col", text: `Why? What each description of the unit predicts` }), make("th", { scope: "col", text: "weight" }), ...one.classes.map((name, c) => make("th", { scope: "col", class: "class" }, [swatch(colour(c), edge(c)), name]))]);
+  const header = make("tr", {}, [make("th", { scope: "col", text: "described by" }), make("th", { scope: "col", text: "weight" }), ...one.classes.map((name, c) => make("th", { scope: "col", class: "class" }, [swatch(colour(c), edge(c)), name]))]);
   const total = Object.values(found.predictors).reduce((sum, /** @type {any} */ one) => sum + one.weight, 0);
   const rows = Object.entries(found.predictors).map(([name, /** @type {any} */ predictor]) => {
     const used = predictor.weight > 0 && predictor.has_data;
@@ -93,7 +98,7 @@ function evidence(detail, task, words) {
     ]);
   });
   const pooled = make("tr", { class: "pooled" }, [make("th", { scope: "row", text: "together, calibrated" }), make("td", { text: "" }), ...one.probabilities.map((value, c) => heat(value, c))]);
-  return [make("table", { class: "evidence" }, [make("thead", {}, [header]), make("tbody", {}, [...rows, pooled])])];
+  return [make("table", { class: "evidence" }, [make("caption", { text: "Why? What each description of the unit predicts alone" }), make("thead", {}, [header]), make("tbody", {}, [...rows, pooled])])];
 }
 
 /** @param {number} value @param {number} c @returns {HTMLElement} */
@@ -126,7 +131,7 @@ function drawHistory(root, detail, task) {
       scales: { x: { time: false }, y: { range: [0, 1] } },
       axes: [
         { ...axis, size: 26, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((s) => (s >= 600 ? `${number(s / 60, s % 60 ? 1 : 0)} min` : `${s} s`)) },
-        { ...axis, size: 34, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((v) => (v === 0 || v === 1 ? String(v) : v.toFixed(1).replace("0.", "."))) },
+        { ...axis, size: 34, splits: [0, 0.25, 0.5, 0.75, 1], values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((v) => (v === 0 || v === 1 ? String(v) : p(v))) },
       ],
       series: [{}, ...classes.map((name, c) => ({ label: name, stroke: colour(c), width: 2, points: { show: time.length < 3, size: 5 } }))],
       hooks: { drawClear: [(/** @type {any} */ u) => shade(u, time, why, tops)] },

@@ -53,6 +53,7 @@ class FakeProbe:
     step: int = 90
     epoch: int = 7
     silent: bool = False
+    repeat: int = 0
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng([self.units, *self.stream.encode()])
@@ -74,6 +75,23 @@ class FakeProbe:
         self.doubt = rng.uniform(0, 1, u)
         self.phase = rng.uniform(0, 6.28, u)
         self._placement: dict[str, Any] = {}
+        self._made: list[wire.Predictions] = []
+
+    def next_predictions(self, *, instance: int) -> wire.Predictions:
+        """The predictions of the step that is due; those of `repeat` steps are made once and go round."""
+        if not self.repeat:
+            return self.predictions(instance=instance)
+        if len(self._made) < self.repeat:
+            self._made.append(self.predictions(instance=instance))
+        now = time.monotonic_ns()
+        return replace(
+            self._made[self.step % len(self._made)],
+            step=self.step,
+            seq=self.step,
+            end_sample=int((WINDOW_S + self.step * self.hop_s) * RATE),
+            closed_ns=now - 20_000_000,
+            published_ns=now,
+        )
 
     def predictions(self, *, instance: int) -> wire.Predictions:
         """The predictions of the step that is due."""
@@ -279,7 +297,7 @@ class StandIn:
         for probe in self.probes.values():
             if not (probe.table_only or probe.silent):
                 probe.step += 1
-                self._send(probe.predictions(instance=self.instance))
+                self._send(probe.next_predictions(instance=self.instance))
 
     def _states(self) -> None:
         for probe in self.probes.values():
