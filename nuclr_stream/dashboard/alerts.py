@@ -16,6 +16,9 @@ STALE_HOPS = 3
 """Predictions that are older than so many hops, and STALE_S more, are stale."""
 STALE_S = 1.0
 
+AGREES = 0.5
+"""Below this agreement of plan and activity the page warns."""
+
 _LOST_SPIKES = ("spikes_late", "spikes_unknown_unit", "spikes_out_of_range", "spikes_repeated")
 
 
@@ -33,7 +36,8 @@ def alerts_of(probes: Iterable[Probe], *, lost: int) -> list[Alert]:
     """Return the alerts about `probes`, and about `lost` predictions that did not reach the page's server."""
     found: list[Alert] = []
     for probe in probes:
-        found += [alert for alert in (_degraded(probe), _stale(probe), _losing(probe)) if alert is not None]
+        alerts = (_degraded(probe), _stale(probe), _losing(probe), _off_plan(probe))
+        found += [alert for alert in alerts if alert is not None]
     if lost:
         found.append(Alert("warning", "", f"{lost} predictions did not reach this page", "This machine is too slow"))
     return sorted(found, key=lambda alert: alert.level != "error")
@@ -77,3 +81,12 @@ def _losing(probe: Probe) -> Alert | None:
         return None
     worst = max(lost, key=lambda name: lost[name]).removeprefix("spikes_").replace("_", " ")
     return Alert("warning", probe.stream, f"{probe.stream}: {share:.1%} of spikes not taken", f"Most of them: {worst}.")
+
+
+def _off_plan(probe: Probe) -> Alert | None:
+    plans = [one for one in probe.placement.get("plan", ()) if one.get("agreement") is not None]
+    worst = min(plans, key=lambda one: float(one["agreement"]), default=None)
+    if worst is None or worst["agreement"] >= AGREES:
+        return None
+    detail = f"At the best offset ({worst['offset_um']:+.0f} µm) they agree to {worst['agreement']:.0%} only."
+    return Alert("warning", probe.stream, f"{probe.stream}: plan and activity disagree", detail)

@@ -39,18 +39,19 @@ class History:
     """Points of one stream and epoch; the newest is always there, the others lie EVERY_S apart."""
 
     def __init__(self) -> None:
-        self._epoch: int | None = None
+        self._of: tuple[object, ...] = ()
         self._points: deque[_Point] = deque()
 
     def __len__(self) -> int:
         return len(self._points)
 
     def add(self, predictions: Predictions, time_s: float) -> None:
-        """Take a step up; of another epoch than the last one it begins a new history, for its clock is another."""
+        """Take a step up. One of another epoch, whose clock is another, or of another bundle begins a new history."""
         points = self._points
-        if predictions.epoch != self._epoch:
+        of = (predictions.epoch, predictions.bundle, *((task.name, task.classes) for task in predictions.tasks))
+        if of != self._of:
             points.clear()
-            self._epoch = predictions.epoch
+            self._of = of
         last = points[-1].row_of if points else {}
         # one dictionary for all points between two changes of the units: 600 of their own would be most of the memory
         same = len(last) == len(predictions.unit_ids) and tuple(last) == predictions.unit_ids

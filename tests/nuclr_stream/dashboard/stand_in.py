@@ -258,6 +258,8 @@ class StandIn:
 
     def close(self) -> None:
         """End the thread and close everything: to a page the daemon is gone."""
+        if not self._open:
+            return
         self._open = False
         self._waker.send(b"end")
         self._thread.join(5)
