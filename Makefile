@@ -24,6 +24,13 @@ DEMO_SEED ?= 3
 BENCH_UNITS ?= 100 400 1000
 BENCH_STEPS ?= 100
 
+# One pytest process per core, up to TEST_PROCESSES; a file stays in one process, because its fixtures train and simulate.
+# Each process has one thread. Branch coverage is measured, and must be reached, only by all tests together.
+TEST_PROCESSES ?= 4
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n auto --maxprocesses $(TEST_PROCESSES) --dist loadfile
+COVERAGE := --cov --cov-report=term --cov-fail-under=95
+
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
 
@@ -49,14 +56,14 @@ setup: $(VENV)/.dev ## Make .venv with everything for work on the project (torch
 demo: $(VENV)/.core ## Daemon and client on the simulated demo recording, live; without torch
 	$(BIN)/nuclr-stream demo
 
-test: $(VENV)/.dev ## Install what the tests need (with torch), check style and types, and run them
+test: $(VENV)/.dev ## Install what the tests need (with torch), check style and types, and run them with branch coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(PARALLEL) $(or $(ARGS),$(COVERAGE))
 
 test-slow: $(VENV)/.dev ## Long campaigns that make test leaves out, and property tests on examples drawn anew
-	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile=search $(ARGS)
+	$(PYTEST) $(PARALLEL) -m 'slow or hypothesis' --hypothesis-profile=search $(ARGS)
 
 lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff check .

@@ -78,19 +78,19 @@ def readout_graph(
 ) -> onnx.ModelProto:
     """A predictor as a graph: features (U, F) f32, exposure (U,) f32 -> logits (U, C) f32, see `predictor.Predictor`.
 
-    weight (K, M, C, F) and bias (K, M, C) act on (x - mean) / scale, mean and scale (F,). At each of the exposures `n`
-    (K,), ascending, the probabilities of the M members are averaged; their logarithms are interpolated linearly in
-    log n between them. Raises ExportError for shapes that do not fit and for values that are not finite.
+    weight (K, C, F) and bias (K, C) act on (x - mean) / scale, mean and scale (F,). Log-probabilities at the exposures
+    `n` (K,), ascending, are interpolated linearly in log n between them. Raises ExportError for shapes that do not fit
+    and for values that are not finite.
     """
-    knots, members, classes, dim = _readout_shape(n, weight, bias, mean, scale)
+    knots, classes, dim = _readout_shape(n, weight, bias, mean, scale)
     rise, fall = _hats(np.log(n))
     constants: dict[str, NDArray[np.generic]] = {
         "weight": weight.reshape(-1, dim).T.astype(np.float32),
         "bias": bias.reshape(-1).astype(np.float32),
         "mean": mean.astype(np.float32),
         "scale": scale.astype(np.float32),
-        "by_knot_and_member": np.array([-1, knots, members, classes], np.int64),
-        "least": np.array(LEAST_PROBABILITY, np.float32),
+        "by_knot": np.array([-1, knots, classes], np.int64),
+        "least": np.array(np.log(LEAST_PROBABILITY), np.float32),
         "one": np.array(1, np.float32),
         "zero": np.array(0, np.float32),
         "axis_1": np.array([1], np.int64),
@@ -115,17 +115,14 @@ def readout_graph(
         ("Div", ["centred", "scale"], "standardised"),
         ("MatMul", ["standardised", "weight"], "scores"),
         ("Add", ["scores", "bias"], "all_logits"),
-        ("Reshape", ["all_logits", "by_knot_and_member"], "member_logits"),
-        ("Softmax", ["member_logits"], "member_probabilities"),
-        ("ReduceMean", ["member_probabilities", "axis_2"], "probabilities"),
-        ("Max", ["probabilities", "least"], "possible"),
-        ("Log", ["possible"], "log_probabilities"),
+        ("Reshape", ["all_logits", "by_knot"], "knot_logits"),
+        ("LogSoftmax", ["knot_logits"], "all_log_probabilities"),
+        ("Max", ["all_log_probabilities", "least"], "log_probabilities"),
         ("Mul", ["log_probabilities", "share_of_knot"], "shared"),
         ("ReduceSum", ["shared", "axis_1"], "logits"),
     ]
     attributes: dict[str, dict[str, Any]] = {
-        "Softmax": {"axis": 3},
-        "ReduceMean": {"keepdims": 0},
+        "LogSoftmax": {"axis": 2},
         "ReduceSum": {"keepdims": 0},
     }
     graph = helper.make_graph(
@@ -161,12 +158,12 @@ def _readout_shape(
     bias: NDArray[np.float64],
     mean: NDArray[np.float64],
     scale: NDArray[np.float64],
-) -> tuple[int, int, int, int]:
-    shapes = (weight.shape[:1], weight.shape[:3], weight.shape[3:], weight.shape[3:])
-    if weight.ndim != 4 or shapes != (n.shape, bias.shape, mean.shape, scale.shape):
+) -> tuple[int, int, int]:
+    shapes = (weight.shape[:1], weight.shape[:2], weight.shape[2:], weight.shape[2:])
+    if weight.ndim != 3 or shapes != (n.shape, bias.shape, mean.shape, scale.shape):
         raise ExportError(
             f"readout: n {n.shape}, weight {weight.shape}, bias {bias.shape}, mean {mean.shape}, scale {scale.shape} "
-            "do not fit: expected (K,), (K, M, C, F), (K, M, C), (F,), (F,)"
+            "do not fit: expected (K,), (K, C, F), (K, C), (F,), (F,)"
         )
     for name, value in {"n": n, "weight": weight, "bias": bias, "mean": mean, "scale": scale}.items():
         if not np.isfinite(value).all():
@@ -175,8 +172,8 @@ def _readout_shape(
         raise ExportError("readout.scale: must be positive for every feature; a constant one has scale 1")
     if n[0] < 1 or not (np.diff(n) > 0).all():
         raise ExportError(f"readout.n: {n.tolist()} must ascend from at least 1")
-    knots, members, classes, dim = weight.shape
-    return knots, members, classes, dim
+    knots, classes, dim = weight.shape
+    return knots, classes, dim
 
 
 def _tensor(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.recordings.recording import Recorded, Recording
+from nuclr_stream.recordings.recorded import Recorded
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import InputKind, WindowRules, WindowSpec, rational
 from nuclr_stream.windows.normaliser import Normalisation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from exporters.export import Contents, write_bundle
@@ -25,6 +27,11 @@ from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.readouts.predictor import Predictor
 from offline_training.readouts.task_model import TaskModel
+
+# One thread per test process: `make test` runs a process per core, and their threads must not compete for the cores.
+# The variable is for the processes that tests start; this one has loaded its libraries already.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # The same examples in every run of `make test`; `make test-slow` searches freely, with more of them.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -53,8 +60,8 @@ def tiny_predictor(name: FeatureSet, classes: int, dim: int) -> Predictor:
     features = feature_count(name, dim)
     return Predictor(
         n=np.array([1.0, 6.0]),
-        weight=rng.normal(0.0, 4 / np.sqrt(features), (2, 3, classes, features)),
-        bias=rng.normal(0.0, 0.1, (2, 3, classes)),
+        weight=rng.normal(0.0, 4 / np.sqrt(features), (2, classes, features)),
+        bias=rng.normal(0.0, 0.1, (2, classes)),
         mean=rng.normal(0.0, 0.1, features),
         scale=rng.uniform(0.5, 1.5, features),
     )
@@ -84,7 +91,7 @@ def tiny_out_of_distribution(dim: int) -> OutOfDistribution:
         name: KnownUnits(np.zeros((1, features)), np.eye(features), np.ones(1), np.full(1, 1e3))
         for name, features in (("embedding", dim), ("statistics", STATISTICS))
     }
-    return OutOfDistribution(wide, (0.01, 100.0), 0.5)
+    return OutOfDistribution(wide, (0.01, 100.0), 0.5, None)
 
 
 def tiny_contents(seed: int = 0) -> Contents:
@@ -104,12 +111,25 @@ def tiny_contents(seed: int = 0) -> Contents:
     )
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, contents: Callable[[], Contents]) -> Path:
+    """Directory of a bundle that the first test process to need it exports; the others wait for it.
+
+    Processes of one run (pytest-xdist) have their temporary directories side by side.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / contents.__name__
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            made = tmp_path_factory.mktemp("bundles") / "bundle"
+            write_bundle(contents(), made)
+            made.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a small, valid bundle with random weights. Copy it before you change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    write_bundle(tiny_contents(), folder)
-    return folder
+    return made_once(tmp_path_factory, tiny_contents)
 
 
 def pooled_contents() -> Contents:
@@ -125,6 +145,4 @@ def pooled_contents() -> Contents:
 @pytest.fixture(scope="session")
 def pooled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of the same with pools and an out-of-distribution score. Copy it before you change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-pools"
-    write_bundle(pooled_contents(), folder)
-    return folder
+    return made_once(tmp_path_factory, pooled_contents)

@@ -20,6 +20,7 @@ ROOMS = {
     "nuclr_stream": (
         "errors",
         "config",
+        "npz",
         "sockets",
         "windows",
         "features",

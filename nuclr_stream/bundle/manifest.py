@@ -13,6 +13,7 @@ edits; who wants to be sure of more pins the id of a bundle, NAME@ID, which name
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nuclr_stream.bundle.arrays import plain_arrays
 from nuclr_stream.errors import BundleError
 from nuclr_stream.features.accumulator import FeatureSet, feature_count
+from nuclr_stream.npz import plain_arrays
 from nuclr_stream.prediction.out_of_distribution import OutOfDistribution
 from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, rational
@@ -33,6 +34,8 @@ from nuclr_stream.windows.normaliser import Normalisation
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 64 * 2**20
+MAX_ARRAYS = 256
+"""Arrays of one file: 16 tasks of 6 predictors need 105."""
 SHIPPED = Path(__file__).parents[1] / "bundles"
 
 
@@ -171,7 +174,7 @@ class TrainedOn(_Part):
 
 
 class Manifest(_Part):
-    """manifest.json. Unknown keys are refused: a bundle of a later format is never half understood."""
+    """manifest.json. Unknown keys are rejected: a bundle of a later format is never half understood."""
 
     format_version: int
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,60}$")
@@ -288,7 +291,12 @@ class Bundle:
         return known
 
     def _arrays(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        return plain_arrays(self.files[name], name, most_bytes=4 * MAX_FILE_BYTES)
+        try:
+            return plain_arrays(
+                io.BytesIO(self.files[name]), name, most_bytes=4 * MAX_FILE_BYTES, most_arrays=MAX_ARRAYS
+            )
+        except ValueError as error:
+            raise BundleError(f"{error}; export the bundle again") from error
 
 
 def find_bundle(name: str, expected_id: str | None = None) -> Path:

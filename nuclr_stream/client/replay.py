@@ -13,7 +13,8 @@ from nuclr_stream.client.publisher import TABLE_EVERY_S
 from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
-from nuclr_stream.recordings.recording import Recorded, Recording, observed_stretches
+from nuclr_stream.recordings.recorded import Recorded
+from nuclr_stream.recordings.recording import Recording, observed_stretches
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sockets import Socket, connect_source, disconnect, give
 from nuclr_stream.stream.playback import recording_messages

@@ -27,7 +27,8 @@ from nuclr_stream.errors import ConfigError, NuclrStreamError, RecordingError
 from nuclr_stream.placement.report import Reports
 from nuclr_stream.prediction.stability import NEVER
 from nuclr_stream.recordings.readers import open_recordings
-from nuclr_stream.recordings.recording import Recorded, Recording, require_fit
+from nuclr_stream.recordings.recorded import Recorded
+from nuclr_stream.recordings.recording import Recording, require_fit
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.stream.labeler import Labeler, Labelled
 from nuclr_stream.stream.playback import recording_messages

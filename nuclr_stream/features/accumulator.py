@@ -79,6 +79,7 @@ class FeatureSnapshot:
 
     def exposure_of(self, sets: Collection[FeatureSet]) -> Float32Array:
         """Return the exposure (U,) that a prediction from these sets rests on."""
+        # A pool with the embedding is as good as the embedding is known, and that comes later than the statistics.
         return self.exposure if any(name.startswith("embedding") for name in sets) else self.observed
 
 
@@ -115,13 +116,17 @@ class FeatureAccumulator:
             intervals: (U, 17) since the window before, see `isi.Intervals`.
             coupling: (U, 54) since the window before, see `coupling.CouplingCounts`.
         """
+        # Windows overlap: new are the patches that no accepted window held before. Whole ones, because coactivity and
+        # the variability at 1 s are defined per patch.
         patch, start = self.spec.bins_per_patch, end_bin - self.spec.bins
         first = -(-max(start, start if self._counted_to is None else self._counted_to) // patch) * patch
         last = end_bin // patch * patch
+        # Units that joined during the window are left out: their silence before they existed would count as a low rate.
         chosen = index[eligible]
         spikes = self.spec.input_kind == "spikes"
         if last > first and len(chosen):
             fresh = counts[eligible, first - start : last - start]
+            # Sums are float64 throughout: float32 stops growing by one at 2**24, which hours of a busy probe exceed.
             self._coactivity.add(chosen, fresh.reshape(len(chosen), -1, patch).sum(axis=2, dtype=np.float64))
             if spikes:
                 self.statistics.add_counts(chosen, fresh)
@@ -138,6 +143,7 @@ class FeatureAccumulator:
         """Return what is known of the units `index` (U,), ascending; neighbours are looked for among them alone."""
         exposure = exposure_windows(self.embedding.weight(index), hop_s=self.spec.hop_s, window_s=self.spec.window_s)
         observed = (self.statistics.seconds(index) / self.spec.window_s).astype(np.float32)
+        # A set is "had" only with something in it: an all-zero row would be read by its predictor as a real, odd unit.
         features: dict[FeatureSet, Float32Array] = {"embedding": self.embedding.mean(index)}
         has: dict[FeatureSet, BoolArray] = {"embedding": exposure > 0}
         if self.spec.input_kind == "spikes":
@@ -159,6 +165,7 @@ class FeatureAccumulator:
 
         `source` is a neighbour of others until it is forgotten, which the caller does for many units at once.
         """
+        # Coactivity is not merged: correlations of a sum of two trains do not follow from those of its parts.
         self.embedding.merge(source, target)
         self.statistics.merge(source, target)
         self.coupling.merge(source, target)

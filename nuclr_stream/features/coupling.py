@@ -62,8 +62,12 @@ class CouplingCounts:
 
         The window holds samples [first_sample, end_sample). Spikes of units that are not there count nowhere.
         """
+        # Lags reach REACH bins ahead, so the last 50 ms of a window can be no references yet: the next window counts
+        # them.
         stop = int(self._grid.bin_of([end_sample])[0]) - REACH
         start = int(self._grid.bin_of([first_sample])[0])
+        # Never before what was counted already (windows overlap), never before the window (what lies there was not
+        # cut).
         start = min(max(start, start if self._next is None else self._next), stop)
         bins = np.concatenate([np.zeros(0, np.int64), *self._bins])
         units = np.concatenate([np.zeros(0, np.int64), *self._units])
@@ -78,6 +82,7 @@ class CouplingCounts:
             return sums
         order = np.lexsort((bins, rows))
         bins, rows = bins[order], rows[order]
+        # In pieces: float32 products are exact and fast as long as no sum reaches 2**24.
         for first in range(0, stop - start, _CHUNK):
             last = min(first + _CHUNK, stop - start)
             near = (bins >= first - REACH) & (bins < last + REACH)
@@ -95,6 +100,8 @@ def _count(sums: Int64Array, bins: Int64Array, rows: Int64Array, references: int
     counts = flat.reshape(len(sums), width).astype(np.float32)
     around = np.lib.stride_tricks.sliding_window_view(counts.sum(axis=0), _LAGS)  # (references, L)
     own_counts = counts[:, REACH : REACH + references]
+    # One product of what all units do together, minus each unit's own: a product per pair of units would be U times
+    # more.
     everyone = (own_counts @ around).astype(np.int64)
     everyone -= _own(bins, rows, len(sums), references)
     spikes = own_counts.sum(axis=1).astype(np.int64)
@@ -108,6 +115,7 @@ def _own(bins: Int64Array, rows: Int64Array, units: int, references: int) -> Int
     """Return how often each unit sees its own spikes (U, L), itself at lag 0 included."""
     reference = (bins >= 0) & (bins < references)
     found = np.bincount(rows[reference] * _LAGS + REACH, minlength=units * _LAGS)
+    # Spikes are sorted by unit and time: the k-th neighbours of all spikes in one go, until none lies within reach.
     for step in range(1, len(bins)):
         lag = bins[step:] - bins[:-step]
         pair = (rows[step:] == rows[:-step]) & (lag <= REACH)
@@ -143,6 +151,7 @@ class Coupling:
         spikes, others, bins = sums[:, _LAGS, None], sums[:, _LAGS + 1, None], sums[:, _LAGS + 2, None]
         width = np.diff(LAG_EDGES)
         seen = np.add.reduceat(sums[:, :_LAGS], np.array(LAG_EDGES[:-1]) + REACH, axis=1)
+        # What the others would fire around as many random moments: with it, busy and quiet populations are comparable.
         expected = spikes * others / np.maximum(bins, 1) * width
         features: Float32Array = np.log((seen + _PRIOR_SPIKES) / (expected + _PRIOR_SPIKES)).astype(np.float32)
         return features

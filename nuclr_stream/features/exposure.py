@@ -18,6 +18,7 @@ def exposure_windows(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -
     is missing or was long ago, is worth just that.
     """
     steps = np.asarray(windows, dtype=np.float64)
+    # Overlapping windows share data: ten windows at a hop of a tenth of a window are worth not ten, but 1.9.
     share = min(hop_s / window_s, 1.0)
     n: Float32Array = np.where(steps > 1, 1.0 + (steps - 1.0) * share, steps).astype(np.float32)
     return n
@@ -25,5 +26,6 @@ def exposure_windows(windows: npt.ArrayLike, *, hop_s: float, window_s: float) -
 
 def knot_shares(exposure: npt.ArrayLike, knots: Sequence[float] | Float64Array) -> Float64Array:
     """Return the share (U, K) of each knot in what holds at exposure (U,): linear in log n, level beyond the ends."""
+    # Doubling the exposure matters alike at any exposure, so between knots things change with its logarithm.
     at, log_knots = np.log(np.maximum(np.asarray(exposure, dtype=np.float64), 1.0)), np.log(np.asarray(knots))
     return np.stack([np.interp(at, log_knots, unit) for unit in np.eye(len(log_knots))], axis=-1)

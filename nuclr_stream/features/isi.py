@@ -44,8 +44,10 @@ class Intervals:
         """
         samples = np.concatenate([np.zeros(0, np.int64), *self._samples])
         units = np.concatenate([np.zeros(0, np.int64), *self._units])
+        # Spikes behind this window wait for theirs, in whatever order they came.
         now = samples < end_sample
         self._samples, self._units = [samples[~now]], [units[~now]]
+        # By the unit table as it is now: spikes of a merged unit count for its target, those of a retired one nowhere.
         rows = rows_of(units[now])
         known = rows >= 0
         return self._count(samples[now][known], rows[known], index)
@@ -57,6 +59,7 @@ class Intervals:
         first = np.ones(len(row), dtype=bool)
         first[1:] = row[1:] != row[:-1]
         before = np.roll(at, 1)
+        # The first spike of a unit ends no interval: there is none before it.
         never = np.iinfo(np.int64).min
         before[first] = [self._last.get(int(unit), never) for unit in index[row[first]]]
         seen = before > never

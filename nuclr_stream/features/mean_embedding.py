@@ -29,6 +29,8 @@ class MeanEmbedding:
 
     def add(self, indices: Int64Array, embeddings: Float32Array, *, weight: float = 1.0) -> None:
         """Add one window's embeddings (U, D) of the units `indices` (U,), each of them at most once."""
+        # All units fade with every window of the probe, also those that were silent in it: it is time that makes units
+        # drift.
         if self._keep < 1:
             self._sums.scale(self._keep)
         ones = np.ones((len(embeddings), 1))
@@ -37,6 +39,7 @@ class MeanEmbedding:
 
     def windows(self, indices: Int64Array) -> Int64Array:
         """Return in how many windows each unit (U,) has been embedded; faded ones count for what is left of them."""
+        # Rounded up: a unit of which anything is left was embedded.
         windows: Int64Array = np.ceil(self._sums.read(indices)[:, -1]).astype(np.int64)
         return windows
 
@@ -57,6 +60,7 @@ class MeanEmbedding:
     def merge(self, source: int, target: int) -> None:
         """Add what unit `source` has gathered to unit `target` and forget `source`."""
         self._sums.merge(source, target)
+        # The last embedding is the target's own; only a target that was never embedded takes over the source's.
         if target in self._last:
             self._last.forget({source})
         else:

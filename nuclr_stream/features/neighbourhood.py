@@ -32,6 +32,7 @@ class Coactivity:
 
     def add(self, index: Int64Array, activity: npt.NDArray[np.floating]) -> None:
         """Add what the units `index` (U,), ascending, did in each patch: activity (U, P)."""
+        # A unit that comes later has rows of its own from then on; what is known of the others stays.
         self._make_room(index)
         x = activity.astype(np.float64)
         # what does not depend on the other unit is added to the whole of a row
@@ -93,6 +94,7 @@ def nearest_units(correlation: Float64Array) -> Int64Array:
     near = min(NEIGHBOURS, units - 1)
     if near < 1:
         return np.zeros((units, 0), dtype=np.int64)
+    # argpartition, not a sort: which ten they are matters, their order does not (their mean is taken).
     distance = -correlation
     np.fill_diagonal(distance, np.inf)
     nearest: Int64Array = np.argpartition(distance, near - 1, axis=1)[:, :near]
@@ -106,6 +108,7 @@ def with_neighbourhood(features: Float32Array, nearest: Int64Array) -> Float32Ar
     the standard deviation over the population. A unit without others is its own neighbour.
     """
     values = features.astype(np.float64)
+    # A unit without others stands for its own neighbours: zeros there would read as neighbours that never fire.
     around = values
     if len(nearest) and nearest.shape[1]:
         around = sum(values[column] for column in nearest.T) / nearest.shape[1]

@@ -83,6 +83,7 @@ class SpikeStatistics:
     def add_counts(self, indices: Int64Array, counts: Float32Array) -> None:
         """Add counts (U, bins) of whole patches of the units `indices` (U,)."""
         units, bins = counts.shape
+        # float64: squares of counts over hours pass 2**24, where float32 loses single spikes.
         exact = counts.astype(np.float64)
         squares = [np.square(exact.reshape(units, -1, k).sum(axis=2)).sum(axis=1) for k in self._scales]
         columns = [np.full(units, bins), exact.sum(axis=1), *squares]
@@ -117,6 +118,7 @@ class SpikeStatistics:
         columns = [np.log((spikes + 0.5) / seconds)]
         for scale, squares in zip(self._scales, sums[:, INTERVAL_BINS + 2 :].T, strict=True):
             mean = spikes * scale / np.maximum(bins, 1)
+            # Clipped: a variance of two large, nearly equal sums can come out just below zero.
             variance = np.maximum(squares * scale / np.maximum(bins, 1) - np.square(mean), 0)
             columns.append(np.log((variance + 0.1 / seconds) / (mean + 0.1 / seconds)))
         features: Float32Array = np.column_stack([shares, *columns]).astype(np.float32)

@@ -34,6 +34,7 @@ class UnitRows:
 
     def read(self, indices: Int64Array) -> Float64Array:
         """Return the rows (U, width) of `indices` (U,); zeros for a unit that has none."""
+        # Row -1 is the row of zeros behind the last: units without a row read it.
         known = np.array([self._row.get(i, -1) for i in indices.tolist()], dtype=np.int64)
         return np.vstack([self._sums, np.zeros((1, self._sums.shape[1]))])[known]
 
@@ -52,6 +53,7 @@ class UnitRows:
         """Drop the rows of units, all in one pass; an index without a row is no error."""
         kept = {index: row for index, row in self._row.items() if index not in indices}
         if len(kept) < len(self._row):
+            # The rows are packed anew, or memory would grow with every unit that ever was.
             self._sums = self._sums[list(kept.values())]
             self._row = {index: row for row, index in enumerate(kept)}
 

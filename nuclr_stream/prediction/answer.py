@@ -65,15 +65,18 @@ def answer(
     units = len(snapshot.exposure)
     found = Answer.nothing(units, wanted or prior)
     for place, pool in enumerate(pools):
+        # Neighbours and embeddings of a population that is too small are those of another kind of recording.
         if alone and set(pool.predictors) != {ALONE}:
             continue
         able = np.logical_and.reduce([snapshot.has[name] for name in pool.predictors])
+        # The order of the manifest decides: what an earlier pool answered, a later one does not overwrite.
         chosen = able & ~found.has_prediction
         if not chosen.any():
             continue
         exposure = snapshot.exposure_of(pool.predictors)[chosen]
         probabilities = pool.probabilities({name: logits[name][chosen] for name in pool.predictors}, exposure)
         if wanted is not None:
+            # Before sets and thresholds: both are about the probabilities that are shown.
             probabilities = with_prior(probabilities, prior, wanted)
         found.probabilities[chosen] = probabilities
         found.sets[chosen] = pool.sets(probabilities, exposure)

@@ -59,6 +59,7 @@ class LogLinearPool:
 
     def probabilities(self, logits: Mapping[FeatureSet, Float32Array], exposure: Float32Array) -> Float32Array:
         """Return probabilities (U, C) for the logits (U, C) of every predictor at exposure (U,)."""
+        # Log-probabilities, not logits, are added: logits of different predictors have different zeros.
         total = sum(
             self.at(row, exposure)[:, None] * log_softmax(logits[name])
             for name, row in zip(self.predictors, self.weight, strict=True)
@@ -70,6 +71,7 @@ class LogLinearPool:
         self, probabilities: Float32Array, exposure: Float32Array, abstain_below: float | None = None
     ) -> BoolArray:
         """Return which units (U,) have too low a top probability to be called, by the pool's threshold or another."""
+        # A threshold of 1 means "never call": a probability that rounds to 1.0 must not slip through.
         least = self.least(exposure, abstain_below)
         unsure: BoolArray = (probabilities.max(axis=1) < least) | (least >= 1)
         return unsure
@@ -81,6 +83,7 @@ class LogLinearPool:
     def sets(self, probabilities: Float32Array, exposure: Float32Array) -> BoolArray:
         """Return the classes (U, C) that belong to each unit's set; the top class always does."""
         inside = probabilities >= self.at(self.set_above, exposure)[:, None]
+        # The threshold of a set can lie above every probability; an empty set would promise nothing.
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
         return inside
 
@@ -91,6 +94,7 @@ class LogLinearPool:
 
 def log_softmax(logits: Float32Array | Float64Array) -> Float64Array:
     """Logarithms (U, C) of softmax(logits), finite even for huge logits."""
+    # Shifted by the largest, so that exp cannot overflow.
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True).astype(np.float64)
     normalised: Float64Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normalised

@@ -35,6 +35,8 @@ class Stability:
         indices, tops = unit_index.tolist(), top.tolist()
         for row in np.flatnonzero(has_prediction).tolist():
             before = held.get(indices[row])
+            # The clock counts answers, not steps: a unit that is silent for a while and comes back with the same class
+            # is stable.
             if before is None or before[0] != tops[row]:
                 flips += before is not None
                 held[indices[row]] = before = tops[row], end_sample

@@ -1,4 +1,4 @@
-"""Reading without a few bad rows: what is left out is counted and named, and too many of them refuse the file."""
+"""Reading without a few bad rows: what is left out is counted and named, files with too many are rejected."""
 
 from __future__ import annotations
 

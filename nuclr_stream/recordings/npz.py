@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
+from nuclr_stream.npz import NUMBERS_AND_TEXT, TooLargeError, plain_arrays
 from nuclr_stream.windows.binning import rational
 
 MAX_FILE_BYTES = 4 * 2**30
+MAX_ARRAYS = 4096
+"""Arrays of one file: a unit table has a column each."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -23,16 +25,11 @@ def read_arrays(path: Path) -> Arrays:
     if not path.is_file():
         raise RecordingError(f"{path}: no such file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(info.file_size for info in archive.infolist())
-        if unpacked > MAX_FILE_BYTES:
-            raise RecordingError(
-                f"{path.name}: unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}; split the recording"
-            )
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise RecordingError(f"{path.name}: not a readable .npz of plain arrays ({error})") from error
+        return plain_arrays(path, path.name, most_bytes=MAX_FILE_BYTES, most_arrays=MAX_ARRAYS, kinds=NUMBERS_AND_TEXT)
+    except TooLargeError as error:
+        raise RecordingError(f"{error}; split the recording") from error
+    except ValueError as error:
+        raise RecordingError(f"{error}; save it again with numpy.savez_compressed") from error
 
 
 def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
@@ -69,13 +66,3 @@ def rate_of(arrays: Arrays, name: str, path: Path) -> Fraction:
 def ratio(rate: Fraction) -> npt.NDArray[np.int64]:
     """A rate as the two integers of a `_ratio` field."""
     return np.array([rate.numerator, rate.denominator], dtype=np.int64)
-
-
-def unit_columns(arrays: Arrays) -> Arrays:
-    """The columns of the unit table, without their prefix."""
-    return {name[5:]: values for name, values in arrays.items() if name.startswith("unit_") and name != "unit_ids"}
-
-
-def notes_of(arrays: Arrays) -> tuple[str, ...]:
-    """The notes that a recording was saved with."""
-    return tuple(str(note) for note in np.atleast_1d(arrays.get("notes", np.empty(0, dtype=np.str_))))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,8 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.features.coupling import CouplingCounts
 from nuclr_stream.features.isi import Int32Array, Intervals
 from nuclr_stream.recordings.left_out import keep_good
-from nuclr_stream.recordings.npz import (
-    Arrays,
-    integers,
-    notes_of,
-    rate_of,
-    ratio,
-    read_arrays,
-    unit_columns,
-    write_arrays,
-)
+from nuclr_stream.recordings.npz import Arrays, integers, rate_of, ratio, read_arrays, write_arrays
+from nuclr_stream.recordings.recorded import NO_STRETCHES, Recorded, check_table, shared_arrays, shared_fields
 from nuclr_stream.windows.binning import (
     MAX_SAMPLE,
     BoolArray,
@@ -48,63 +40,6 @@ from nuclr_stream.windows.binning import (
 )
 from nuclr_stream.windows.cutter import WindowCutter
 from nuclr_stream.windows.interval_set import Stretches
-
-MAX_UNITS = 65536
-NO_STRETCHES = np.empty((0, 2), dtype=np.int64)
-"""No [start, stop) stretch at all (0, 2)."""
-
-
-class Recorded(Protocol):
-    """What windows are cut from and labels are given to: a Recording of spikes or a TraceRecording.
-
-    Samples are those of the device's clock; for traces a sample is a frame.
-    """
-
-    @property
-    def input_kind(self) -> InputKind:
-        """What the encoder gets of it."""
-
-    @property
-    def recording_id(self) -> str:
-        """The recording."""
-
-    @property
-    def sample_rate(self) -> Fraction:
-        """Samples per second of the device's clock."""
-
-    @property
-    def num_samples(self) -> int:
-        """Length in samples."""
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-
-    @property
-    def unit_ids(self) -> npt.NDArray[np.str_]:
-        """Ids of the units (U,)."""
-
-    @property
-    def units(self) -> dict[str, npt.NDArray[Any]]:
-        """Columns of the unit table by name, (U, ...) each."""
-
-    @property
-    def mask_samples(self) -> Int64Array:
-        """Stretches (M, 2) [start, stop) that must not be used."""
-
-    @property
-    def gap_samples(self) -> Int64Array:
-        """Stretches (M, 2) [start, stop) that were not recorded."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader left out and guessed, a line each."""
-
-    def counts(self, grid: Grid) -> Float32Array:
-        """Values (U, bins) in every whole bin of `grid` from sample 0 on, zero where nothing was recorded."""
-
-    def spikes(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
-        """Sample numbers (N,), ascending, and unit rows (N,) of the spikes in [start, stop); traces have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,21 +95,13 @@ class Recording:
 
     def save(self, path: Path) -> None:
         """Write the recording as .npz; the file appears whole or not at all."""
-        columns = {f"unit_{name}": values for name, values in self.units.items()}
-        arrays = {
-            "recording_id": self.recording_id,
-            "subject_id": self.subject_id,
-            "session_date": self.session_date,
+        own = {
             "sample_rate_ratio": ratio(self.sample_rate),
             "num_samples": np.int64(self.num_samples),
             "spike_samples": self.spike_samples,
             "spike_units": self.spike_units,
-            "unit_ids": self.unit_ids,
-            "mask_samples": self.mask_samples,
-            "gap_samples": self.gap_samples,
-            "notes": np.array(self.notes, dtype=np.str_),
         }
-        write_arrays(path, arrays | columns)
+        write_arrays(path, shared_arrays(self) | own)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
@@ -186,22 +113,15 @@ class Recording:
         _require(arrays, path)
         rate = rate_of(arrays, "sample_rate", path)
         length = int(integers(arrays["num_samples"], "num_samples", path).item())
-        gaps = integers(arrays.get("gap_samples", NO_STRETCHES), "gap_samples", path).astype(np.int64)
+        shared = shared_fields(arrays, path)
         samples, rows, left_out = _usable_spikes(arrays, path, length)
         try:
             return cls(
-                recording_id=str(arrays["recording_id"]),
-                subject_id=str(arrays["subject_id"]),
-                session_date=str(arrays.get("session_date", "")),
+                **shared | {"notes": (*shared["notes"], *left_out)},
                 sample_rate=rate,
                 num_samples=length,
                 spike_samples=samples,
                 spike_units=rows,
-                unit_ids=arrays["unit_ids"].astype(np.str_),
-                units=unit_columns(arrays),
-                mask_samples=integers(arrays.get("mask_samples", NO_STRETCHES), "mask_samples", path).astype(np.int64),
-                gap_samples=gaps,
-                notes=(*notes_of(arrays), *left_out),
             )
         except RecordingError as error:
             raise RecordingError(f"{path.name}: {error}") from None
@@ -336,30 +256,6 @@ def _check(recording: Recording, where: str) -> None:
         )
     check_table(recording, where)
     _check_spikes(recording, where)
-
-
-def check_table(recording: Recorded, where: str) -> None:
-    """Raise RecordingError unless unit ids, columns and stretches of a recording are in order."""
-    units = len(recording.unit_ids)
-    if recording.unit_ids.ndim != 1 or not 0 < units <= MAX_UNITS:
-        raise RecordingError(f"{where}: unit_ids holds {units} units; between 1 and {MAX_UNITS} are needed")
-    empty = np.flatnonzero(recording.unit_ids == "")
-    if empty.size:
-        raise RecordingError(f"{where}: unit_ids: row {empty[0]} is empty; every unit needs an id")
-    if len(np.unique(recording.unit_ids)) != units:
-        names, counts = np.unique(recording.unit_ids, return_counts=True)
-        raise RecordingError(
-            f"{where}: unit_ids: {str(names[counts > 1][0])!r} stands for {counts.max()} units; ids must differ"
-        )
-    for name, column in recording.units.items():
-        if column.ndim < 1 or len(column) != units:
-            raise RecordingError(f"{where}: unit_{name} has shape {column.shape}; it needs {units} rows, one a unit")
-    for name in ("mask_samples", "gap_samples"):
-        stretches = getattr(recording, name)
-        if stretches.ndim != 2 or stretches.shape[1:] != (2,) or (stretches[:, 0] >= stretches[:, 1]).any():
-            raise RecordingError(f"{where}: {name} must be (M, 2) stretches [start, stop) with start < stop")
-        if stretches.size and max(-int(stretches.min()), int(stretches.max())) > MAX_SAMPLE:
-            raise RecordingError(f"{where}: {name} holds sample numbers beyond +-2**53")
 
 
 def _check_spikes(recording: Recording, where: str) -> None:

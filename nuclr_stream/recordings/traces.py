@@ -18,17 +18,8 @@ import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.left_out import MOST_UNITS, keep_good
-from nuclr_stream.recordings.npz import (
-    Arrays,
-    integers,
-    notes_of,
-    rate_of,
-    ratio,
-    read_arrays,
-    unit_columns,
-    write_arrays,
-)
-from nuclr_stream.recordings.recording import NO_STRETCHES, check_table
+from nuclr_stream.recordings.npz import Arrays, rate_of, ratio, read_arrays, write_arrays
+from nuclr_stream.recordings.recorded import NO_STRETCHES, check_table, shared_arrays, shared_fields
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Grid, InputKind, Int64Array
 
 
@@ -123,19 +114,8 @@ class TraceRecording:
 
     def save(self, path: Path) -> None:
         """Write the recording as .npz; the file appears whole or not at all."""
-        columns = {f"unit_{name}": values for name, values in self.units.items()}
-        arrays = {
-            "recording_id": self.recording_id,
-            "subject_id": self.subject_id,
-            "session_date": self.session_date,
-            "frame_rate_ratio": ratio(self.frame_rate),
-            "traces": self.traces,
-            "unit_ids": self.unit_ids,
-            "mask_samples": self.mask_samples,
-            "gap_samples": self.gap_samples,
-            "notes": np.array(self.notes, dtype=np.str_),
-        }
-        write_arrays(path, arrays | columns)
+        own = {"frame_rate_ratio": ratio(self.frame_rate), "traces": self.traces}
+        write_arrays(path, shared_arrays(self) | own)
 
     @classmethod
     def load(cls, path: Path) -> TraceRecording:
@@ -149,17 +129,13 @@ def _trace_recording(arrays: Arrays, path: Path) -> TraceRecording:
         raise RecordingError(f"{path.name}: field {', '.join(missing) or 'frame_rate_hz'} is missing")
     if not np.issubdtype(arrays["traces"].dtype, np.floating):
         raise RecordingError(f"{path.name}: field traces has type {arrays['traces'].dtype}; float32 dF/F is needed")
-    stretches = {
-        name: integers(arrays.get(name, NO_STRETCHES), name, path).astype(np.int64)
-        for name in ("mask_samples", "gap_samples")
-    }
-    traces, ids, columns = arrays["traces"].astype(np.float32), arrays["unit_ids"].astype(np.str_), unit_columns(arrays)
+    shared, rate = shared_fields(arrays, path), rate_of(arrays, "frame_rate", path)
+    traces, ids, columns = arrays["traces"].astype(np.float32), shared["unit_ids"], shared["units"]
     notes: list[str] = []
-    if (
-        traces.ndim == 2
-        and traces.shape[:1] == ids.shape
-        and all(len(c) == len(ids) for c in columns.values() if c.ndim)
-    ):
+    # Units can be left out only where there is a row of everything for each; the check of TraceRecording says what is
+    # wrong with any other table.
+    rows = (c for c in columns.values() if c.ndim)
+    if traces.ndim == 2 and traces.shape[:1] == ids.shape and all(len(c) == len(ids) for c in rows):
         finite: BoolArray = np.isfinite(traces)
         bad = np.argwhere(~finite)
         first = f"unit {str(ids[bad[0, 0]])!r} at frame {bad[0, 1]}" if len(bad) else ""
@@ -173,17 +149,8 @@ def _trace_recording(arrays: Arrays, path: Path) -> TraceRecording:
             most=MOST_UNITS,
         )
         traces, ids, columns = traces[keep], ids[keep], {name: c[keep] for name, c in columns.items() if c.ndim}
+    usable = {"unit_ids": ids, "units": columns, "notes": (*shared["notes"], *notes)}
     try:
-        return TraceRecording(
-            recording_id=str(arrays["recording_id"]),
-            subject_id=str(arrays["subject_id"]),
-            session_date=str(arrays.get("session_date", "")),
-            frame_rate=rate_of(arrays, "frame_rate", path),
-            traces=traces,
-            unit_ids=ids,
-            units=columns,
-            notes=(*notes_of(arrays), *notes),
-            **stretches,
-        )
+        return TraceRecording(**shared | usable, frame_rate=rate, traces=traces)
     except RecordingError as error:
         raise RecordingError(f"{path.name}: {error}") from None

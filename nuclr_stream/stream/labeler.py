@@ -184,8 +184,7 @@ class Labeler:
 
     def _judge(self, snapshot: FeatureSnapshot, index: Int64Array) -> OutOfDistributionScore:
         if self.model.out_of_distribution is None:
-            nothing = np.zeros(len(index), dtype=np.bool_)
-            return OutOfDistributionScore(np.zeros(len(index), dtype=np.float32), nothing, nothing, nothing, nothing)
+            return OutOfDistributionScore.nothing(len(index))
         return self.model.out_of_distribution.judge(snapshot, self._features.statistics, index)
 
     def _task(
@@ -249,6 +248,7 @@ class Labeler:
             (UnitFlag.OOD_STATISTICS, judged.statistics),
             (UnitFlag.OOD_RATE, judged.rate),
             (UnitFlag.UNSORTED, judged.unsorted),
+            (UnitFlag.OOD_POPULATION, judged.population),
         ):
             flags |= np.where(raised, flag, 0).astype(np.uint8)
         return flags | np.uint8(UnitFlag.SMALL_POPULATION if self._small else 0)

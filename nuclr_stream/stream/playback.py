@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import RecordingError
-from nuclr_stream.recordings.recording import Recorded, Recording
+from nuclr_stream.recordings.recorded import Recorded
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.wire import (
     End,

@@ -38,6 +38,7 @@ def rational(value: Fraction | int | float | str) -> Fraction:
     Raises ValueError when it is not positive and finite.
     """
     try:
+        # A float goes through its shortest decimal: 29999.96 is what the file meant, not the binary number beside it.
         exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
         exact = exact.limit_denominator(10**6)
     except (ValueError, OverflowError, ZeroDivisionError, TypeError) as error:
@@ -119,6 +120,7 @@ class Grid:
             return values
         if max(abs(int(values.min())), abs(int(values.max())), abs(self.origin)) > MAX_SAMPLE + 1:
             raise OverflowError(f"sample numbers beyond +-2**53 (origin {self.origin})")
+        # The product of most clocks fits int64 as it is; the far ends of absurd ones go through quotient and remainder.
         relative = values - self.origin
         if (max(abs(int(relative.min())), abs(int(relative.max()))) + 1) * n < 2**63:
             small: Int64Array = (relative * n) // d
@@ -170,6 +172,7 @@ def count(
 ) -> Float32Array:
     """Return counts (U, T) float32 of the spikes in bins [first_bin, first_bin + bins); other spikes are left out."""
     rows = np.asarray(rows)
+    # Spikes outside are left out, not clipped: a clipped one would be counted in a bin in which it did not happen.
     index = grid.bin_of(samples) - first_bin
     inside = (index >= 0) & (index < bins)
     counts = np.zeros((units, bins), dtype=np.float32)
@@ -179,6 +182,8 @@ def count(
 
 def first_window_end(first_bin: int, spec: WindowSpec) -> int:
     """Return the end bin of the first window that holds no bin before `first_bin`; ends are multiples of the hop."""
+    # Multiples of the hop, counted from bin 0 and not from the first data: a stream that is joined late, and the same
+    # recording from a file, must cut the same windows.
     return -(-(first_bin + spec.bins) // spec.hop_bins) * spec.hop_bins
 
 
@@ -186,6 +191,7 @@ def active_units(counts: npt.NDArray[Any], input_kind: InputKind) -> BoolArray:
     """Return which units (U,) of a window (U, T) enter the encoder: those that fired; for traces all of them."""
     if input_kind == "traces":
         return np.ones(len(counts), dtype=bool)
+    # A unit without a spike in the window has nothing to embed, and in training never entered one either.
     active: BoolArray = np.any(counts != 0, axis=1)
     return active
 
@@ -203,6 +209,7 @@ def touches_silence(totals: npt.ArrayLike, spec: WindowSpec, *, first_bin: int) 
     the published rule (silent stretches and one second around them are cut): only seconds that are over at the end of
     the window count, so that live and offline agree. Seconds are counted from the origin of the grid.
     """
+    # Traces have values whatever the cells do: zero fluorescence is no sign of a probe that was switched off.
     if spec.input_kind == "traces":
         return False
     values = np.asarray(totals)
@@ -228,6 +235,8 @@ class WindowRules:
 
     def exclusion(self, *, missing: float, masked: bool, silent: bool) -> Literal["", "gap", "mask", "silence"]:
         """Return why a window is not embedded, or an empty string. `missing` is a fraction of the window."""
+        # One reason is enough, the first in this order: a gap explains silence, so "silence" is left for windows that
+        # were observed.
         if missing > self.max_missing:
             return "gap"
         if masked:

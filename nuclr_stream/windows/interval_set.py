@@ -20,6 +20,8 @@ class Stretches:
         """Add [start, stop); it melts together with every stretch that it touches."""
         if start >= stop:
             return
+        # Stretches that only touch are joined too (left on stops, right on starts): thousands of batches that follow
+        # one another stay one stretch.
         first = bisect_left(self._stops, start)
         last = bisect_right(self._starts, stop)
         if first < last:
@@ -37,6 +39,7 @@ class Stretches:
     def before(self, samples: Int64Array) -> Int64Array:
         """Return how many samples of the set lie before each of `samples` (N,)."""
         starts, stops = np.array(self._starts, dtype=np.int64), np.array(self._stops, dtype=np.int64)
+        # One search for all samples: a recording may have tens of thousands of masks.
         sums = np.append(0, np.cumsum(stops - starts))
         place = np.searchsorted(stops, samples, side="right")
         # behind the last stretch there is none to be within: compare with a sample beyond all of them

@@ -48,6 +48,8 @@ class RunningQuantile:
 
     def add(self, values: Float32Array) -> None:
         """Count finite float32 values of any shape."""
+        # Positive floats sort like their bit patterns, so the leading bits are a histogram with bins of equal relative
+        # width. Values of 0 and less need no bins: a quantile among them is no scale to divide by.
         patterns = values[values > 0].astype(np.float32).view(np.uint32)
         self._above_zero += np.bincount(patterns >> _BIN_BITS, minlength=_BINS)
         self.values += values.size
@@ -55,6 +57,7 @@ class RunningQuantile:
     def at(self, quantile: float) -> float:
         """Return the quantile, linear between ranks like numpy's; 0.0 before any value or where it is not above 0."""
         cumulative = np.cumsum(self._above_zero)
+        # The rank among all values, less those of 0 and below, which come first and are in no bin.
         rank = quantile * (self.values - 1) - (self.values - int(cumulative[-1]))
         if not self.values or rank < 0:
             return 0.0
@@ -80,6 +83,7 @@ class RunningNormaliser:
         `observed` (T,) or (U, T) says which values are real: what was missing or masked does not count.
         """
         bins = window.shape[1]
+        # Windows overlap: a frame counts in the first window that holds it, and never again.
         new = bins if self._end is None else min(bins, end_bin - self._end)
         self._end = end_bin
         real = np.broadcast_to(observed, window.shape)[:, bins - new :]

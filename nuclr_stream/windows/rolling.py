@@ -25,6 +25,8 @@ class RollingCounts:
         width = self._counts.shape[1]
         if self._base <= oldest and stop - self._base <= width:
             return
+        # A message from far ahead needs more than the block holds. Twice that, so that the next one does not copy
+        # again.
         needed = stop - oldest
         kept = np.zeros((len(self._counts), width if needed <= width else 2 * needed), dtype=np.float32)
         a, b = max(oldest, self._base), min(self._base + width, oldest + kept.shape[1])
@@ -49,6 +51,7 @@ class RollingCounts:
     ) -> None:
         """Give the units of index array `after` their rows, from those of `before`; (source, target) merges add up."""
         old = dict(zip(before.tolist(), self._counts, strict=True))
+        # Before rows are given out: the source has none any more, and its spikes belong to the target from now on.
         for source, target in merges:
             if source in old:
                 old[target] = old[source] + old[target] if target in old else old[source]

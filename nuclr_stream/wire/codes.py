@@ -24,6 +24,7 @@ class UnitFlag(IntFlag):
     OOD_EMBEDDING, OOD_STATISTICS, OOD_RATE: out of distribution, its embedding, spike statistics or firing rate are
     farther from those of training than the bundle's limit.
     UNSORTED: its spikes are those of more than one neuron, where training saw sorted units.
+    OOD_POPULATION: its population as a whole is farther from the recordings of training than the bundle's limit.
     """
 
     SMALL_POPULATION = 1
@@ -33,6 +34,7 @@ class UnitFlag(IntFlag):
     OOD_STATISTICS = 16
     OOD_RATE = 32
     UNSORTED = 64
+    OOD_POPULATION = 128
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -40,7 +42,9 @@ class UnitFlag(IntFlag):
         return tuple(str(bit.name).lower() for bit in type(self) if bit in self)
 
 
-OOD_FLAGS = UnitFlag.OOD_EMBEDDING | UnitFlag.OOD_STATISTICS | UnitFlag.OOD_RATE | UnitFlag.UNSORTED
+OOD_FLAGS = (
+    UnitFlag.OOD_EMBEDDING | UnitFlag.OOD_STATISTICS | UnitFlag.OOD_RATE | UnitFlag.UNSORTED | UnitFlag.OOD_POPULATION
+)
 """Flags of a unit that is out of distribution."""
 
 

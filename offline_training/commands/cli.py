@@ -82,7 +82,7 @@ def bench(
 
 @app.command()
 def report_speed(
-    speed: Annotated[Path, typer.Option(help="Folder of what the bench commands said.")] = Path("results/speed"),
+    speed: Annotated[Path, typer.Option(help="Folder of what the bench commands wrote.")] = Path("results/speed"),
     page: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/performance.md"),
 ) -> None:
     """Write docs/performance.md from measurements; nothing there is typed by hand."""

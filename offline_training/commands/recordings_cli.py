@@ -16,7 +16,7 @@ HELP = "Recordings: .npz, .nwb, torch_brain .h5, a Kilosort/phy folder, or a fol
 def load_recordings(path: Path, config: TrainConfig) -> list[AnyRecording]:
     """Read the recordings at `path` and leave out the units that `[recordings]` of the config rejects, saying so.
 
-    What the readers left out and guessed is said on stderr too.
+    What the readers left out and guessed is printed on stderr too.
     """
     selected = load_selected(path, config.recordings)
     for note in dict.fromkeys(note for recording in recordings_of(selected) for note in recording.notes):

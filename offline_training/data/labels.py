@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.recordings.recording import Recorded
+from nuclr_stream.recordings.recorded import Recorded
 from offline_training.config import UNLABELLED, TaskSettings
 
 IntArray = npt.NDArray[np.int64]

@@ -122,13 +122,27 @@ def _rows(model: TaskModel) -> dict[Row, TaskModel]:
 
 
 def predict(model: TaskModel, sources: Sequence[UnitFeatures], labels: Sequence[Int64Array]) -> dict[str, Predicted]:
-    """Predictions of the labelled units of all recordings at every time of SECONDS that some recording reaches."""
+    """Predictions of the labelled units of all recordings at every time of SECONDS that some recording reaches.
+
+    Units of a recording that is shorter than a time are predicted from all of it, so that every time has the same
+    units. A time that no recording reaches is left out: it would be the whole recordings under another name.
+    """
     found = {}
     for seconds in SECONDS:
+        if seconds is not None and not any(_reaches(source, seconds) for source in sources):
+            continue
         parts = [_predict(model, s, label, seconds) for s, label in zip(sources, labels, strict=True) if _any(label)]
         if seconds is None or any(part.known.any() for part in parts):
             found["all" if seconds is None else f"{seconds:g}"] = joined(parts)
     return found
+
+
+def _reaches(source: UnitFeatures, seconds: float) -> bool:
+    """Whether a longer recording would have no more windows by then: its next window ends later."""
+    end_s = source.end_s
+    if len(end_s) < 2:
+        return len(end_s) == 1 and float(end_s[0]) >= seconds
+    return bool(2 * end_s[-1] - end_s[-2] > seconds)
 
 
 def _any(label: Int64Array) -> bool:

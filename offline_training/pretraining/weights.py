@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool) -> dict[str, Tensor]:
         if not trust_pickle:
             raise WeightsError(
                 f"{path}: is a pickle that holds more than tensors ({_first_line(error)}). Opening it runs whatever "
-                "code is in it: refused. Where you trust its source, add --trust-pickle; it is opened this once, the "
+                "code is in it: rejected. Where you trust its source, add --trust-pickle; it is opened this once, the "
                 "run and the bundle hold numbers only"
             ) from None
         content = _unpickled(path)

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from nuclr_stream.features.accumulator import ALONE, FeatureSet
 from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 from offline_training.readouts.examples import WHOLE, Examples
+from offline_training.readouts.predictor import LOG_TEMPERATURE, best_temperature, can_choose
 from offline_training.readouts.regression import Float64Array
 
 CANDIDATES: tuple[tuple[FeatureSet, ...], ...] = (
@@ -28,14 +30,16 @@ CANDIDATES: tuple[tuple[FeatureSet, ...], ...] = (
     ("embedding", "embedding_neighbourhood"),
 )
 PRECISIONS = (0.90, 0.85, 0.80)
-"""Share of the called units that is right, pooled over animals left out: the first of these that a threshold
-reaches on whole recordings. The card states which it was."""
-LEAST_CALLED = 0.01
-"""Share of the units that must be called for their precision to mean anything."""
+"""Share of the called units that is right, on animals left out and less one standard error over animals: the first of
+these that a threshold reaches on whole recordings. The card states what was reached."""
+LEAST_CALLED = 0.05
+LEAST_ANIMALS_CALLED = 3
+"""Share of the units, and animals among them, that must be called for their precision to mean anything."""
+DEFAULT: tuple[FeatureSet, ...] = ("embedding_neighbourhood", "statistics_neighbourhood")
+"""What is pooled where too few animals can be left out to choose."""
 COVERAGE = 0.90
 ENOUGH_ANIMALS = 20
 """From so many animals on, the coverage of sets is a promise for a new one; below it is a figure that was measured."""
-_LOG_TEMPERATURE = (-2.0, 3.0)
 
 Held = Mapping[FeatureSet, Float32Array]
 """Log-probabilities (R, C) of the examples, by feature set, from predictors that saw nothing of their animals."""
@@ -45,6 +49,8 @@ def fit_pools(held: Held, known: Examples) -> tuple[LogLinearPool, ...]:
     """The ways to answer, the preferred first: the best candidate, spike statistics alone for small populations, and
     the embedding alone for units that lack the rest; every set alone where it is none of these."""
     candidates = [names for names in CANDIDATES if set(names) <= set(held)]
+    if DEFAULT in candidates and not can_choose(known):
+        candidates = [DEFAULT]
     losses = [_loss(held, known, names) for names in candidates]
     ways = [candidates[int(np.argmin(losses))]] if candidates else []
     ways += [(name,) for name in (ALONE, "embedding") if name in held and (name,) not in ways]
@@ -61,7 +67,9 @@ def calibrated(held: Held, known: Examples, names: tuple[FeatureSet, ...]) -> Lo
     pool = LogLinearPool.equal(names, n=knots, temperature=temperature)
     p = pool.probabilities(logits, exposure)
     top, right = p.max(axis=1), p.argmax(axis=1) == own.label
-    tried = [_thresholds(top, right, rows, precision) for precision in PRECISIONS]
+    tried = [
+        tuple(_threshold(top[at], right[at], own.subject[at], precision) for at in rows) for precision in PRECISIONS
+    ]
     thresholds = next((found for found in tried if found[-1] < 1), tried[-1])  # whole recordings matter most
     return LogLinearPool.equal(
         names,
@@ -101,15 +109,8 @@ def sets_promise(animals: int) -> str:
 def _loss(held: Held, known: Examples, names: Sequence[FeatureSet]) -> float:
     """Class-balanced log loss of the equal pool on whole recordings at its best temperature."""
     able = np.logical_and.reduce([known.has[name] for name in names]) & (known.length == WHOLE)
-    own, logits = known.where(able), {name: held[name][able] for name in names}
-    weights = own.weights(int(own.label.max()) + 1)
-
-    def loss(log_t: float) -> float:
-        pool = LogLinearPool.equal(tuple(names), temperature=(float(np.exp(log_t)),))
-        p = pool.probabilities(logits, own.exposure)[np.arange(len(own)), own.label]
-        return float(-(weights * np.log(np.maximum(p, 1e-9))).sum() / weights.sum())
-
-    return float(minimize_scalar(loss, bounds=_LOG_TEMPERATURE, method="bounded").fun)
+    pooled = np.asarray(np.mean([held[name][able] for name in names], axis=0), dtype=np.float64)
+    return best_temperature(pooled, known.where(able))[1]
 
 
 def _knots(known: Examples, exposure: Float32Array) -> tuple[tuple[float, ...], list[BoolArray]]:
@@ -136,18 +137,24 @@ def _temperature(logits: Held, known: Examples, names: tuple[FeatureSet, ...], a
         p = LogLinearPool.equal(names, temperature=(float(np.exp(log_t)),)).probabilities(chosen, own.exposure)
         return float((share * np.square(p.max(axis=1) - (p.argmax(axis=1) == own.label))).sum() / share.sum())
 
-    return float(np.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURE, method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded").x))
 
 
-def _thresholds(top: Float32Array, right: BoolArray, rows: Sequence[BoolArray], precision: float) -> tuple[float, ...]:
-    return tuple(_threshold(top[at], right[at], precision) for at in rows)
-
-
-def _threshold(top: Float32Array, right: BoolArray, precision: float) -> float:
-    """The smallest top probability such that `precision` of the units at or above it is right; 1 if there is none."""
+def _threshold(top: Float32Array, right: BoolArray, subject: npt.NDArray[np.str_], precision: float) -> float:
+    """The smallest top probability such that `precision` of the units at or above it is right, less one standard error
+    over animals; 1 if there is none. Units of one animal fail together, so it is animals that count."""
     order = np.argsort(-top, kind="stable")
-    called = np.arange(1, len(order) + 1)
-    kept = np.flatnonzero((np.cumsum(right[order]) >= precision * called) & (called >= LEAST_CALLED * len(order)))
+    animals, place = np.unique(subject[order], return_inverse=True)
+    own = np.arange(len(animals)) == place[:, None]
+    called, hits = np.cumsum(own, axis=0), np.cumsum(own & right[order][:, None], axis=0)
+    total = called.sum(axis=1)
+    found = hits.sum(axis=1) / total
+    number = (called > 0).sum(axis=1)
+    # the standard error of a ratio of sums over animals
+    spread = np.square(hits - found[:, None] * called).sum(axis=1)
+    error = np.sqrt(spread * number / np.maximum(number - 1, 1)) / total
+    enough = (total >= LEAST_CALLED * len(order)) & (number >= min(LEAST_ANIMALS_CALLED, len(animals)))
+    kept = np.flatnonzero((found - error >= precision) & enough)
     return float(np.ceil(top[order][kept[-1]] * 1e4) / 1e4) if len(kept) else 1.0
 
 

@@ -1,9 +1,10 @@
-"""One predictor: plain readouts of one feature set at several exposures, each an average over animals left out.
+"""One predictor: plain readouts of one feature set at several exposures.
 
-At every knot of exposure a readout is fitted on examples of that length, once for every fold of the training animals.
-Their mean probability is the prediction: where a few animals decide, the readouts disagree and the mean is less sure.
-An example's own fold gives the prediction that nothing of its animal entered, for calibration.
-Shapes: R examples, U units, F features, C classes, K knots, M members.
+At every knot of exposure a readout is fitted on examples of that length of all training animals. The same is fitted
+once for every fold of the animals, without it: these members predict the animals that they saw nothing of, for the
+choice of C and for calibration, and go no further. An average of the members was measured against one fit of all: with
+few animals it loses (macro-F1 and calibration), with many it is the same.
+Shapes: R examples, U units, F features, C classes, K knots.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from nuclr_stream.features.accumulator import FeatureSet
 from nuclr_stream.features.exposure import knot_shares
@@ -20,19 +22,23 @@ from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from offline_training.readouts.examples import WHOLE, Examples
 from offline_training.readouts.regression import Float64Array, Linear, ReadoutError, fit_linear, folds, grouping
 
-C_CANDIDATES = (0.001, 0.01, 0.1)
+C_CANDIDATES = (0.001, 0.01, 0.1, 1.0)
+DEFAULT_C = 0.1
+"""C where too few animals can be left out to choose one."""
+LEAST_TO_CHOOSE = 3
 Part = tuple[Int64Array, Int64Array]
 """Rows to fit on and rows left out."""
+LOG_TEMPERATURE = (-2.0, 3.0)
 LEAST_PROBABILITY = 1e-6
-"""Floor of a probability before its logarithm: a member that never saw a class must not forbid it."""
+"""Floor of a probability before its logarithm: one predictor must not forbid a class."""
 
 
 @dataclass(frozen=True)
 class Predictor:
     """Log-probabilities of features at an exposure.
 
-    `weight` (K, M, C, F) and `bias` (K, M, C) act on (x - mean) / scale, mean and scale (F,). At a knot of `n` (K,) the
-    members' probabilities are averaged; between knots log-probabilities are interpolated linearly in log n.
+    `weight` (K, C, F) and `bias` (K, C) act on (x - mean) / scale, mean and scale (F,). Between the knots `n` (K,)
+    log-probabilities are interpolated linearly in log n.
     """
 
     n: Float64Array
@@ -45,10 +51,9 @@ class Predictor:
         """Log-probabilities (U, C) of features (U, F) at exposure (U,)."""
         standard = (features - self.mean) / self.scale
         shares = knot_shares(exposure, self.n)
-        found = np.zeros((len(features), self.bias.shape[2]))
+        found = np.zeros((len(features), self.bias.shape[1]))
         for share, weight, bias in zip(shares.T, self.weight, self.bias, strict=True):
-            members = [np.exp(log_softmax(standard @ w.T + b)) for w, b in zip(weight, bias, strict=True)]
-            found += share[:, None] * _log(np.mean(members, axis=0))
+            found += share[:, None] * _log(log_softmax(standard @ weight.T + bias))
         return found.astype(np.float32)
 
 
@@ -73,13 +78,16 @@ def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: floa
     whole = own.length == WHOLE
     if not whole.any():
         raise ReadoutError(f"{name}: no labelled unit has it")
+    # C by what members predict of whole recordings that they saw nothing of
     parts = list(folds(own, grouping(own)))
-    found = {each: _members(own, name, classes, parts, whole, c=each) for each in ([c] if c else C_CANDIDATES)}
-    c = min(found, key=lambda each: _loss(found[each], own, parts, whole, name))
+    candidates = (c,) if c else C_CANDIDATES if can_choose(own) else (DEFAULT_C,)
+    found = {each: _members(own, name, classes, parts, whole, c=each) for each in candidates}
+    c = min(found, key=lambda each: _loss(found[each], own, parts, whole, name)) if len(found) > 1 else candidates[0]
+    # a readout of all animals at every length, and what its members predict of the animals left out
     reference = _scaler(own.features[name][whole])
     held_out = np.full((len(examples), classes), -np.log(classes), dtype=np.float32)
     plain = held_out.copy()
-    n, weights, biases = [], [], []
+    n, readouts = [], []
     for length in [*sorted(set(own.length.tolist()) - {WHOLE}), WHOLE]:
         at = own.length == length
         members = found[c] if length == WHOLE else _members(own, name, classes, parts, at, c=c)
@@ -87,43 +95,59 @@ def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: floa
             asked = test[at[test]]
             held_out[known[asked]] = _log_probabilities(member, own.features[name][asked])
             plain[known[asked]] = _log_probabilities(whole_member, own.features[name][asked])
-        on_reference = [_on(reference, member) for member in members]
         n.append(max(float(np.median(own.exposure_of({name})[at])), 1.0))
-        weights.append(np.stack([member.weight for member in on_reference]))
-        biases.append(np.stack([member.bias for member in on_reference]))
+        readouts.append(_on(reference, _fit(own.where(at), name, classes, c=c)))
     kept = _ascending(n)
-    predictor = Predictor(
-        np.array(n)[kept], np.stack(weights)[kept], np.stack(biases)[kept], reference.mean, reference.scale
-    )
+    weight, bias = np.stack([each.weight for each in readouts]), np.stack([each.bias for each in readouts])
+    predictor = Predictor(np.array(n)[kept], weight[kept], bias[kept], reference.mean, reference.scale)
     return Fitted(predictor, c, held_out, plain)
+
+
+def can_choose(known: Examples) -> bool:
+    """Whether anything can be chosen by what is left out: every class that occurs must be in LEAST_TO_CHOOSE animals
+    (or recordings, where these are left out). A class of two animals is learnt from one when the other is left out, and
+    what is best then says little about both."""
+    groups = known.subject if grouping(known) == "subject" else known.recording
+    return all(len(np.unique(groups[known.label == k])) >= LEAST_TO_CHOOSE for k in np.unique(known.label))
 
 
 def _members(
     own: Examples, name: FeatureSet, classes: int, parts: Sequence[Part], at: BoolArray, *, c: float
 ) -> list[Linear]:
     """A readout for every part that is left out, fitted on the examples (R,) `at` of the others."""
-    members = []
-    for train, _ in parts:
-        chosen = own.where(train[at[train]])
-        weights = chosen.weights(int(chosen.label.max()) + 1)
-        members.append(fit_linear(chosen.features[name], chosen.label, classes, c=c, weights=weights))
-    return members
+    return [_fit(own.where(train[at[train]]), name, classes, c=c) for train, _ in parts]
+
+
+def _fit(chosen: Examples, name: FeatureSet, classes: int, *, c: float) -> Linear:
+    weights = chosen.weights(int(chosen.label.max()) + 1)
+    return fit_linear(chosen.features[name], chosen.label, classes, c=c, weights=weights)
 
 
 def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], whole: BoolArray, name: FeatureSet) -> float:
-    """Class-balanced log loss on whole recordings of what members saw nothing of."""
-    weights = np.zeros(len(own))
-    weights[whole] = own.where(whole).weights(int(own.label.max()) + 1)
-    total = 0.0
-    for member, (_, test) in zip(members, parts, strict=True):
-        asked = test[whole[test]]
-        found = _log_probabilities(member, own.features[name][asked])
-        total -= float((weights[asked] * found[np.arange(len(asked)), own.label[asked]]).sum())
-    return total
+    """Class-balanced log loss on whole recordings of what members saw nothing of, at the best temperature: that is
+    fitted afterwards, so a C must not win by being less sure."""
+    rows = [test[whole[test]] for _, test in parts]
+    asked = np.concatenate(rows)
+    found = [_log_probabilities(member, own.features[name][r]) for member, r in zip(members, rows, strict=True)]
+    _, loss = best_temperature(np.concatenate(found), own.where(asked))
+    return loss
+
+
+def best_temperature(log_probabilities: Float64Array, known: Examples) -> tuple[float, float]:
+    """The temperature at which the class-balanced log loss of log-probabilities (R, C) is smallest, and that loss."""
+    weights = known.weights(int(known.label.max()) + 1)
+    rows = np.arange(len(known))
+
+    def loss(log_t: float) -> float:
+        found = log_softmax(log_probabilities / np.exp(log_t))[rows, known.label]
+        return float(-(weights * found).sum() / weights.sum())
+
+    best = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded")
+    return float(np.exp(best.x)), float(best.fun)
 
 
 def _log_probabilities(member: Linear, features: Float32Array) -> Float64Array:
-    return _log(np.exp(log_softmax(member.logits(features))))
+    return _log(log_softmax(member.logits(features)))
 
 
 def _ascending(n: list[float]) -> list[int]:
@@ -148,5 +172,5 @@ def _on(reference: Linear, fitted: Linear) -> Linear:
     return Linear(weight, bias, reference.mean, reference.scale)
 
 
-def _log(probability: Float64Array) -> Float64Array:
-    return np.log(np.maximum(probability, LEAST_PROBABILITY))
+def _log(log_probabilities: Float64Array) -> Float64Array:
+    return np.maximum(log_probabilities, np.log(LEAST_PROBABILITY))

@@ -35,7 +35,8 @@ def _protocol(nested: Nested) -> str:
     return (
         f"**{nested.kind}.** {nested.protocol} Folds: {len(nested.folds)}; tested on {len(nested.animals)} animals, "
         f"trained on {' to '.join(map(str, trained[:1] + trained[1:][-1:]))} in each fold ({nested.setting}). Windows "
-        f"of {nested.window_s:g} s every {nested.hop_s:g} s. Seed {nested.seed}, {nested.machine}; {versions}.\n\n"
+        f"of {nested.window_s:g} s every {nested.hop_s:g} s. Units of recordings that are shorter than a time are "
+        f"predicted from all of theirs. Seed {nested.seed}, {nested.machine}; {versions}.\n\n"
         f"```\n{nested.command}\n```\n"
     )
 

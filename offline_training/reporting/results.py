@@ -28,6 +28,7 @@ FOLDERS = {
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "fresh_animals": fresh_section,
     "normaliser": distance_section,
+    "network": placement_table,
     "placement": placement_table,
     "ten_minutes": placement_table,
 }

@@ -59,7 +59,7 @@ def simulate(seed: int, *, units: int = 120, duration_s: float = 600.0, session:
     Raises:
         SimulationError: for a negative seed or session, too few units or too short a recording.
     """
-    _refuse_impossible(seed=seed, units=units, duration_s=duration_s, session=session)
+    _require_possible(seed=seed, units=units, duration_s=duration_s, session=session)
     animal = draw_animal(np.random.default_rng([seed, 0]), units=units, swallowed=round(MERGED_FRACTION * units))
     rng = np.random.default_rng([seed, 1, session])
     sorted_trains = sort_with_errors(rng, animal, fire(rng, animal, duration_s), units=units, duration_s=duration_s)
@@ -93,7 +93,7 @@ def write_simulated(
     return paths
 
 
-def _refuse_impossible(*, seed: int, units: int, duration_s: float, session: int) -> None:
+def _require_possible(*, seed: int, units: int, duration_s: float, session: int) -> None:
     if seed < 0 or session < 0:
         raise SimulationError(f"seed {seed}, session {session}: both must be 0 or more")
     if units < LEAST_UNITS:

@@ -34,6 +34,7 @@ from offline_training.simulation.network_drive import (
     draw_channels,
     draw_network_animal,
     log_normal,
+    network_rng,
 )
 from offline_training.simulation.network_sorting import SAMPLE_RATE_HZ, SortedUnits, sort_network
 
@@ -75,7 +76,7 @@ def write_networks(out_dir: Path, *, animals: int, seed: int, duration_s: float 
 def simulate_session(seed: int, index: int, duration_s: float) -> SortedUnits:
     """The spikes behind `simulate_network`, units ordered from the tip of the probe upwards."""
     _require_possible(seed, index, duration_s)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 7919]))
+    rng = network_rng(seed, index)
     rows = int(duration_s * 1000 / ROW_MS) + 4
     animal = draw_network_animal(rng)
     channels = draw_channels(rng, animal, rows)

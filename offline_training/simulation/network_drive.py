@@ -61,6 +61,11 @@ def log_normal(rng: Rng, sd: float) -> float:
     return float(np.exp(rng.normal(0, sd)))
 
 
+def network_rng(seed: int, index: int) -> Rng:
+    """The numbers that the session of animal (seed, index) is drawn from: the animal first."""
+    return np.random.default_rng(np.random.SeedSequence([seed, index, 7919]))
+
+
 def draw_network_animal(rng: Rng) -> NetworkAnimal:
     """Draw two to all neighbouring regions of one track, and everything that varies between animals."""
     track = biology.TRACKS[0] if rng.random() < 0.55 else biology.TRACKS[1]

@@ -1,7 +1,7 @@
 """Probes whose borders between regions are known, and predictions of single units on them.
 
-Two kinds: predictions of a bundle on simulated animals, with `borders_of_animal`, and probes drawn without any spikes
-(`draw_probe`), in which how often and how jointly units err is set by numbers.
+Two kinds: predictions of a bundle on simulated animals, with `borders_of_animal` or `borders_of_network`, and probes
+drawn without any spikes (`draw_probe`), in which how often and how jointly units err is set by numbers.
 Shapes: U units, C classes, S observation times, K regions from the tip up.
 """
 
@@ -18,6 +18,7 @@ from nuclr_stream.placement.regions import DepthUnits
 from nuclr_stream.windows.binning import BoolArray
 from offline_training.simulation.animals import MERGED_FRACTION
 from offline_training.simulation.biology import REGIONS_FROM_TIP, draw_animal
+from offline_training.simulation.network_drive import draw_network_animal, network_rng
 
 Float64Array = npt.NDArray[np.float64]
 REGIONS = tuple(f"R{i}" for i in range(8))
@@ -81,6 +82,13 @@ def borders_of_animal(seed: int, units: int) -> Float64Array:
     """The borders (K - 1,) between REGIONS_FROM_TIP in the simulated animal `seed` with so many units."""
     animal = draw_animal(np.random.default_rng([seed, 0]), units=units, swallowed=round(MERGED_FRACTION * units))
     return np.array([animal.edges_um[name][1] for name in REGIONS_FROM_TIP[:-1]])
+
+
+def borders_of_network(seed: int, index: int) -> tuple[tuple[str, ...], Float64Array]:
+    """Return the regions of the network animal (seed, index) from the tip up, and the borders (K - 1,) between them."""
+    animal = draw_network_animal(network_rng(seed, index))
+    order = animal.regions[::-1]
+    return order, np.array([animal.top_um[name] for name in order[:-1]])
 
 
 def draw_probe(seed: int, *, seconds: Sequence[float] = tuple(SEPARATION)) -> SimulatedProbe:

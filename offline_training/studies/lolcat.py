@@ -290,8 +290,8 @@ def _passed_on(labels: Sequence[Int64Array], classes: int) -> Predictor:
     """A predictor whose features are logits already; classes without a training unit are ruled out."""
     bias = np.full(classes, ABSENT_LOGIT)
     bias[list(_units_by_class(labels))] = 0.0
-    identity = np.eye(classes)[None, None]
-    return Predictor(np.ones(1), identity, bias[None, None], np.zeros(classes), np.ones(classes))
+    identity = np.eye(classes)[None]
+    return Predictor(np.ones(1), identity, bias[None], np.zeros(classes), np.ones(classes))
 
 
 def _calibrated(known: Examples, predictor: Predictor, classes: tuple[str, ...]) -> TaskModel:

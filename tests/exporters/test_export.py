@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_the_older_bundle(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_name_that_no_manifest_may_have_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_no_manifest_may_have_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="manifest: name"):
         write_bundle(dataclasses.replace(tiny_contents(), name="Not A Name"), tmp_path / "bundle")
 
@@ -205,7 +205,7 @@ def test_figures_come_with_their_protocol(tiny_bundle: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tasks": {}}', '{"tasks": []}', '{"format": 2}'])
-def test_a_file_that_is_no_evaluation_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_evaluation_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "figures.json").write_text(content)
     with pytest.raises(ExportError, match=r"figures\.json: not a result of `nuclr-train evaluate`"):
         read_evaluation(tmp_path / "figures.json")

@@ -64,7 +64,7 @@ def test_exporting_leaves_an_encoder_in_training_but_exports_it_without_dropout(
     assert not any("Random" in node.op_type or "Dropout" in node.op_type for node in graph.graph.node)
 
 
-def test_a_graph_for_one_number_of_units_is_refused(graph: onnx.ModelProto) -> None:
+def test_a_graph_for_one_number_of_units_is_rejected(graph: onnx.ModelProto) -> None:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(graph)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 7
@@ -73,14 +73,14 @@ def test_a_graph_for_one_number_of_units_is_refused(graph: onnx.ModelProto) -> N
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4), st.integers(2, 6), st.integers(1, 8))
-def test_a_readout_gives_what_its_predictor_gives(seed: int, knots: int, members: int, classes: int, dim: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(2, 6), st.integers(1, 8))
+def test_a_readout_gives_what_its_predictor_gives(seed: int, knots: int, classes: int, dim: int) -> None:
     rng = np.random.default_rng(seed)
-    shape = (knots, members, classes, dim)
+    shape = (knots, classes, dim)
     predictor = Predictor(
         n=np.cumprod(rng.uniform(1.2, 5.0, knots)),
         weight=rng.normal(0, 1, shape),
-        bias=rng.normal(0, 1, shape[:3]),
+        bias=rng.normal(0, 1, shape[:2]),
         mean=rng.normal(0, 2, dim),
         scale=rng.uniform(0.2, 3.0, dim),
     )
@@ -102,8 +102,8 @@ def test_a_readout_takes_features_and_exposure_for_any_number_of_units() -> None
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"bias": np.zeros((1, 2, 4))}, "do not fit"),
-        ({"weight": np.zeros((2, 3, 5))}, "do not fit"),
+        ({"bias": np.zeros((1, 4))}, "do not fit"),
+        ({"weight": np.zeros((3, 5))}, "do not fit"),
         ({"mean": np.zeros(4)}, "do not fit"),
         ({"n": np.array([1.0, 2.0])}, "do not fit"),
         ({"scale": np.zeros(5)}, r"readout\.scale: must be positive"),
@@ -111,7 +111,7 @@ def test_a_readout_takes_features_and_exposure_for_any_number_of_units() -> None
         ({"n": np.array([0.5])}, r"readout\.n: \[0\.5\] must ascend"),
     ],
 )
-def test_a_readout_that_cannot_work_is_refused(change: dict[str, np.ndarray], message: str) -> None:
-    parts = {"weight": np.ones((1, 2, 3, 5)), "bias": np.zeros((1, 2, 3)), "mean": np.zeros(5), "scale": np.ones(5)}
+def test_a_readout_that_cannot_work_is_rejected(change: dict[str, np.ndarray], message: str) -> None:
+    parts = {"weight": np.ones((1, 3, 5)), "bias": np.zeros((1, 3)), "mean": np.zeros(5), "scale": np.ones(5)}
     with pytest.raises(ExportError, match=message):
         readout_graph(**(parts | {"n": np.ones(1)} | change))

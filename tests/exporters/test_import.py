@@ -23,6 +23,7 @@ from nuclr_stream.windows.binning import Grid
 from offline_training.readouts.run_readouts import fit_readouts
 from tests.exporters.published_numpy import embed
 from tests.offline_training.published import HEADS, save_checkpoint, save_reference, spikes, weights_of
+from tests.offline_training.tiny import recording_of_steps
 
 TASK = """
 name = "ibl"
@@ -51,17 +52,8 @@ def recording_of(subject: str) -> Recording:
     """80 s of 14 units, every other one fires five times as often."""
     rng = np.random.default_rng(ord(subject))
     fast = np.arange(14) % 2 == 1
-    steps, rows = np.nonzero(rng.random((8000, 14)) < np.where(fast, 0.2, 0.04))
-    return Recording(
-        recording_id=f"{subject}1",
-        subject_id=subject,
-        sample_rate=Fraction(1000),
-        num_samples=80_000,
-        spike_samples=steps * 10,
-        spike_units=rows.astype(np.int32),
-        unit_ids=np.array([f"{subject}:{i}" for i in range(14)]),
-        units={"kind": np.where(fast, "fast", "slow")},
-    )
+    fired = rng.random((8000, 14)) < np.where(fast, 0.2, 0.04)
+    return recording_of_steps(f"{subject}1", subject, fired, units={"kind": np.where(fast, "fast", "slow")})
 
 
 def invoke(*arguments: str | Path) -> tuple[list[str], dict[str, object]]:
@@ -79,8 +71,8 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
     reference = save_reference(tmp_path / "reference.npz", published, counts, layout)
     (tmp_path / "task.toml").write_text(TASK)
     options = ("--layout", layout, "--trust-pickle", "--config", tmp_path / "task.toml", "--reference", reference)
-    said, last = invoke("import", checkpoint, "--out", tmp_path / "run", *options)
-    assert any("without readouts" in line for line in said) and any("layout proven" in line for line in said)
+    printed, last = invoke("import", checkpoint, "--out", tmp_path / "run", *options)
+    assert any("without readouts" in line for line in printed) and any("layout proven" in line for line in printed)
     assert last["reference_max_abs"] <= 1e-4
 
     bundle = load_bundle(tmp_path / "run" / "bundle")
@@ -131,18 +123,18 @@ def test_a_published_checkpoint_becomes_a_bundle_that_embeds(
         assert {row["reason"][:20] for row in csv.DictReader(file)} == {"recording of 5 s is "}
 
 
-def test_without_a_reference_the_layout_is_said_to_be_unproven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_reference_the_layout_is_called_unproven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "write_bundle", lambda contents, folder: {})
     monkeypatch.setattr(cli, "_checked", lambda folder: ("id", {}))
     checkpoint = save_checkpoint(tmp_path / "published.pt", weights_of(10, 2))
     options = ("--layout", "nuclr", "--trust-pickle", "--name", "mine", "--out", tmp_path / "run")
-    said, last = invoke("import", checkpoint, *options)
-    assert any("layout not provable" in line for line in said) and any("no task" in line for line in said)
+    printed, last = invoke("import", checkpoint, *options)
+    assert any("layout not provable" in line for line in printed) and any("no task" in line for line in printed)
     assert last["reference_max_abs"] is None
     assert json.loads((tmp_path / "run" / "run.json").read_text())["name"] == "mine"
 
 
-def test_without_the_flag_it_refuses_and_says_why(
+def test_without_the_flag_it_is_rejected_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = save_checkpoint(tmp_path / "published.pt", weights_of(10, 2))
@@ -150,7 +142,7 @@ def test_without_the_flag_it_refuses_and_says_why(
     monkeypatch.setattr(sys, "argv", ["nuclr-export", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.count("\n") == 1
-    assert "runs whatever code is in it: refused" in said and "--trust-pickle" in said
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2 and printed.count("\n") == 1
+    assert "runs whatever code is in it: rejected" in printed and "--trust-pickle" in printed
     assert not (tmp_path / "run").exists()

@@ -39,14 +39,14 @@ def test_the_calcium_window_is_exactly_128_frames() -> None:
         ("loss", "temprature", "temperature"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(section: str, key: str, nearest: str) -> None:
+def test_an_unknown_key_is_rejected_with_the_nearest_known_one(section: str, key: str, nearest: str) -> None:
     values = {"name": "small", "training": {"steps": 1}}
     values[section] = {**values.get(section, {}), key: 1}
     with pytest.raises(ConfigError, match=f"{section}: unknown key '{key}'; the nearest known key is '{nearest}'"):
         TrainConfig.parse(values)
 
 
-def test_an_unknown_section_and_an_unknown_task_key_are_refused() -> None:
+def test_an_unknown_section_and_an_unknown_task_key_are_rejected() -> None:
     with pytest.raises(ConfigError, match="unknown key 'trainnig'; the nearest known key is 'training'"):
         TrainConfig.parse({"name": "small", "trainnig": {}})
     with pytest.raises(ConfigError, match=r"tasks\.area: unknown key 'colum'; the nearest known key is 'column'"):
@@ -69,7 +69,7 @@ def test_an_unknown_section_and_an_unknown_task_key_are_refused() -> None:
         ({"loss": {"kind": "magic"}}, r"loss\.kind = 'magic'"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused_by_name(values: dict[str, object], message: str) -> None:
+def test_values_that_cannot_be_meant_are_rejected_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig.parse(SMALLEST | values)
 

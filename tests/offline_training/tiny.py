@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nuclr_stream.recordings.recording import Recording
 from offline_training.config import TrainConfig
 from offline_training.scores import NO_PREDICTION
 
@@ -22,6 +26,21 @@ CONFIG = TrainConfig.parse(
     }
 )
 
+SMALLEST_TOML = """
+name = "tiny"
+[encoder]
+dim = 8
+heads = 1
+head_dim = 8
+ffn_hidden = 8
+temporal_blocks = 1
+spatiotemporal_blocks = 1
+[training]
+steps = 3
+batch_windows = 2
+"""
+"""A training of three steps, for the tests of commands; settings of the training may follow."""
+
 CONFIG_TOML = """\
 name = "tiny"
 kind = "simulated animals"
@@ -32,11 +51,28 @@ tasks.cell_type = { column = "cell_type", classes = { E = ["E"], PV = ["PV"] }, 
 """
 
 
+def recording_of_steps(
+    recording_id: str, subject: str, fired: np.ndarray, *, units: dict[str, np.ndarray] | None = None
+) -> Recording:
+    """A recording at 1 kHz of the units that fired (steps of 10 ms, U) bool."""
+    steps, rows = np.nonzero(fired)
+    return Recording(
+        recording_id=recording_id,
+        subject_id=subject,
+        sample_rate=Fraction(1000),
+        num_samples=10 * len(fired),
+        spike_samples=steps * 10,
+        spike_units=rows.astype(np.int32),
+        unit_ids=np.array([f"{subject}:{i}" for i in range(fired.shape[1])]),
+        units=units or {},
+    )
+
+
 def fold_file(
     folder: Path, subject: str, *, seed: int | None, label: list[int], prediction: list[int], **other: Any
 ) -> None:
     """A result file of three animals A, B, C, with class `rare` in C only; `feature` names what was tested, `entry`
-    adds to what is said of it, anything else to the file."""
+    adds to what it holds, anything else to the file."""
     feature, entry = other.pop("feature", "embedding"), other.pop("entry", {})
     columns = {"prediction": prediction, "probability": [0.5] * len(label), "n": [1] * len(label)}
     columns |= {"abstained": [int(p == NO_PREDICTION) for p in prediction], "multi_prediction": label}

@@ -1,7 +1,7 @@
 """Which clock spike times are on, decided before anything is allocated: their order, their unit, and where time begins.
 
 A file in seconds counts them from wherever its maker chose: the beginning of the recording, an event, or 1970. Some
-hold milliseconds or sample numbers although their format says seconds. What a file means is told by what neurons can
+hold milliseconds or sample numbers although their format says seconds. What a file means follows from what neurons can
 do: of a sorted population some unit fires faster than SLOW_HZ, and in seconds no recording has only whole spike times.
 Shape letters: N spikes, U units.
 """

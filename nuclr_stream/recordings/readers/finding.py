@@ -98,7 +98,7 @@ def find_sources(path: Path) -> list[Source]:
 def open_recordings(path: Path, *, population_by: str = "") -> list[AnyRecording]:
     """Every recording at or below `path`, one a probe (or see `Source.read`), in the order of the names.
 
-    Raises RecordingError naming file, field, value and remedy; two recordings of one id are refused.
+    Raises RecordingError naming file, field, value and remedy; two recordings of one id are rejected.
     """
     found: list[AnyRecording] = []
     whose: dict[str, Path] = {}

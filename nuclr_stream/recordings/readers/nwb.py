@@ -54,7 +54,8 @@ from nuclr_stream.recordings.readers.unit_table import (
     probes_in,
     unit_names,
 )
-from nuclr_stream.recordings.recording import NO_STRETCHES, Recording
+from nuclr_stream.recordings.recorded import NO_STRETCHES
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import BoolArray, Int64Array
 
 if TYPE_CHECKING:

@@ -32,24 +32,24 @@ class Screened:
     lost: BoolArray
 
 
-def holds(values: Float32Array, said: str, *, where: str, notes: list[str]) -> str:
-    """Whether values (U, T) are "raw" or "dff": what is `said` of them, unless they can not be that."""
+def holds(values: Float32Array, stated: str, *, where: str, notes: list[str]) -> str:
+    """Whether values (U, T) are "raw" or "dff": what is `stated` of them, unless they can not be that."""
     with np.errstate(invalid="ignore"):
         rows = values[np.isfinite(values).all(axis=1)]
     if not len(rows):
-        return said
+        return stated
     low, middle = np.percentile(rows, 8, axis=1), np.median(np.abs(rows))
-    if said == "dff" and np.median(low) > RAW_LEVEL:
+    if stated == "dff" and np.median(low) > RAW_LEVEL:
         notes.append(f"{where}: is called dF/F, but its baseline is at {np.median(low):.4g}: taken as raw fluorescence")
         return "raw"
-    if said == "raw" and np.mean(low <= 0) > 0.5 and middle < SMALL:
+    if stated == "raw" and np.mean(low <= 0) > 0.5 and middle < SMALL:
         notes.append(
             f"{where}: is called fluorescence, but {int((low <= 0).sum())} of {len(rows)} ROIs have a baseline of 0 "
             "or less "
             f"and a typical value of {middle:.3g}: taken as dF/F"
         )
         return "dff"
-    return said
+    return stated
 
 
 def screened(

@@ -23,7 +23,7 @@ from nuclr_stream.recordings.readers.optical_roles import Optical, Population, p
 from nuclr_stream.recordings.readers.roi_screening import holds, screened
 from nuclr_stream.recordings.readers.trains import UNKNOWN_SUBJECT, Float64Array, declared_rate, named_session
 from nuclr_stream.recordings.readers.unit_table import Columns, StrArray, unit_names
-from nuclr_stream.recordings.recording import NO_STRETCHES
+from nuclr_stream.recordings.recorded import NO_STRETCHES
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
@@ -222,8 +222,8 @@ def _judged(table: h5py.Group, rois: int, where: str, notes: list[str]) -> BoolA
             or column.dtype.kind not in "biuf"
         ):
             continue
-        said = np.asarray(column[()]).reshape(rois, -1)[:, 0] > 0
-        if said.any():
-            return said if good else ~said
+        stated = np.asarray(column[()]).reshape(rois, -1)[:, 0] > 0
+        if stated.any():
+            return stated if good else ~stated
     notes.append(f"{where}: {table.name}: no column says which ROIs are cells: all {rois} are used")
     return np.ones(rois, dtype=bool)

@@ -147,7 +147,7 @@ def _rate(value: Any, where: str) -> Fraction:
 
 
 def _matrix(path: Path, where: str, *, columns: bool = False) -> npt.NDArray[np.float32]:
-    """A two-dimensional array of numbers as float32, with `columns` also one column; what is pickled is refused."""
+    """A two-dimensional array of numbers as float32, with `columns` also one column; what is pickled is rejected."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise RecordingError(f"{where}: {path.name} is larger than {MAX_FILE_BYTES} bytes; split the session")

@@ -21,7 +21,8 @@ from nuclr_stream.errors import RecordingError
 from nuclr_stream.recordings.left_out import keep_good
 from nuclr_stream.recordings.readers.clock import bound_span
 from nuclr_stream.recordings.readers.unit_table import PROBE_COLUMNS
-from nuclr_stream.recordings.recording import NO_STRETCHES, Recording
+from nuclr_stream.recordings.recorded import NO_STRETCHES
+from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.windows.binning import MAX_SAMPLE, Int64Array, WindowRules, rational
 
 DEFAULT_SAMPLE_RATE_HZ = 30000

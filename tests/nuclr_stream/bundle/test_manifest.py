@@ -1,4 +1,4 @@
-"""The bundle contract: whole and as hashed, or refused with the cause."""
+"""The bundle contract: whole and as hashed, or rejected with the cause."""
 
 from __future__ import annotations
 
@@ -109,17 +109,17 @@ def _task(edit: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]]
         (_task(lambda t: t.update(name="../../etc")), "tasks.0.name"),
     ],
 )
-def test_a_manifest_that_breaks_the_contract_is_refused_with_its_field(
+def test_a_manifest_that_breaks_the_contract_is_rejected_with_its_field(
     folder: Path, edit: Callable[[dict[str, Any]], object], cause: str
 ) -> None:
     change_manifest(folder, edit)
-    with pytest.raises(BundleError) as refused:
+    with pytest.raises(BundleError) as rejected:
         load_bundle(folder)
-    assert str(refused.value).startswith("spoiled/manifest.json: ") and cause in str(refused.value)
+    assert str(rejected.value).startswith("spoiled/manifest.json: ") and cause in str(rejected.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"null", b"[" * 100_000])
-def test_a_manifest_that_is_no_json_object_is_refused(folder: Path, content: bytes) -> None:
+def test_a_manifest_that_is_no_json_object_is_rejected(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"spoiled/manifest\.json: "):
         load_bundle(folder)
@@ -219,7 +219,7 @@ def _pool(**values: Any) -> Callable[[dict[str, Any]], object]:
         (_task(lambda task: task.update(pools=[])), "tasks.0.pools"),
     ],
 )
-def test_a_pool_that_can_not_be_is_refused(with_pools: Path, edit: Any, says: str) -> None:
+def test_a_pool_that_can_not_be_is_rejected(with_pools: Path, edit: Any, says: str) -> None:
     change_manifest(with_pools, edit)
     with pytest.raises(BundleError, match=r"manifest\.json: .*" + says):
         load_bundle(with_pools)
@@ -232,7 +232,7 @@ def test_a_predictor_without_its_graph_is_named(with_pools: Path) -> None:
         load_bundle(with_pools)
 
 
-def test_a_predictor_with_the_graph_of_another_is_refused(with_pools: Path) -> None:
+def test_a_predictor_with_the_graph_of_another_is_rejected(with_pools: Path) -> None:
     other = (with_pools / "readout_cell_type_embedding_neighbourhood.onnx").read_bytes()
     replace_file(with_pools, "readout_cell_type_statistics.onnx", other)
     with pytest.raises(BundleError, match=r"readout_cell_type_statistics\.onnx: input"):
@@ -270,7 +270,7 @@ def every_value(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...
         lambda manifest: manifest.update(surprise=1),
     ],
 )
-def test_a_manifest_that_was_altered_is_refused(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+def test_a_manifest_that_was_altered_is_rejected(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     altered(folder, edit)
     with pytest.raises(
         BundleError, match=r"spoiled/manifest\.json: digest is .*it was altered.*export the bundle again"

@@ -1,4 +1,4 @@
-"""What windows add up to: a second counts once, refused windows not at all, and the same live as offline."""
+"""What windows add up to: a second counts once, rejected windows not at all, and the same live as offline."""
 
 from __future__ import annotations
 

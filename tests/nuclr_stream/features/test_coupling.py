@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -21,13 +20,10 @@ from nuclr_stream.features.coupling import (
     Coupling,
     CouplingCounts,
 )
-from nuclr_stream.recordings.recording import recorded_windows
-from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.stream.population import Population
-from nuclr_stream.stream.window import Window
 from nuclr_stream.windows.binning import Grid, WindowRules, WindowSpec
 from nuclr_stream.wire import UnitAction
-from tests.nuclr_stream.streams import Source, random_recording
+from tests.nuclr_stream.streams import Source
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 50)
 UNITS = 4
@@ -102,28 +98,6 @@ def test_spikes_of_units_that_are_not_there_count_nowhere():
     sums = counted.take(0, 1000, np.array([1, 3]), lambda units: np.searchsorted([1, 3, 7], units) % 2 - (units == 7))
     assert sums[:, -3:].tolist() == [[1, 1, 475], [1, 1, 475]]
     assert np.flatnonzero(sums[0, : len(LAGS)]).tolist() == [REACH + 1]
-
-
-@settings(max_examples=12)
-@given(
-    seed=st.integers(0, 5),
-    block=st.sampled_from([600, 7_001, 45_000]),
-    hop=st.sampled_from([25, 50, 500, 700]),
-    rate=st.sampled_from([30_000, Fraction(30_000 * 3, 7), 1_000]),
-)
-def test_live_windows_hold_the_coupling_of_the_windows_of_the_file(seed: int, block: int, hop: int, rate: Fraction):
-    recording = random_recording(seed, seconds=25, rate=rate, gap=seed % 2 == 1, mask=True)
-    spec, rules = replace(SPEC, hop_bins=hop), WindowRules()
-    population = Population(spec, rules, stream="r", max_units=64)
-    live: dict[int, Window] = {}
-    for message in recording_messages(recording, stream="r", block_samples=block):
-        population.push(message)
-        while (window := population.cut(0)) is not None:
-            live[window.end_bin] = window
-    offline = {window.end_bin: window for window in recorded_windows(recording, spec, rules)}
-    assert live.keys() == offline.keys()
-    for end, window in live.items():
-        assert np.array_equal(window.coupling, offline[end].coupling), end
 
 
 def test_the_spikes_of_a_merged_unit_that_still_wait_are_those_of_its_target():

@@ -63,7 +63,7 @@ def test_a_histogram_sums_to_one_or_stays_empty():
     assert histogram.normalised().sum() == 1
 
 
-def test_samples_that_go_back_are_refused():
+def test_samples_that_go_back_are_rejected():
     with pytest.raises(ValueError, match="position 2"):
         IsiHistogram(1, RATE).push(np.array([5, 9, 8]), np.zeros(3, dtype=int))
 

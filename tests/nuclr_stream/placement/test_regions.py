@@ -123,7 +123,7 @@ def test_an_atlas_that_forbids_a_neighbour_is_obeyed() -> None:
 @pytest.mark.parametrize(
     "matrix", [np.ones((2, 2)), np.eye(3), np.full((3, 3), -1.0), np.full((3, 3), np.nan)], ids=str
 )
-def test_a_matrix_that_cannot_be_one_is_refused(matrix: np.ndarray) -> None:
+def test_a_matrix_that_cannot_be_one_is_rejected(matrix: np.ndarray) -> None:
     with pytest.raises(PlacementError, match="transitions"):
         place(two_regions(), transitions=matrix)
 
@@ -172,7 +172,7 @@ def test_a_unit_of_unknown_shank_is_placed_only_where_no_shank_is_known() -> Non
     assert only(place(replace(units, shank=np.repeat([0, -1], 50)))).units == 50
 
 
-def test_more_shanks_than_any_probe_has_are_refused_with_a_reason() -> None:
+def test_more_shanks_than_any_probe_has_are_rejected_with_a_reason() -> None:
     count = MAX_SHANKS + 1
     units = units_of([0.0] * count, [0] * count, shank=np.arange(count))
     assert place(units).reason == "too_many_shanks"
@@ -243,7 +243,7 @@ def test_a_plan_of_one_region_says_nothing_about_depth() -> None:
         ([Planned("CTX", 0, 100), Planned("HPF", 50, 200)], "overlap"),
     ],
 )
-def test_an_impossible_plan_is_refused_by_name(plan: list[Planned], what: str) -> None:
+def test_an_impossible_plan_is_rejected_by_name(plan: list[Planned], what: str) -> None:
     units = two_regions()
     with pytest.raises(PlacementError, match=what):
         agree(units, place(units), plan)

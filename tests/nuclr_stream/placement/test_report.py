@@ -30,18 +30,18 @@ RunDaemon = Callable[..., Daemon]
 PLAN = "region,from_um,to_um\nCTX,0,1500\nTH,1500,3000\n"
 
 
-def bold(said: wire.Predictions) -> wire.Predictions:
+def bold(predictions: wire.Predictions) -> wire.Predictions:
     """The same predictions with nothing abstained."""
-    tasks = tuple(replace(task, why=np.zeros_like(task.why)) for task in said.tasks)
-    return replace(said, tasks=tasks)
+    tasks = tuple(replace(task, why=np.zeros_like(task.why)) for task in predictions.tasks)
+    return replace(predictions, tasks=tasks)
 
 
 def report(model: Model, depth_um: np.ndarray, **options: object) -> Document:
     """The report of 20 units at these depths, all on one shank."""
-    said = bold(predicted_in_process(make_recording(), model)[-1])
+    predictions = bold(predicted_in_process(make_recording(), model)[-1])
     shank = np.full(20, -1, dtype=np.float32)
     part = model.task("brain_region")
-    return placement_report(said, part, depth_um=depth_um.astype(np.float32), shank=shank, **options)  # type: ignore[arg-type]
+    return placement_report(predictions, part, depth_um=depth_um.astype(np.float32), shank=shank, **options)  # type: ignore[arg-type]
 
 
 def test_a_report_names_every_unit_and_covers_the_shank(tiny_model: Model) -> None:
@@ -65,18 +65,18 @@ def test_units_without_a_depth_have_no_region_of_it_and_keep_their_own(tiny_mode
     assert unit["pooled_region"] in tiny_model.task("brain_region").classes
 
 
-def test_a_stream_without_depths_is_told_so(tiny_model: Model) -> None:
+def test_a_stream_without_depths_has_that_reason(tiny_model: Model) -> None:
     found = report(tiny_model, np.full(20, np.nan))
     assert found["reason"] == "no_depth" and {unit["region"] for unit in found["units"]} == {None}
 
 
 def test_single_predictions_are_as_they_were(tiny_model: Model) -> None:
-    said = predicted_in_process(make_recording(), tiny_model)[-1]
-    before = [task.probabilities.tobytes() for task in said.tasks]
+    predictions = predicted_in_process(make_recording(), tiny_model)[-1]
+    before = [task.probabilities.tobytes() for task in predictions.tasks]
     part = tiny_model.task("brain_region")
     depth_um = np.linspace(0, 3000, 20, dtype=np.float32)
-    placement_report(said, part, depth_um=depth_um, shank=np.zeros(20, dtype=np.float32))
-    assert [task.probabilities.tobytes() for task in said.tasks] == before
+    placement_report(predictions, part, depth_um=depth_um, shank=np.zeros(20, dtype=np.float32))
+    assert [task.probabilities.tobytes() for task in predictions.tasks] == before
 
 
 def test_label_writes_a_report_per_recording_also_for_one_too_short(tiny_model: Model, tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_label_writes_a_report_per_recording_also_for_one_too_short(tiny_model: 
     assert {row["task"] for row in rows} == set(tiny_model.task_names)
 
 
-def test_a_report_that_cannot_be_written_is_said_by_name(tiny_model: Model, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_predictions_by_name(tiny_model: Model, tmp_path: Path) -> None:
     with pytest.raises(NuclrStreamError, match="--placement"):
         Reports(tiny_model.manifest, tmp_path / "nowhere" / "out.json").write([])
 
 
-def test_a_bundle_without_regions_is_refused_before_anything_runs(tiny_model: Model, tmp_path: Path) -> None:
+def test_a_bundle_without_regions_is_rejected_before_anything_runs(tiny_model: Model, tmp_path: Path) -> None:
     manifest = tiny_model.manifest
     other = manifest.model_copy(update={"tasks": tuple(t for t in manifest.tasks if t.name != "brain_region")})
     with pytest.raises(PlacementError, match="no task brain_region"):
@@ -128,13 +128,13 @@ def test_the_command_writes_labels_and_where_the_units_lie(tiny_bundle: Path, tm
         ("\x00", "readable|no region|line"),
     ],
 )
-def test_a_plan_that_cannot_be_read_is_refused_by_line(tmp_path: Path, text: str, what: str) -> None:
+def test_a_plan_that_cannot_be_read_is_rejected_by_line(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "plan.csv").write_text(text)
     with pytest.raises(PlacementError, match=what):
         read_plan(tmp_path / "plan.csv")
 
 
-def test_a_plan_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_plan_that_is_not_there_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(PlacementError, match="not a readable"):
         read_plan(tmp_path / "plan.csv")
 
@@ -146,14 +146,14 @@ def test_the_daemon_answers_with_the_report_of_its_last_predictions(
     with Query(daemon.endpoints["query"], timeout_s=5.0) as query:
         with pytest.raises(QueryError, match="unknown_stream"):
             query.placement("random_0")
-        said = [one.predictions for one in replay(recording, **where(daemon))][-1]
+        predictions = [one.predictions for one in replay(recording, **where(daemon))][-1]
         found = query.placement("random_0", plan=[("CTX", 0, 1500), ("TH", 1500, 3000)])
         with pytest.raises(QueryError, match="unknown_task"):
             query.placement("random_0", task="mood")
         with pytest.raises(QueryError, match="plan"):
             query.placement("random_0", plan=[("CTX", 0, 1500), ("TH", 500, 3000)])
     expected = placement_report(
-        said,
+        predictions,
         tiny_model.task("brain_region"),
         depth_um=recording.units["depth_um"].astype(np.float32),
         shank=np.full(20, -1, dtype=np.float32),

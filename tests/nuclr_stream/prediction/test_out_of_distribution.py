@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 
 from nuclr_stream.errors import BundleError
-from nuclr_stream.features.accumulator import FeatureAccumulator
-from nuclr_stream.features.coupling import COUPLING_SUMS
+from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
+from nuclr_stream.features.coupling import COUPLING, COUPLING_SUMS
 from nuclr_stream.features.isi import Intervals
-from nuclr_stream.prediction.out_of_distribution import KnownUnits, OutOfDistribution, OutOfDistributionScore
+from nuclr_stream.prediction.out_of_distribution import (
+    KnownPopulations,
+    KnownUnits,
+    OutOfDistribution,
+    OutOfDistributionScore,
+)
 from nuclr_stream.windows.binning import WindowSpec
 
 SPEC = WindowSpec(Fraction(50), 50, 10, 500)
 RATE = 30_000
 DIM = 4
-ODDITIES = ("embedding", "statistics", "rate", "unsorted")
+ODDITIES = ("embedding", "statistics", "rate", "unsorted", "population")
+
+
+POPULATIONS = KnownPopulations(np.array([1.0, 6.0]), np.array([-0.5, 0.05]), np.array([1.0, 0.8]))
+"""Ranges of the synchrony of populations: wide after one window, narrow after six."""
 
 
 def train(rng: np.random.Generator, rate_hz: float, seconds: float, *, dead_s: float = 0.003) -> np.ndarray:
@@ -80,7 +89,7 @@ def known() -> OutOfDistribution:
     statistics = replace(statistics, knots=knots, limits=np.array([3 * limit, limit]))
     centres = np.array([[0.0] * DIM, [10.0] * DIM])
     embedding = KnownUnits(centres, np.eye(DIM), knots, np.array([8.0, 4.5]))
-    return OutOfDistribution({"embedding": embedding, "statistics": statistics}, (0.5, 60.0), 0.01)
+    return OutOfDistribution({"embedding": embedding, "statistics": statistics}, (0.5, 60.0), 0.01, POPULATIONS)
 
 
 def test_units_like_those_of_training_are_familiar(known: OutOfDistribution):
@@ -134,6 +143,51 @@ def test_limits_follow_the_evidence(known: OutOfDistribution):
     assert 8.0 / limit == pytest.approx((8.0 + 4.5) / 2)
 
 
+def snapshot(coupling: np.ndarray, exposure: float, *, has: np.ndarray | None = None) -> FeatureSnapshot:
+    """Units with the same coupling (U,) at all lags, at an exposure."""
+    units = len(coupling)
+    features = np.repeat(coupling[:, None], COUPLING, axis=1).astype(np.float32)
+    known = np.ones(units, dtype=bool) if has is None else has
+    at = np.full(units, exposure, dtype=np.float32)
+    return FeatureSnapshot(at, at, {"coupling": features}, {"coupling": known})
+
+
+def test_a_population_that_fires_independently_or_in_step_is_unlike_those_of_training():
+    assert POPULATIONS.ratio(snapshot(np.full(40, 0.4), 6)) <= 1
+    assert POPULATIONS.ratio(snapshot(np.full(40, 0.0), 6)) == pytest.approx(2.0), "all of the lower end is missing"
+    assert POPULATIONS.ratio(snapshot(np.full(40, 1.6), 6)) == pytest.approx(2.0), "twice the upper end"
+    assert POPULATIONS.ratio(snapshot(np.full(40, 0.0), 1)) == 0, "one window says little about synchrony"
+    assert POPULATIONS.ratio(snapshot(np.full(40, 1e3), 6)) == 10
+
+
+def test_the_range_of_synchrony_is_interpolated_in_log_exposure():
+    at = np.sqrt(6)  # halfway: the lower end is (-.5 + .05) / 2, the upper (1 + .8) / 2
+    assert POPULATIONS.ratio(snapshot(np.full(12, 0.89), at)) <= 1 < POPULATIONS.ratio(snapshot(np.full(12, 0.91), at))
+    assert (
+        POPULATIONS.ratio(snapshot(np.full(12, -0.22), at)) == 0 < POPULATIONS.ratio(snapshot(np.full(12, -0.23), at))
+    )
+
+
+def test_a_few_units_are_no_population_and_those_without_data_do_not_count():
+    assert POPULATIONS.ratio(snapshot(np.zeros(9), 6)) == 0
+    assert POPULATIONS.ratio(snapshot(np.zeros(10), 6)) > 1
+    unseen = np.arange(40) >= 12
+    assert POPULATIONS.ratio(snapshot(np.where(unseen, 50.0, 0.4), 6, has=~unseen)) <= 1
+
+
+def test_units_of_a_population_unlike_training_are_flagged_each_and_scored(known: OutOfDistribution):
+    rng = np.random.default_rng(12)
+    probe = Probe([train(rng, 8.0, 60) for _ in range(20)], 60)
+    apart, coupled = snapshot(np.zeros(20), 6), np.arange(20) < 15
+    of_units = probe.observed.snapshot(probe.index)
+    together = replace(of_units, features=of_units.features | apart.features, has=of_units.has | {"coupling": coupled})
+    judged = known.judge(together, probe.observed.statistics, probe.index)
+    assert np.array_equal(judged.population, coupled) and judged.out_of_distribution[coupled].all()
+    assert (judged.ratio[coupled] > 1).all() and (judged.ratio[~coupled] < 1).all()
+    without = replace(known, populations=None).judge(together, probe.observed.statistics, probe.index)
+    assert not without.population.any()
+
+
 def test_of_whom_nothing_is_known_nothing_is_unfamiliar(known: OutOfDistribution):
     observed, pair = FeatureAccumulator(SPEC, DIM), np.arange(2)
     judged = known.judge(observed.snapshot(pair), observed.statistics, pair)
@@ -158,6 +212,11 @@ def test_arrays_hold_everything(known: OutOfDistribution):
         ("short_intervals", np.array(np.nan)),
         ("short_intervals", np.array([0.1, 0.2])),
         ("embedding.whiten", None),
+        ("populations.low", None),
+        ("populations.low", np.array([0.0])),
+        ("populations.low", np.array([2.0, 0.0])),
+        ("populations.high", np.array([1.0, np.nan])),
+        ("populations.knots", np.array([6.0, 1.0])),
         ("embedding.whiten", np.eye(3)),
         ("embedding.whiten", np.ones(4)),
         ("embedding.whiten", np.ones((4, 4, 1))),
@@ -174,7 +233,7 @@ def test_arrays_hold_everything(known: OutOfDistribution):
         ("embedding.limits", np.array([[1.0, 1.0]])),
     ],
 )
-def test_broken_arrays_are_refused_by_file_and_remedy(known: OutOfDistribution, name: str, value: np.ndarray | None):
+def test_broken_arrays_are_rejected_by_file_and_remedy(known: OutOfDistribution, name: str, value: np.ndarray | None):
     arrays = known.arrays()
     arrays.pop(name)
     if value is not None:
@@ -183,7 +242,7 @@ def test_broken_arrays_are_refused_by_file_and_remedy(known: OutOfDistribution, 
         OutOfDistribution.of_arrays(arrays)
 
 
-def test_no_knots_at_all_are_refused(known: OutOfDistribution):
+def test_no_knots_at_all_are_rejected(known: OutOfDistribution):
     empty = {f"embedding.{part}": np.zeros(0) for part in ("knots", "limits")}
     with pytest.raises(BundleError, match="export the bundle again"):
         OutOfDistribution.of_arrays(known.arrays() | empty)

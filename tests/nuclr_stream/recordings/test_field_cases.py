@@ -1,4 +1,4 @@
-"""Files rebuilt from public bug reports, each with its right outcome: read, with a note where need be, or refused."""
+"""Files rebuilt from public bug reports, each with its right outcome: read, with a note where need be, or rejected."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ READ = {
     "ophys_same_series_name": ([16], ""),
     "torch_brain_starts_late": ([16], ""),
 }
-"""Units of every recording, and what a note says, if anything had to be said."""
+"""Units of every recording, and what a note says, if there is anything to note."""
 
-REFUSED = {
+REJECTED = {
     "nwb_times_are_samples": r"look like sample numbers \(at 30000 Hz .* 6\.04 Hz\): divide them by the sample rate",
     "nwb_trials_concatenated": "in 16 of 16 units: times start over",
 }
@@ -95,14 +95,14 @@ def test_it_is_read_with_all_that_can_be_used(build: ModuleType, tmp_path: Path,
             assert len(each.spike_samples) > 2900
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused_by_its_cause(build: ModuleType, tmp_path: Path, case: str) -> None:
-    with pytest.raises(RecordingError, match=REFUSED[case]):
+@pytest.mark.parametrize("case", REJECTED)
+def test_it_is_rejected_by_its_cause(build: ModuleType, tmp_path: Path, case: str) -> None:
+    with pytest.raises(RecordingError, match=REJECTED[case]):
         open_recordings(made(build, case, tmp_path))
 
 
 def test_every_case_is_judged(build: ModuleType) -> None:
-    assert {name[5:] for name in vars(build) if name.startswith("case_")} == {*READ, *REFUSED}
+    assert {name[5:] for name in vars(build) if name.startswith("case_")} == {*READ, *REJECTED}
 
 
 @pytest.mark.parametrize("case", ["ophys_one_container", "ophys_neuropil_own_name"])

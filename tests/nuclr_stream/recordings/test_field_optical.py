@@ -124,7 +124,7 @@ def test_one_dead_roi_of_df_over_f_costs_itself(tmp_path: Path, change, note: st
     assert found.units["cell_type"].tolist() == ["E", "PV", "E", "E"]
 
 
-def test_many_dead_rois_are_refused_with_their_number(tmp_path: Path) -> None:
+def test_many_dead_rois_are_rejected_with_their_number(tmp_path: Path) -> None:
     with pytest.raises(
         RecordingError, match="3 of 5 ROIs have values that are not finite, the first is ROI 100; write"
     ):

@@ -46,7 +46,7 @@ def test_the_edge_spikes_of_kilosort_4_cost_nothing_else(folder: Path, dtype: ty
     assert found.units["depth_um"].tolist() == WHOLE.units["depth_um"].tolist()
 
 
-def test_many_spikes_before_zero_are_refused_with_their_number_and_what_helps(folder: Path) -> None:
+def test_many_spikes_before_zero_are_rejected_with_their_number_and_what_helps(folder: Path) -> None:
     np.save(folder / "spike_times.npy", WHOLE.spike_samples - 300_000)
     early = int((WHOLE.spike_samples < 300_000).sum())
     with pytest.raises(RecordingError, match=rf"spike_times\.npy: {early} of 1800 spikes lie before .*: add to all of"):

@@ -77,7 +77,7 @@ def test_one_unit_that_was_merged_without_sorting_is_sorted(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("trials", [2, 4])
-def test_times_that_start_over_in_every_unit_are_refused_and_not_laid_on_one_another(
+def test_times_that_start_over_in_every_unit_are_rejected_and_not_laid_on_one_another(
     tmp_path: Path, trials: int
 ) -> None:
     length = 30 / trials
@@ -108,7 +108,7 @@ def test_sample_numbers_are_read_at_the_rate_that_the_file_declares_and_else_nam
         nwb(tmp_path / "b.nwb", lambda _unit, times: np.rint(times * 30000))
 
 
-def test_times_divided_by_the_rate_twice_are_refused(tmp_path: Path) -> None:
+def test_times_divided_by_the_rate_twice_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"the median unit would fire at .* divided by the sample rate twice"):
         nwb(tmp_path / "a.nwb", lambda _unit, times: times / 30000)
 
@@ -207,7 +207,7 @@ def test_invalid_times_are_masked(tmp_path: Path) -> None:
     assert found.mask_samples.tolist() == [[360_000, 390_000]] and noted(found, "invalid_times: 1 stretches, 1 s")
 
 
-def test_a_span_that_no_memory_holds_is_refused_before_it_is_made(tmp_path: Path) -> None:
+def test_a_span_that_no_memory_holds_is_rejected_before_it_is_made(tmp_path: Path) -> None:
     whole = recording(0, num_samples=30000 * 10**8)
     path = write_torch_brain(tmp_path / "a.h5", whole, domain=[(0.0, 1e8)])
     with pytest.raises(RecordingError, match=r"a\.h5: spikes of 12 units over 1e\+08 s .* would need 224 GiB"):

@@ -90,7 +90,7 @@ def test_traces_are_told_and_those_in_npz_are_read(tmp_path: Path) -> None:
         open_recordings(tmp_path / "suite2p")
 
 
-def test_one_id_in_two_files_is_refused_with_both_names(tmp_path: Path) -> None:
+def test_one_id_in_two_files_is_rejected_with_both_names(tmp_path: Path) -> None:
     recording(0).save(tmp_path / "a.npz")
     write_nwb(tmp_path / "b.nwb", recording(0))
     with pytest.raises(RecordingError, match=r"b\.nwb: recording_id 'm1_s0' is that of .*a\.npz too; rename one"):
@@ -107,7 +107,7 @@ def test_one_of_several_recordings_is_chosen_by_its_id(tmp_path: Path) -> None:
             open_one(tmp_path, wrong)
 
 
-def test_an_npz_of_two_probes_is_refused(tmp_path: Path) -> None:
+def test_an_npz_of_two_probes_is_rejected(tmp_path: Path) -> None:
     probes = np.array(["p0", "p1"] * 6)
     replace(recording(0), units={"probe_id": probes}).save(tmp_path / "two.npz")
     with pytest.raises(
@@ -117,7 +117,7 @@ def test_an_npz_of_two_probes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["npz", "nwb", "h5"])
-def test_empty_and_truncated_files_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_empty_and_truncated_files_are_rejected_by_name(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
     {"npz": lambda: recording(0).save(path), "nwb": lambda: write_nwb(path, recording(0))}.get(
         kind, lambda: write_torch_brain(path, recording(0))
@@ -141,7 +141,7 @@ def test_where_nothing_is_says_what_was_looked_for(tmp_path: Path) -> None:
         open_recordings(tmp_path / "absent")
 
 
-def test_hdf5_of_another_kind_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+def test_hdf5_of_another_kind_is_rejected_with_what_it_holds(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["weights"] = [1.0]
     with pytest.raises(RecordingError, match=r"other\.h5: HDF5 with weights, neither NWB"):
@@ -171,7 +171,7 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(where=st.floats(0, 1), bytes_=st.binary(min_size=1, max_size=8))
-def test_a_damaged_file_is_read_or_refused_but_nothing_else(small_file: Path, where: float, bytes_: bytes) -> None:
+def test_a_damaged_file_is_read_or_rejected_but_nothing_else(small_file: Path, where: float, bytes_: bytes) -> None:
     """Any bytes overwritten anywhere end in a recording or in a RecordingError that names the file."""
     content = bytearray(small_file.read_bytes())
     at = 8 + int(where * (len(content) - 16))

@@ -1,4 +1,4 @@
-"""NWB files as pynwb writes them: probes, shanks, depths, regions, gaps, rates, and what is refused."""
+"""NWB files as pynwb writes them: probes, shanks, depths, regions, gaps, rates, and what is rejected."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_column_has_the_last_word_about_probes(tmp_path: Path) -> None:
     assert [each.recording_id for each in open_recordings(path)] == ["m1_s0_A", "m1_s0_B"]
 
 
-def test_units_that_name_no_probe_are_refused_where_there_are_two(tmp_path: Path) -> None:
+def test_units_that_name_no_probe_are_rejected_where_there_are_two(tmp_path: Path) -> None:
     file = new_nwb()
     add_probe(file, "imec0", regions=REGIONS), add_probe(file, "imec1", regions=REGIONS)
     add_units(file, WHOLE, None)
@@ -159,7 +159,7 @@ def test_the_rate_is_what_the_file_declares(tmp_path: Path) -> None:
     assert float(read(save_nwb(file, tmp_path / "b.nwb")).sample_rate) == 24414.0625
 
 
-def test_imaging_without_spikes_is_told_and_a_file_with_neither_is_refused(tmp_path: Path) -> None:
+def test_imaging_without_spikes_is_told_and_a_file_with_neither_is_rejected(tmp_path: Path) -> None:
     file = new_nwb()
     device = file.create_device(name="microscope")
     channel = OpticalChannel(name="green", description="test", emission_lambda=500.0)
@@ -206,7 +206,7 @@ def test_imaging_without_spikes_is_told_and_a_file_with_neither_is_refused(tmp_p
         ),
     ],
 )
-def test_a_wrong_value_is_refused_with_field_row_and_remedy(
+def test_a_wrong_value_is_rejected_with_field_row_and_remedy(
     tmp_path: Path, dataset: str, row: int | slice, value: object, message: str
 ) -> None:
     path = write_nwb(tmp_path / "bad.nwb", WHOLE)
@@ -232,7 +232,7 @@ def test_a_missing_field_is_named(tmp_path: Path, missing: str, message: str) ->
         open_recordings(path)
 
 
-def test_a_unit_on_two_probes_is_refused(tmp_path: Path) -> None:
+def test_a_unit_on_two_probes_is_rejected(tmp_path: Path) -> None:
     file = new_nwb()
     rows = add_probe(file, "imec0", regions=REGIONS) + add_probe(file, "imec1", regions=REGIONS)
     add_units(file, WHOLE, None, electrodes=[[row, row + 12] for row in rows[:12]])
@@ -240,7 +240,7 @@ def test_a_unit_on_two_probes_is_refused(tmp_path: Path) -> None:
         open_recordings(save_nwb(file, tmp_path / "a.nwb"))
 
 
-def test_a_file_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_file_that_claims_to_be_huge_is_rejected_before_it_is_read(tmp_path: Path) -> None:
     path = write_nwb(tmp_path / "bomb.nwb", WHOLE)
     with h5py.File(path, "a") as file:
         del file["units/spike_times"]

@@ -142,7 +142,7 @@ def test_the_sample_rate_is_read_from_params(tmp_path: Path, params: str) -> Non
         ("\0", r"not readable as assignments"),
     ],
 )
-def test_params_is_never_executed_and_a_rate_that_is_no_number_is_refused(
+def test_params_is_never_executed_and_a_rate_that_is_no_number_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Recordings: what is written comes back, and a wrong file is refused with file, field and row."""
+"""Recordings: what is written comes back, and a wrong file is rejected with file, field and row."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -98,14 +98,14 @@ def _write(path: Path, **changes) -> Path:
         ({"spike_samples": np.array([2, 1])}, r"bad\.npz: r: spike_samples: row 1"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_field(tmp_path, changes, message):
+def test_a_wrong_file_is_rejected_with_its_name_and_field(tmp_path, changes, message):
     path = _write(tmp_path / "bad.npz", **changes)
-    with pytest.raises(RecordingError, match=message) as refused:
+    with pytest.raises(RecordingError, match=message) as rejected:
         Recording.load(path)
-    assert "bad.npz" in str(refused.value)
+    assert "bad.npz" in str(rejected.value)
 
 
-def test_what_is_no_npz_is_refused(tmp_path):
+def test_what_is_no_npz_is_rejected(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(RecordingError, match=r"not a readable \.npz"):
         Recording.load(tmp_path / "text.npz")
@@ -113,9 +113,9 @@ def test_what_is_no_npz_is_refused(tmp_path):
         Recording.load(tmp_path / "absent.npz")
 
 
-def test_a_file_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_a_file_that_unpacks_to_too_much_is_rejected_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("nuclr_stream.recordings.npz.MAX_FILE_BYTES", 100)
-    with pytest.raises(RecordingError, match="unpacks to"):
+    with pytest.raises(RecordingError, match=r"bomb\.npz: unpacks to .*; split the recording"):
         Recording.load(_write(tmp_path / "bomb.npz"))
 
 
@@ -127,7 +127,7 @@ def test_windows_of_a_recording_end_on_every_hop_and_hold_its_spikes():
     assert windows[0].counts.sum() == (recording().spike_samples < 300_000).sum()
 
 
-def test_windows_that_touch_a_mask_or_miss_too_much_are_refused():
+def test_windows_that_touch_a_mask_or_miss_too_much_are_rejected():
     masked = recorded_windows(recording(mask_samples=np.array([[450_000, 450_001]])), SPEC, WindowRules())
     assert {w.end_bin for w in masked if w.exclusion == "mask"} == set(range(800, 1251, 50))
     whole = recording()
@@ -137,8 +137,8 @@ def test_windows_that_touch_a_mask_or_miss_too_much_are_refused():
         spike_samples=whole.spike_samples[keep],
         spike_units=whole.spike_units[keep],
     )
-    refused = {w.end_bin for w in recorded_windows(broken, SPEC, WindowRules()) if w.exclusion == "gap"}
-    assert refused == set(range(850, 1251, 50)), "2 s of 10 are too much, 1 s is not"
+    rejected = {w.end_bin for w in recorded_windows(broken, SPEC, WindowRules()) if w.exclusion == "gap"}
+    assert rejected == set(range(850, 1251, 50)), "2 s of 10 are too much, 1 s is not"
 
 
 def test_the_shared_recordings_are_read():

@@ -67,7 +67,7 @@ def test_bleaching_leaves_df_over_f_level():
         ),
     ],
 )
-def test_fluorescence_without_a_baseline_is_refused(change, message):
+def test_fluorescence_without_a_baseline_is_rejected(change, message):
     with pytest.raises(RecordingError, match=f"f: {message}"):
         delta_f_over_f(*change(*fluorescence()), RATE, where="f")
 
@@ -131,7 +131,7 @@ def test_the_frame_rate_is_asked_for_because_ops_is_never_unpickled(tmp_path: Pa
         ("recording.toml", "{", "not readable as TOML"),
     ],
 )
-def test_a_wrong_suite2p_folder_is_refused_with_its_file(tmp_path: Path, name, content, message):
+def test_a_wrong_suite2p_folder_is_rejected_with_its_file(tmp_path: Path, name, content, message):
     plane = suite2p(tmp_path / "m" / "plane0", frame_rate_hz=2.0)
     if isinstance(content, str):
         (plane / name).write_text(content)
@@ -229,13 +229,13 @@ def test_frames_that_timestamps_leave_out_are_gaps(tmp_path: Path):
         ({"rate": 1e13, "starting_time": 0.0}, "must be above 0 and below"),
     ],
 )
-def test_times_that_are_no_frames_are_refused(tmp_path: Path, times, message):
+def test_times_that_are_no_frames_are_rejected(tmp_path: Path, times, message):
     values, _ = fluorescence()
     with pytest.raises(RecordingError, match=message):
         open_traces(nwb(tmp_path / "d.nwb", {"DfOverF": {"x": values.T}}, **times))
 
 
-def test_what_holds_no_traces_is_refused(tmp_path: Path):
+def test_what_holds_no_traces_is_rejected(tmp_path: Path):
     with pytest.raises(RecordingError, match="holds no RoiResponseSeries"):
         open_traces(nwb(tmp_path / "e.nwb", {"Deconvolved": {"x": np.ones((FRAMES, UNITS))}}))
     with pytest.raises(RecordingError, match="no suite2p output there"):

@@ -77,8 +77,8 @@ def test_live_and_offline_cut_the_same_normalised_windows_bit_by_bit(block, hop,
 
 
 def test_windows_wait_for_the_warm_up_of_the_normaliser():
-    refusals = [w.exclusion for w in live(trace_recording(), block=5)]
-    assert refusals[:2] == ["normaliser", ""], "after 16 and 20 frames"
+    exclusions = [w.exclusion for w in live(trace_recording(), block=5)]
+    assert exclusions[:2] == ["normaliser", ""], "after 16 and 20 frames"
 
 
 def test_without_a_normaliser_frames_go_in_as_they_are():
@@ -214,12 +214,12 @@ NOT_FINITE[1, 3] = np.nan
         ({"unit_depth_um": np.zeros(3)}, r"unit_depth_um has shape \(3,\)"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_field(tmp_path: Path, changes, message):
+def test_a_wrong_file_is_rejected_with_its_name_and_field(tmp_path: Path, changes, message):
     with pytest.raises(RecordingError, match=message):
         TraceRecording.load(_npz(tmp_path / "bad.npz", **changes))
 
 
-def test_what_is_no_npz_at_all_is_refused(tmp_path: Path):
+def test_what_is_no_npz_at_all_is_rejected(tmp_path: Path):
     (tmp_path / "text.npz").write_text("hello")
     for name in ("text.npz", "absent.npz"):
         with pytest.raises(RecordingError, match=name):

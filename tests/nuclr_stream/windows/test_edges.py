@@ -85,12 +85,12 @@ def with_gaps(recording: Recording, gaps, masks=()) -> Recording:
 stretches = st.lists(st.tuples(st.floats(0, 1), st.floats(0.0001, 0.4)), max_size=4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 20),
     rate=st.sampled_from([1000, 24414.0625, 29999.96, 333]),
     block=st.integers(50, 40_000),
-    hop=st.sampled_from([7, 50, 500, 551, 800]),
+    hop=st.sampled_from([21, 50, 500, 551, 800]),
     gaps=stretches,
     masks=stretches,
     max_missing=st.sampled_from([0.0, 0.1, 0.3]),

@@ -104,12 +104,12 @@ def test_whether_a_unit_is_abstained_from_follows_from_why():
 def test_whether_a_unit_is_out_of_distribution_follows_from_its_flags():
     flags = np.array([0, 7, *(wire.UnitFlag.UNSORTED >> k for k in range(4)), 128], dtype=np.uint8)
     message = dataclasses.replace(MESSAGES["predictions"], flags=flags)
-    assert message.out_of_distribution.tolist() == [False, False, True, True, True, True, False]
+    assert message.out_of_distribution.tolist() == [False, False, True, True, True, True, True]
 
 
 def test_flags_and_reasons_have_words_and_what_later_releases_say_has_none():
     assert wire.UnitFlag(0).words == ()
-    assert wire.UnitFlag(2 | 64 | 128).words == ("silent", "unsorted")
+    assert wire.UnitFlag(2 | 64 | 128).words == ("silent", "unsorted", "ood_population")
     assert [one.word for one in wire.Abstained][:2] == ["", "no_data"]
 
 

@@ -10,20 +10,9 @@ from offline_training.commands.cli import main
 from offline_training.simulation import network
 from offline_training.studies import reference
 from offline_training.studies.reference import ReferenceReport
+from tests.offline_training.tiny import SMALLEST_TOML
 
-CONFIG = """
-name = "tiny"
-[encoder]
-dim = 8
-heads = 1
-head_dim = 8
-ffn_hidden = 8
-temporal_blocks = 1
-spatiotemporal_blocks = 1
-[training]
-steps = 3
-batch_windows = 2
-"""
+CONFIG = SMALLEST_TOML
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
@@ -131,7 +120,7 @@ def test_the_reference_is_one_line_of_json_and_exit_code_0_only_within_the_bars(
     assert {"embedding_max_abs", "loss_max_abs", "onnx_max_abs"} <= printed.keys()
 
 
-def test_what_is_no_reference_file_is_refused_by_name(
+def test_what_is_no_reference_file_is_rejected_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "check-reference", tmp_path / "absent.npz") == 2

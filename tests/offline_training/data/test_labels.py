@@ -51,7 +51,7 @@ def test_a_recording_without_the_column_is_all_context():
     assert labels[1].tolist() == [UNLABELLED]
 
 
-def test_less_than_two_classes_is_refused_with_what_was_found():
+def test_less_than_two_classes_is_rejected_with_what_was_found():
     with pytest.raises(LabelError, match=r"brain_region.*'brain_region'.*1 recordings: STR;"):
         task_labels("brain_region", REGION, [recording("A", [100, 100], brain_region=["Str", "Str"])])
 

@@ -113,7 +113,7 @@ def test_cells_of_traces_are_left_out_too_but_have_no_rate() -> None:
         ({"excluded_regions": ["root"]}, "r has no column 'brain_region'"),
     ],
 )
-def test_a_rule_that_can_not_be_applied_is_refused(settings: dict[str, object], message: str) -> None:
+def test_a_rule_that_can_not_be_applied_is_rejected(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         select_units(recording(group=["good"] * 4), RecordingSettings.model_validate(settings))
 

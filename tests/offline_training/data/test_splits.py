@@ -64,7 +64,7 @@ def test_the_part_of_a_unit_is_the_same_everywhere(recordings: list[Recording]):
         ({"name": "x", "held_out": [["T1"]]}, "T1 cannot be held out; choose some of sim_000001"),
     ],
 )
-def test_a_file_that_says_something_else_is_refused(
+def test_a_file_that_says_something_else_is_rejected(
     recordings: list[Recording], tmp_path: Path, content: dict, says: str
 ):
     with pytest.raises(SplitError, match=says):

@@ -77,7 +77,7 @@ def test_without_a_normaliser_traces_keep_their_values_and_never_become_whole_nu
     assert np.array_equal(bin_recording(recording, config_of(None)).view(7, 16), recording.traces[:, 7:23])
 
 
-def test_training_refuses_recordings_of_the_other_kind():
+def test_training_rejects_recordings_of_the_other_kind():
     with pytest.raises(RecordingError, match="holds spikes, the encoder takes traces"):
         ViewSampler([simulate(1, units=16, duration_s=40.0)], config_of())
 
@@ -129,7 +129,7 @@ def test_fluorescence_bleaches_and_shares_its_surround():
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"session": -1}, {"units": 3}, {"duration_s": 60.0}])
-def test_an_impossible_session_is_refused(wrong):
+def test_an_impossible_session_is_rejected(wrong):
     with pytest.raises(SimulationError, match="at least 16 units and 120 s"):
         simulate_calcium(**({"seed": 0, "units": 16, "duration_s": 120.0} | wrong))
 
@@ -183,5 +183,5 @@ def test_the_commands_simulate_and_measure(tmp_path: Path):
     )
     assert done.exit_code == 0, done.output
     assert json.loads(out.read_text())["animals"] == ["sim_000004"]
-    refused = CliRunner().invoke(app, ["normaliser-distance", "configs/pretrain_demo.toml", "--out", str(out)])
-    assert "window.normaliser is missing" in str(refused.exception)
+    rejected = CliRunner().invoke(app, ["normaliser-distance", "configs/pretrain_demo.toml", "--out", str(out)])
+    assert "window.normaliser is missing" in str(rejected.exception)

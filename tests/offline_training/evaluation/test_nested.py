@@ -169,9 +169,17 @@ class KnowsLate:
 def test_units_are_predicted_from_what_was_observed_until_then():
     source = Steps(steps=20)
     found = predict(KnowsLate(), [source], [np.array([1])])
-    assert source.asked == [(0, 2), (0, 15), (0, 20), (0, 20)], "10 s, 60 s, 300 s, all"
-    assert list(found) == ["60", "300", "all"], "nothing is known after 10 s"
+    assert source.asked == [(0, 2), (0, 15), (0, 20)], "10 s, 60 s, all of 80 s"
+    assert list(found) == ["60", "all"], "nothing is known after 10 s, and nobody was observed for 300 s"
     assert found["60"].top.tolist() == [1] and found["60"].called.tolist() == [True]
+
+
+def test_a_shorter_recording_is_predicted_from_all_of_it_at_times_that_others_reach():
+    short, long = Steps(steps=20), Steps(steps=75)
+    found = predict(KnowsLate(), [short, long], [np.array([1]), np.array([0])])
+    assert list(found) == ["60", "300", "all"], "75 steps of 4 s are 300 s"
+    assert short.asked[-2:] == [(0, 20), (0, 20)] and long.asked[-2:] == [(0, 75), (0, 75)]
+    assert all(len(part.label) == 2 for part in found.values()), "every time has the same units"
 
 
 def test_a_recording_that_is_shorter_than_the_window_has_no_prediction_and_counts():

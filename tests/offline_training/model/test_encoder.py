@@ -213,7 +213,7 @@ def test_projector_weights_of_a_checkpoint_are_left_out() -> None:
     assert set(load_layout(weights, "nuclr")) == {"read_in.bias"}
 
 
-def test_an_unknown_layout_is_refused() -> None:
+def test_an_unknown_layout_is_rejected() -> None:
     with pytest.raises(ValueError, match="layout = 'paper': must be one of nuclr, brainwidebench"):
         load_layout({}, "paper")  # type: ignore[arg-type]
 
@@ -230,6 +230,6 @@ def test_an_unknown_layout_is_refused() -> None:
         ("rope_max_period_factor", 0.0, "above 0"),
     ],
 )
-def test_impossible_sizes_are_refused_by_name(field: str, value: float, message: str) -> None:
+def test_impossible_sizes_are_rejected_by_name(field: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=rf"encoder\.{field} = .*{message}"):
         EncoderConfig(**{field: value})

@@ -153,6 +153,6 @@ def test_a_config_names_its_loss_and_projector_layers_are_named_as_published() -
 
 
 @pytest.mark.parametrize("field, value", [("kind", "clip"), ("within_view", "half"), ("temperature", 0.0)])
-def test_unknown_settings_are_refused_by_name(field: str, value: object) -> None:
+def test_unknown_settings_are_rejected_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"loss\.{field} = "):
         LossConfig(**{field: value})

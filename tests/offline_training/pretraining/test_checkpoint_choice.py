@@ -1,7 +1,6 @@
 """A checkpoint that validation animals choose: by labels, recorded everywhere, and never by test animals."""
 
 import json
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from offline_training.pretraining.pretrain import pretrain
 from offline_training.pretraining.runs import Run
 from offline_training.pretraining.steps import build_encoder
 from offline_training.readouts.validation import Validation, validation_score
+from tests.offline_training.tiny import recording_of_steps
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 SUBJECTS = ("a", "b", "c")
@@ -43,18 +43,9 @@ def recording_of(subject: str, labelled: bool = True) -> Recording:
     """24 units, every other one fires five times as often."""
     rng = np.random.default_rng(ord(subject))
     fast = np.arange(24) % 2 == 1
-    steps, rows = np.nonzero(rng.random((6000, 24)) < np.where(fast, 0.05, 0.01))
+    fired = rng.random((6000, 24)) < np.where(fast, 0.05, 0.01)
     kinds = np.where(fast, "fast", "slow") if labelled else np.full(24, "unknown")
-    return Recording(
-        recording_id=f"{subject}1",
-        subject_id=subject,
-        sample_rate=Fraction(1000),
-        num_samples=60_000,
-        spike_samples=steps * 10,
-        spike_units=rows.astype(np.int32),
-        unit_ids=np.array([f"{subject}:{i}" for i in range(24)]),
-        units={"kind": kinds},
-    )
+    return recording_of_steps(f"{subject}1", subject, fired, units={"kind": kinds})
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert not is_first()
 
 
-def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_gpu_of_its_own_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -159,7 +159,7 @@ def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.Monke
     ("loss", "size", "message"),
     [("scaled", 6, "batch_windows = 5: every one of 6"), ("vicreg", 2, "loss.kind = vicreg")],
 )
-def test_what_several_processes_cannot_share_is_refused(loss: str, size: int, message: str) -> None:
+def test_what_several_processes_cannot_share_is_rejected(loss: str, size: int, message: str) -> None:
     config = config_of().model_copy(update={"loss": config_of().loss.model_copy(update={"kind": loss})})
     with pytest.raises(ConfigError, match=message):
         module._check_shares(config, Processes(size=size))

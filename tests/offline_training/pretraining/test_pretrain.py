@@ -4,7 +4,6 @@ import io
 import json
 import signal
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from offline_training.pretraining.progress import TrainingProgress
 from offline_training.pretraining.runs import Run, RunError
 from offline_training.pretraining.steps import build_optimiser, learning_rate, new_training
 from offline_training.pretraining.views import Views, ViewSampler
+from tests.offline_training.tiny import recording_of_steps
 
 SIZES = {"dim": 16, "heads": 2, "head_dim": 8, "ffn_hidden": 16, "temporal_blocks": 1, "spatiotemporal_blocks": 1}
 
@@ -47,18 +47,7 @@ def recordings() -> list[Recording]:
         rng = np.random.default_rng(len(found))
         phase = np.arange(0, 60, 0.01)[:, None] * rng.uniform(0.3, 4, 24) + rng.random(24)
         rate = rng.uniform(1, 12, 24) * (1 + np.sin(2 * np.pi * phase))
-        steps, rows = np.nonzero(rng.random(rate.shape) < rate * 0.01)
-        found.append(
-            Recording(
-                recording_id=f"{subject}_a",
-                subject_id=subject,
-                sample_rate=Fraction(1000),
-                num_samples=60_000,
-                spike_samples=steps * 10,
-                spike_units=rows.astype(np.int32),
-                unit_ids=np.array([f"{subject}:{i}" for i in range(24)]),
-            )
-        )
+        found.append(recording_of_steps(f"{subject}_a", subject, rng.random(rate.shape) < rate * 0.01))
     return found
 
 

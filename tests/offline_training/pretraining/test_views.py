@@ -181,7 +181,7 @@ def test_padding_stays_small_because_similar_populations_go_together(recordings:
     assert np.mean(real) > 0.8
 
 
-def test_recordings_without_a_lawful_pair_are_refused() -> None:
+def test_recordings_without_a_lawful_pair_are_rejected() -> None:
     too_few, too_short = recording_of(units=10), recording_of(seconds=3)
     with pytest.raises(ConfigError, match=r"none of 2 recordings has 11 units and a usable stretch"):
         ViewSampler([too_few, too_short], config_of())

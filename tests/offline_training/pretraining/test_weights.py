@@ -95,7 +95,7 @@ def test_a_reference_of_other_weights_names_neither_layout(tmp_path: Path) -> No
 def test_a_pickle_of_more_than_tensors_is_not_opened_unless_trusted(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     path = save_checkpoint(tmp_path / "published.pt", weights_of(10, 2), trap=Trap(touched))
-    with pytest.raises(WeightsError, match=r"published\.pt: is a pickle.*refused.*--trust-pickle"):
+    with pytest.raises(WeightsError, match=r"published\.pt: is a pickle.*rejected.*--trust-pickle"):
         read_checkpoint(path, trust_pickle=False)
     assert not touched.exists()
     assert "model.read_in.weight" in read_checkpoint(path, trust_pickle=True)
@@ -154,7 +154,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
         ({"model.read_in.bias": np.full(24, np.nan, np.float32)}, "NaN or infinity"),
     ],
 )
-def test_weights_that_are_no_encoder_are_refused(change: dict[str, object], message: str) -> None:
+def test_weights_that_are_no_encoder_are_rejected(change: dict[str, object], message: str) -> None:
     changed = {name: value for name, value in (weights_of(10, 2) | change).items() if value is not None}
     state = {name: torch.from_numpy(value) for name, value in changed.items()}
     with pytest.raises(WeightsError, match=message):
@@ -170,7 +170,7 @@ def test_weights_of_another_kind_of_input_ask_for_their_config() -> None:
     assert encoder.config.input_kind == "traces" and config.window.spec.bins == 128
 
 
-def test_an_unknown_layout_and_an_unfit_reference_are_refused(tmp_path: Path) -> None:
+def test_an_unknown_layout_and_an_unfit_reference_are_rejected(tmp_path: Path) -> None:
     state = {name: torch.from_numpy(value) for name, value in weights_of(10, 2).items()}
     with pytest.raises(WeightsError, match="--layout paper: must be one of nuclr, brainwidebench"):
         import_weights(state, layout="paper", config=SPIKES)  # type: ignore[arg-type]

@@ -17,13 +17,15 @@ from nuclr_stream.prediction.pool import LogLinearPool
 from offline_training.readouts import predictor as predictor_module
 from offline_training.readouts.examples import WHOLE, Examples, examples
 from offline_training.readouts.pooling import (
+    DEFAULT,
     ENOUGH_ANIMALS,
+    _threshold,
     calibrated,
     fit_pools,
     precision_promise,
     sets_promise,
 )
-from offline_training.readouts.predictor import C_CANDIDATES, Predictor, fit_predictor
+from offline_training.readouts.predictor import C_CANDIDATES, DEFAULT_C, Predictor, can_choose, fit_predictor
 from offline_training.readouts.regression import ReadoutError, fit_linear, folds, grouping
 from offline_training.readouts.task_model import below_plain, fit_task, load_task_models, save_task_models
 from tests.conftest import tiny_predictor
@@ -115,7 +117,7 @@ def test_the_fit_is_that_of_a_standard_scaler_and_a_balanced_logistic_regression
     assert (found.logits(x)[:, absent] == -100).all(), "a class that training did not hold is never predicted"
 
 
-def test_a_feature_that_never_varies_says_nothing_and_one_class_is_refused():
+def test_a_feature_that_never_varies_says_nothing_and_one_class_is_rejected():
     label, x = np.array([0, 1] * 20), np.full((40, 1), 1e6, np.float32)
     assert np.isfinite(fit_linear(x, label, 2, c=1.0).logits(x)).all()
     with pytest.raises(ReadoutError, match="one class only"):
@@ -138,18 +140,15 @@ def test_folds_hold_whole_animals_or_recordings_where_animals_share_no_class():
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 3), st.integers(2, 5))
-def test_members_are_averaged_at_knots_and_logarithms_interpolated_between(
-    seed: int, knots: int, members: int, classes: int
-):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(2, 5))
+def test_log_probabilities_are_interpolated_between_knots_in_log_exposure(seed: int, knots: int, classes: int):
     rng = np.random.default_rng(seed)
     n = np.cumprod(rng.uniform(1.5, 4.0, knots))
-    shape = (knots, members, classes, 3)
-    made = Predictor(n, rng.normal(size=shape), rng.normal(size=shape[:3]), rng.normal(size=3), rng.uniform(0.5, 2, 3))
+    shape = (knots, classes, 3)
+    made = Predictor(n, rng.normal(size=shape), rng.normal(size=shape[:2]), rng.normal(size=3), rng.uniform(0.5, 2, 3))
     x, at = rng.normal(size=(8, 3)).astype(np.float32), np.exp(rng.uniform(-1, 5, 8)).astype(np.float32)
-    logits = np.einsum("uf,kmcf->kmuc", (x - made.mean) / made.scale, made.weight) + made.bias[:, :, None]
-    p = np.exp(logits)
-    by_knot = np.log(np.maximum((p / p.sum(axis=-1, keepdims=True)).mean(axis=1), 1e-6))
+    p = np.exp(np.einsum("uf,kcf->kuc", (x - made.mean) / made.scale, made.weight) + made.bias[:, None])
+    by_knot = np.log(np.maximum(p / p.sum(axis=-1, keepdims=True), 1e-6))
     found = made.logits(x, at)
     for u in range(8):
         expected = [np.interp(np.log(max(at[u], 1)), np.log(n), by_knot[:, u, c]) for c in range(classes)]
@@ -163,12 +162,17 @@ def test_predictions_of_an_animal_come_from_members_that_saw_nothing_of_it():
     one, two = (fit_predictor(each, "embedding", 3, c=0.1) for each in (known, poisoned))
     assert np.array_equal(one.held_out[mine], two.held_out[mine]) and np.array_equal(one.plain[mine], two.plain[mine])
     assert not np.array_equal(one.held_out[~mine], two.held_out[~mine])
-    features = replace(
-        known, features=known.features | {"embedding": known.features["embedding"] * (1 + mine[:, None])}
-    )
-    fed = fit_predictor(features, "embedding", 3, c=0.1)
-    others = fit_predictor(features.where(~mine), "embedding", 3, c=0.1)
-    assert len(fed.predictor.weight[0]) == 6 and len(others.predictor.weight[0]) == 5
+
+
+def test_the_readout_in_force_is_one_plain_fit_of_all_animals():
+    known = known_units()
+    made = fit_predictor(known, "embedding", 3, c=0.1).predictor
+    whole = known.where(known.length == WHOLE)
+    x, rows = whole.features["embedding"], np.arange(len(whole))
+    plain = fit_linear(x, whole.label, 3, c=0.1, weights=whole.weights(3)).logits(x)
+    expected = plain[rows, whole.label] - np.log(np.exp(plain).sum(axis=1))
+    found = made.logits(x, np.full(len(x), made.n[-1], np.float32))[rows, whole.label]
+    assert found == pytest.approx(np.maximum(expected, np.log(1e-6)), abs=1e-4)
 
 
 def test_examples_that_lack_the_set_do_not_enter_and_get_no_opinion():
@@ -187,7 +191,7 @@ def test_examples_that_lack_the_set_do_not_enter_and_get_no_opinion():
 
 def test_knots_are_the_exposures_of_the_lengths_and_close_ones_are_left_out():
     fitted = fit_predictor(known_units(), "embedding", 3, c=0.1)
-    assert fitted.predictor.n.tolist() == [1, 6, 30] and fitted.predictor.weight.shape == (3, 6, 3, 4)
+    assert fitted.predictor.n.tolist() == [1, 6, 30] and fitted.predictor.weight.shape == (3, 3, 4)
     assert predictor_module._ascending([1.0, 6.0, 25.0, 30.0]) == [0, 1, 3]
     assert predictor_module._ascending([30.0]) == [0]
 
@@ -196,6 +200,36 @@ def test_regularisation_is_chosen_by_animals_left_out():
     clear, noise = known_units(spread=0.2), known_units(informative="statistics")
     assert fit_predictor(clear, "embedding", 3).c == max(C_CANDIDATES)
     assert fit_predictor(noise, "embedding", 3).c == min(C_CANDIDATES)
+
+
+def test_where_a_class_lives_in_two_animals_nothing_is_chosen_by_what_is_left_out():
+    known = known_units(spread=0.2)
+    rare = known.where((known.label != 2) | np.isin(known.subject, ["s0", "s1"]))
+    assert can_choose(known) and not can_choose(rare)
+    assert fit_predictor(rare, "embedding", 3).c == DEFAULT_C != fit_predictor(known, "embedding", 3).c
+    names = ("embedding_neighbourhood", "statistics_neighbourhood", "coupling_neighbourhood")
+    every = {name: known.features["embedding"] for name in names}
+    held = {name: held_of(known, sharpness=1.0)["embedding"] for name in names}
+    held["coupling_neighbourhood"] = held["coupling_neighbourhood"] + 3 * np.eye(3, dtype=np.float32)[known.label]
+    wide = replace(known, features=every, has={name: np.ones(len(known), bool) for name in names})
+    few = np.flatnonzero((known.label != 2) | np.isin(known.subject, ["s0", "s1"]))
+    assert "coupling_neighbourhood" in fit_pools(held, wide)[0].predictors
+    assert fit_pools({k: v[few] for k, v in held.items()}, wide.where(few))[0].predictors == DEFAULT
+
+
+def test_a_threshold_needs_a_twentieth_of_the_units_three_animals_and_a_margin_over_animals():
+    top = np.linspace(1.0, 0.5, 200).astype(np.float32)
+    subject = np.array([f"s{k % 4}" for k in range(200)])
+    good = np.arange(200) < 100
+    assert _threshold(top, good, subject, 0.9) == pytest.approx(top[105], abs=0.02), "a few wrong ones, less an error"
+    assert _threshold(top, np.arange(200) < 9, subject, 0.9) == 1.0, "fewer than a twentieth"
+    assert _threshold(top, good, np.where(np.arange(200) < 100, "s0", subject), 0.95) == 1.0, "one animal only"
+    # 92 of 100 are right: with the same share of every animal that keeps .9, with all errors in one of four it does not
+    even, uneven = good.copy(), good.copy()
+    even[[12, 25, 38, 51, 64, 77, 90, 99]] = False
+    uneven[np.flatnonzero(subject == "s3")[1:17:2]] = False
+    assert even.sum() == uneven.sum() == 92
+    assert _threshold(top, even, subject, 0.9) < 1.0 == _threshold(top, uneven, subject, 0.9)
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------

@@ -208,6 +208,6 @@ def test_written_animals_come_back_as_they_were(tmp_path: Path):
     ("wrong", "named"),
     [({"units": 15}, "units 15"), ({"duration_s": 0.5}, "duration_s 0.5"), ({"session": -1}, "session -1")],
 )
-def test_impossible_wishes_are_refused_by_name(wrong, named):
+def test_impossible_wishes_are_rejected_by_name(wrong, named):
     with pytest.raises(SimulationError, match=named):
         simulate(1, **wrong)

@@ -120,7 +120,7 @@ def test_animals_of_a_seed_are_written_by_index_and_repeat_bit_for_bit(recording
         (1, 0, float("inf"), "at least 5 seconds"),
     ],
 )
-def test_what_cannot_be_simulated_is_refused(seed: int, index: int, duration_s: float, message: str) -> None:
+def test_what_cannot_be_simulated_is_rejected(seed: int, index: int, duration_s: float, message: str) -> None:
     with pytest.raises(SimulationError, match=message):
         simulate_network(seed, index, duration_s=duration_s)
 

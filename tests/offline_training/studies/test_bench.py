@@ -19,21 +19,9 @@ from offline_training.model.encoder import Encoder, EncoderConfig
 from offline_training.pretraining.views import Views
 from offline_training.studies import bench
 from offline_training.studies.bench import run_bench
+from tests.offline_training.tiny import SMALLEST_TOML
 
-CONFIG = """
-name = "tiny"
-[encoder]
-dim = 8
-heads = 1
-head_dim = 8
-ffn_hidden = 8
-temporal_blocks = 1
-spatiotemporal_blocks = 1
-[training]
-steps = 3
-batch_windows = 2
-max_units_per_view = 24
-"""
+CONFIG = SMALLEST_TOML + "max_units_per_view = 24\n"
 FeatureSnapshot = list[tuple[bool, int, np.ndarray, float]]
 
 
@@ -155,7 +143,7 @@ def test_the_last_line_is_json_and_the_file_holds_the_same(
         assert run["model_tflops_per_s"] > 0 and run["matmul_share"] > 0 and run["sample_s"] > 0
 
 
-def test_a_config_that_leaves_no_batch_is_refused(file: Path) -> None:
+def test_a_config_that_leaves_no_batch_is_rejected(file: Path) -> None:
     starved = TrainConfig.parse(TrainConfig.load(file).model_dump(exclude_none=True) | {"name": "starved"})
     starved = starved.with_training(unit_keep=(0.1, 0.1))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"starved: too few of 40 units are active; raise training\.unit_keep"):

@@ -166,7 +166,7 @@ def test_bf16_trains_every_weight_as_fp32_does():
     assert direction > 0.8
 
 
-def test_nothing_to_contrast_is_refused():
+def test_nothing_to_contrast_is_rejected():
     inputs = [NemoInput.of(noisy(1), SPEC)]
     with pytest.raises(ReadoutError, match="fewer than two units with 5 spikes"):
         train_nemo(inputs, [np.zeros(6, dtype=bool)], seed=0, settings=TINY)
@@ -220,7 +220,7 @@ def test_logits_are_calibrated_on_networks_that_had_not_seen_the_animal():
     assert "6 animals" in fitted.model.calibrated_on
 
 
-def test_one_class_or_one_recording_is_refused():
+def test_one_class_or_one_recording_is_rejected():
     snippets = [Snippets.of(noisy(seed), SPEC) for seed in (1, 2)]
     quick = LolcatSettings(hidden=8, batch=8, stops=(1,))
     with pytest.raises(ReadoutError, match="of one recording only"):
@@ -248,7 +248,7 @@ def test_the_population_of_a_unit_are_the_others():
     np.testing.assert_allclose(others, np.stack([rest.mean(axis=0), rest.std(axis=0)], axis=1), atol=1e-5)
 
 
-def test_vectors_come_per_recording_and_a_short_one_is_refused():
+def test_vectors_come_per_recording_and_a_short_one_is_rejected():
     found = [noisy(1), noisy(2, units=3)]
     tiny = NeuprintSettings(vector=4, width=8, heads=2, feed_forward=8, bins=20, held_out=4, batch=4, steps=2)
     vectors, budget = train_neuprint(found, SPEC, seed=0, settings=tiny)

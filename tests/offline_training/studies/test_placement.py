@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from nuclr_stream.errors import ConfigError
 from nuclr_stream.placement.regions import DEFAULTS
+from nuclr_stream.recordings.recording import Recording
 from offline_training.commands.cli import app
 from offline_training.simulation.animals import simulate
 from offline_training.simulation.biology import REGIONS_FROM_TIP
-from offline_training.simulation.probes import SimulatedProbe, borders_of_animal, draw_probe
+from offline_training.simulation.network import as_recording
+from offline_training.simulation.network_cells import draw_neurons
+from offline_training.simulation.network_drive import draw_network_animal, network_rng
+from offline_training.simulation.network_sorting import SortedUnits
+from offline_training.simulation.probes import SimulatedProbe, borders_of_animal, borders_of_network, draw_probe
 from offline_training.studies import placement as evaluation
 from offline_training.studies.placement import (
     Interval,
@@ -62,10 +68,10 @@ def test_drawn_units_are_right_as_often_as_they_say_and_more_often_later() -> No
     probes = [draw_probe(seed) for seed in range(60)]
     accuracy, promised = np.zeros(2), np.zeros(2)
     for time in range(2):
-        said = np.concatenate([probe.probabilities[time] for probe in probes])
+        predicted = np.concatenate([probe.probabilities[time] for probe in probes])
         truth = np.concatenate([probe.region for probe in probes])
-        accuracy[time] = (probes[0].classes[said.argmax(axis=1)] == truth).mean()
-        promised[time] = said.max(axis=1).mean()
+        accuracy[time] = (probes[0].classes[predicted.argmax(axis=1)] == truth).mean()
+        promised[time] = predicted.max(axis=1).mean()
     np.testing.assert_allclose(promised, accuracy, atol=0.03)
     assert accuracy[1] > accuracy[0] + 0.2
 
@@ -147,12 +153,64 @@ def test_the_shipped_settings_are_those_of_the_published_result_and_keep_their_p
         assert not {*result["seeds"][population]} & {*result["tuning_seeds"][population]}
 
 
+def run(*arguments: str | Path) -> dict:
+    """The result that `nuclr-train placement` prints."""
+    done = CliRunner().invoke(app, ["placement", *map(str, arguments), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output.splitlines()[-1])
+
+
 def test_the_command_plays_animals_through_a_bundle_once(tiny_bundle: Path, tmp_path: Path) -> None:
     out, runs = tmp_path / "placement.json", tmp_path / "runs"
     few = ["--animals", "1", "--tuning-animals", "1", "--drawn", "1", "--seconds", "10"]
-    command = ["placement", "--bundle", str(tiny_bundle), "--out", str(out), "--runs", str(runs), *few, "--json"]
-    first = CliRunner().invoke(app, command, catch_exceptions=False)
+    command = ["--bundle", tiny_bundle, "--out", out, "--runs", runs, *few]
+    first = run(*command)
     kept = {path: path.read_bytes() for path in runs.iterdir()}
-    again = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert json.loads(first.output.splitlines()[-1]) == json.loads(again.output.splitlines()[-1])
+    assert run(*command) == first
     assert len(kept) == 2 and {path: path.read_bytes() for path in runs.iterdir()} == kept
+
+
+def network_recording(folder: Path, seed: int, index: int) -> Path:
+    """The cells of a network animal in their places, every twentieth of them, with random spikes instead of its own."""
+    rng = network_rng(seed, index)
+    animal = draw_network_animal(rng)
+    neurons = draw_neurons(rng, animal)
+    chosen = slice(None, None, 20)
+    units = len(neurons.region[chosen])
+    session = SortedUnits(
+        spike_s=np.sort(rng.uniform(0, 12, 40 * units)),
+        spike_unit=rng.integers(0, units, 40 * units).astype(np.int32),
+        region=neurons.region[chosen],
+        kind=neurons.kind[chosen],
+        depth_um=neurons.height_um[chosen],
+        electrode=np.zeros(units, np.int32),
+    )
+    path = folder / f"network_{seed}_{index:03d}.npz"
+    as_recording(session, seed=seed, index=index, duration_s=12.0).save(path)
+    return path
+
+
+def test_the_cells_of_a_network_change_region_at_its_borders(tmp_path: Path) -> None:
+    recording = Recording.load(network_recording(tmp_path, 1, 0))
+    order, borders_um = borders_of_network(1, 0)
+    assert order == ("TH", "DG", "CA1"), "from the tip up"
+    expected = np.array(order)[np.searchsorted(borders_um, recording.units["depth_um"])]
+    assert np.array_equal(expected, recording.units["brain_region"])
+
+
+def test_networks_are_scored_by_their_own_borders(tiny_bundle: Path, tmp_path: Path) -> None:
+    files = [network_recording(tmp_path, 2, index) for index in (0, 1)]
+    out = tmp_path / "network.json"
+    command = ["--bundle", tiny_bundle, "--out", out, "--runs", tmp_path / "runs", "--seconds", "10"]
+    result = run(*command, "--recordings", tmp_path)
+    assert json.loads(out.read_text()) == result and result["chosen"] is None
+    score = result["scores"]["animals"]["10"]
+    assert score["probes"] == len(files)
+    assert score["borders"] == sum(len(borders_of_network(2, index)[1]) for index in (0, 1))
+
+
+def test_easy_animals_are_not_scored_with_a_bundle_that_knows_other_regions(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--bundle demo: it knows .*; give --recordings of simulated networks"):
+        run("--out", tmp_path / "never.json")
+    with pytest.raises(ConfigError, match=r"no network_<seed>_<index>\.npz in it"):
+        run("--out", tmp_path / "never.json", "--recordings", tmp_path)

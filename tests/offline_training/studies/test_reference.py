@@ -87,7 +87,7 @@ def test_a_missing_field_is_named(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"not a zip"])
-def test_a_file_that_is_none_is_refused_with_its_name(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_that_is_none_is_rejected_with_its_name(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "broken.npz"
     if content is not None:
         path.write_bytes(content)

@@ -134,12 +134,12 @@ def test_bugeon_divides_by_the_99th_percentile_of_the_session_and_parts_experime
 
 
 @pytest.mark.parametrize("name", list(WRITE))
-def test_another_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_another_folder_is_rejected_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArchiveError, match=tmp_path.name):
         ARCHIVES[name].read(tmp_path)
 
 
-def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_rejected_by_name(tmp_path: Path) -> None:
     folder = write_steinmetz(tmp_path / "steinmetz")
     np.save(folder / "Cori_2017-01-01" / "clusters.peakChannel.npy", np.full(2 * UNITS, 6))
     with pytest.raises(ArchiveError, match=r"peakChannel\.npy: holds 6 of 5 channels"):

@@ -144,7 +144,7 @@ def test_ids_are_bytes_filled_up_with_zeros() -> None:
         encode_ids(["µ1"])
 
 
-def test_what_cannot_be_scored_is_refused(runs: list[Path], recordings: list[Recording], tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_rejected(runs: list[Path], recordings: list[Recording], tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match="unit id 'session-1/unit-0' occurs in sim_000001_0 too"):
         write_submission(runs, [recordings[0], recordings[0]], label="ours", out=tmp_path)
     with pytest.raises(SubmissionError, match="both have seed 43"):
