@@ -34,7 +34,7 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=95
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
 
-.PHONY: help setup demo test test-slow lint results bench bundles bundle-demo demo-recording bundle-rat clean
+.PHONY: help setup demo test test-slow lint results bench bench-page bundles bundle-demo demo-recording bundle-rat clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,10 @@ bench: $(VENV)/.dev ## Measure this machine while it is quiet (minutes): results
 	done
 	$(BIN)/nuclr-train bench configs/pretrain_demo.toml --out results/speed/training.json
 	$(BIN)/nuclr-train report-speed
+
+bench-page: $(VENV)/.dev ## Measure the live page in Chromium (a minute; apt-get install chromium): results/dashboard/, docs/dashboard.md
+	$(BIN)/python -m tests.nuclr_stream.dashboard.bench
+	$(BIN)/python -m tests.nuclr_stream.dashboard.figures
 
 bundles: bundle-demo bundle-rat ## Rebuild both shipped bundles
 

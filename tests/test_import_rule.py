@@ -61,6 +61,9 @@ ONLY_IN = {
     "zmq": ("sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
+    "starlette": ("dashboard",),
+    "uvicorn": ("dashboard",),
+    "websockets": ("dashboard",),
 }
 """Libraries that only these rooms or modules of nuclr_stream import."""
 HEAVY = ("torch", "onnx", "onnxscript", "sklearn", "numba", "offline_training", "exporters")

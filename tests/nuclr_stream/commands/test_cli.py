@@ -428,5 +428,5 @@ def test_check_replays_the_sample(run: Callable[..., tuple[int, str, str]], tiny
 
 def test_module_and_command_are_the_same() -> None:
     found = subprocess.run([sys.executable, "-m", "nuclr_stream", "--help"], capture_output=True, text=True, check=True)
-    commands = ("serve", "replay", "label", "records", "watch", "demo", "bench", "doctor", "check")
+    commands = ("serve", "replay", "label", "records", "watch", "dashboard", "demo", "bench", "doctor", "check")
     assert all(name in found.stdout for name in commands)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.nuclr_stream.dashboard.figures import PAGE, written
+
 ROOT = Path(__file__).parents[3]
 OURS = ("*.js", "*.css", "*.html", "*.svg")
 
@@ -43,3 +45,8 @@ def test_the_scripts_hold_the_types_that_they_declare() -> None:
     project = Path(__file__).parent / "tsconfig.json"
     done = subprocess.run([tsc, "--project", str(project)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_table_of_the_documentation_is_made_from_the_measurements() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert written(page) == page
