@@ -32,11 +32,10 @@ T = TypeVar("T")
 class Feed:
     """Hands everything that a daemon publishes to a board, from a thread of its own, for as long as it is open."""
 
-    def __init__(self, board: Board, *, results: str, query: str) -> None:
-        self._board = board
+    def __init__(self, board: Board, subscription: Subscription) -> None:
+        self._board, self._subscription = board, subscription
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
-        self._subscription = Subscription("", results=results, query=query)
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 

@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from nuclr_stream.client.subscriber import Query, Subscription
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.dashboard.access import LOOPBACK, Access
 from nuclr_stream.dashboard.board import Board
@@ -59,7 +60,8 @@ class PageSettings:
 class Page:
     """The page's server: bound on creation, serves in `run`, ends after `stop`. `url` is what to open.
 
-    Raises EndpointError when the address cannot be bound, NuclrStreamError for a file of notes that cannot be written.
+    Raises EndpointError when the address cannot be bound or an endpoint is none, NuclrStreamError for a file of notes
+    that cannot be written.
     """
 
     def __init__(self, settings: PageSettings) -> None:
@@ -71,7 +73,14 @@ class Page:
                 settings.notes.open("a", encoding="utf-8").close()
             except OSError as error:
                 raise NuclrStreamError(f"--notes {settings.notes}: {error.strerror}; choose another file") from error
-        self._socket = _bound(settings.host, settings.port)
+        # what cannot be connected to must be said now, not by a server that is up already
+        Query(settings.query).close()
+        self._subscription = Subscription("", results=settings.results, query=settings.query)
+        try:
+            self._socket = _bound(settings.host, settings.port)
+        except EndpointError:
+            self._subscription.close()
+            raise
         self._viewers: set[Viewer] = set()
         config = uvicorn.Config(
             self.app(),
@@ -106,11 +115,16 @@ class Page:
         """Ask `run` to end; from any thread or signal handler."""
         self._server.should_exit = True
 
+    def close(self) -> None:
+        """Free everything without ever having run."""
+        self._socket.close()
+        self._subscription.close()
+
     @asynccontextmanager
     async def _feeding(self, _app: Starlette) -> AsyncIterator[None]:
         self._board = Board(self.settings.results, contacts=self.settings.contacts)
         self._asker = Asker(self.settings.query)
-        feed = Feed(self._board, results=self.settings.results, query=self.settings.query)
+        feed = Feed(self._board, self._subscription)
         refresher = Refresher(self._board, self._asker, plans=dict(self.settings.plans))
         refresher.watched = lambda: {viewer.watched for viewer in self._viewers}
         refreshing = asyncio.create_task(refresher.run())

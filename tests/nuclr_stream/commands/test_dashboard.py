@@ -1,4 +1,4 @@
-"""The commands of the live page: one line with the URL, errors in one line, and a page that dies with its daemon alone."""
+"""The commands of the live page: one line with the URL, errors in one line, and a page that ends with its daemon."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -188,9 +188,10 @@ def test_where_there_is_a_token_nothing_comes_without_it(daemon: StandIn, serve:
 
 
 def test_beyond_this_machine_there_is_always_a_token() -> None:
-    page = Page(PageSettings(host="0.0.0.0", port=0))
-    assert len(page.token) >= 16 and page.token in page.url
-    assert Page(PageSettings(port=0)).token == ""
+    with closing(Page(PageSettings(host="0.0.0.0", port=0))) as page:
+        assert len(page.token) >= 16 and page.token in page.url
+    with closing(Page(PageSettings(port=0))) as page:
+        assert page.token == ""
 
 
 def test_files_of_the_machine_cannot_be_reached(daemon: StandIn, serve: Serve) -> None:
