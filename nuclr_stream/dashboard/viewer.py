@@ -203,5 +203,8 @@ class Viewer:
 
 
 def _shown(placement: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a placement that is shown; where single units lie is not."""
-    return {name: value for name, value in placement.items() if name not in ("units", "epoch", "end_sample")}
+    """Return the part of a placement that is shown: neither single units nor the probabilities at every depth."""
+    shown = {name: value for name, value in placement.items() if name not in ("units", "epoch", "end_sample")}
+    large = ("depth_um", "probabilities")
+    shanks = [{k: v for k, v in shank.items() if k not in large} for shank in placement.get("shanks", ())]
+    return shown | {"shanks": shanks}

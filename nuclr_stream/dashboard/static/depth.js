@@ -4,7 +4,7 @@
 // a call, a grey ring is undecided, a grey cross is out of distribution, a dot has no data yet.
 
 import { begin, fitted, message } from "./canvas.js";
-import { colour, edge, faded, inks, isSecond } from "./palette.js";
+import { colour, edge, faded, inks, isSecond, theme } from "./palette.js";
 import { OOD_FLAGS } from "./rows.js";
 
 /** @typedef {import("./types.js").Probe} Probe */
@@ -117,39 +117,62 @@ function placed(probe, axis, shanks, column) {
   return places;
 }
 
+/** @type {Map<string, HTMLCanvasElement>} marks that were drawn once: a thousand circles take long, a thousand stamps do not */
+const stamps = new Map();
+const SHADES = 8;
+
 /** @param {CanvasRenderingContext2D} g @param {Probe} probe @param {Place} place @param {number} size @param {{task: number, shown: Set<number>|null}} view */
 function mark(g, probe, { k, x, y }, size, view) {
-  const ink = inks();
   const of = probe.of;
   const why = of[`why${view.task}`]?.[k] ?? 1;
   const top = of[`top${view.task}`]?.[k] ?? 0;
-  const p = (of[`p${view.task}`]?.[k] ?? 0) / 255;
+  const shade = Math.round(((of[`p${view.task}`]?.[k] ?? 0) / 255) * SHADES) / SHADES;
+  const kind = why === 0 ? "call" : (of.flags?.[k] ?? 0) & OOD_FLAGS ? "cross" : why === 1 ? "dot" : "ring";
+  const stamp = stampOf(kind, kind === "call" ? top : 0, kind === "call" ? shade : 0, size);
+  const half = size + 2;
   g.globalAlpha = view.shown && !view.shown.has(k) ? 0.12 : 1;
+  g.drawImage(stamp, x - half, y - half, 2 * half, 2 * half);
+  g.globalAlpha = 1;
+}
+
+/** @param {string} kind @param {number} top @param {number} shade @param {number} size @returns {HTMLCanvasElement} */
+function stampOf(kind, top, shade, size) {
+  const scale = window.devicePixelRatio || 1;
+  const key = [kind, top, shade, size, scale, theme()].join();
+  const made = stamps.get(key);
+  if (made) return made;
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = Math.ceil(2 * (size + 2) * scale);
+  const g = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  g.scale(scale, scale);
+  g.translate(size + 2, size + 2);
+  draw(g, kind, top, shade, size);
+  stamps.set(key, canvas);
+  return canvas;
+}
+
+/** @param {CanvasRenderingContext2D} g @param {string} kind @param {number} top @param {number} shade @param {number} size */
+function draw(g, kind, top, shade, size) {
+  const ink = inks();
   g.lineWidth = 1.2;
+  g.strokeStyle = ink.edge;
   g.beginPath();
-  if (why === 0) {
-    g.arc(x, y, size, 0, 7);
-    g.fillStyle = faded(colour(top), 0.35 + 0.65 * p);
+  if (kind === "call") {
+    g.arc(0, 0, size, 0, 7);
+    g.fillStyle = faded(colour(top), 0.35 + 0.65 * shade);
     g.fill();
     g.strokeStyle = isSecond(top) ? ink.ink : edge(top);
-    g.stroke();
-  } else if ((of.flags?.[k] ?? 0) & OOD_FLAGS) {
-    g.strokeStyle = ink.edge;
-    g.moveTo(x - size * 0.8, y - size * 0.8);
-    g.lineTo(x + size * 0.8, y + size * 0.8);
-    g.moveTo(x + size * 0.8, y - size * 0.8);
-    g.lineTo(x - size * 0.8, y + size * 0.8);
-    g.stroke();
-  } else if (why === 1) {
-    g.arc(x, y, 1.3, 0, 7);
-    g.fillStyle = ink.edge;
-    g.fill();
+  } else if (kind === "cross") {
+    g.moveTo(-size * 0.8, -size * 0.8);
+    g.lineTo(size * 0.8, size * 0.8);
+    g.moveTo(size * 0.8, -size * 0.8);
+    g.lineTo(-size * 0.8, size * 0.8);
+  } else if (kind === "dot") {
+    g.arc(0, 0, 0.7, 0, 7);
   } else {
-    g.arc(x, y, size - 0.6, 0, 7);
+    g.arc(0, 0, size - 0.6, 0, 7);
     g.fillStyle = faded(ink.grey, 0.35);
     g.fill();
-    g.strokeStyle = ink.edge;
-    g.stroke();
   }
-  g.globalAlpha = 1;
+  g.stroke();
 }

@@ -10,7 +10,7 @@ import { drawEvents, drawHealth } from "./health.js";
 import { listen, showHelp } from "./keys.js";
 import { Link } from "./link.js";
 import { Model } from "./model.js";
-import { borderWords, drawRegions } from "./regions.js";
+import { borderWords, drawRegions, planWords } from "./regions.js";
 import { Rows } from "./rows.js";
 import { Table } from "./table.js";
 import { drawUnit } from "./unit.js";
@@ -76,7 +76,7 @@ function draw() {
   if (isNew(1, [...common, probe?.version, selected, model.task, rows.filter, rows.order.length])) {
     places = drawDepth(canvases[1], probe, axis, { task: model.task, selected, shown: isFiltered ? new Set(rows.order) : null });
   }
-  if (isNew(2, [...common, probe?.version])) regionsNote = drawRegions(canvases[2], probe, axis, model.words);
+  if (isNew(2, [...common, probe?.placed, probe?.summary.step === undefined])) regionsNote = drawRegions(canvases[2], probe, axis, model.words);
   table.draw(probe, model.task, selected);
   if (start - slowAt > SLOW_MS) {
     slowAt = start;
@@ -110,6 +110,7 @@ function drawWords(note, axis, selected) {
   setText(the("activity-note"), page.frozen ? "frozen" : probe?.activity ? `the ${probe.activity.window_s} s that the model saw` : "");
   setText(the("regions-note"), note);
   drawBorders(the("borders"), borderWords(probe));
+  setText(the("plan"), planWords(probe));
   drawUnit(the("unit"), the("unit-note"), { probe, k: selected, detail: model.unit, task: model.task, words: model.words, selected: model.selected });
   const now = performance.now();
   if (now - rateAt > 2000) {

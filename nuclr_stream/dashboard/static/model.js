@@ -61,7 +61,7 @@ export class Model {
     else if (header.kind === "activity") this.takeActivity(header, arrays);
     else if (header.kind === "placement") {
       const probe = this.probes.get(header.stream);
-      if (probe) Object.assign(probe, { placement: header.placement, version: probe.version + 1 });
+      if (probe) Object.assign(probe, { placement: header.placement, placed: probe.placed + 1 });
     } else if (header.kind === "daemon") this.daemon = header;
     else if (header.kind === "events") this.events = [...header.events.reverse(), ...this.events].slice(0, EVENTS);
     else if (header.kind === "unit" && header.unit_id === this.selected) this.unit = { ...header, arrays };
@@ -82,6 +82,7 @@ export class Model {
       brief: null,
       activity: null,
       placement: old ? old.placement : {},
+      placed: old ? old.placed : 0,
       version: old ? old.version + 1 : 0,
       at: old ? old.at : performance.now(),
     };

@@ -44,8 +44,15 @@ export function drawRegions(canvas, probe, axis, words) {
     g.fillText(fitted(g, shank.shank < 0 ? "" : `shank ${shank.shank}`, bar + 6), x + bar / 2, axis.bottom + 12);
   });
   if (planWidth) drawPlan(g, probe, classes, axis);
-  const compared = plan.find((one) => one.offset_um !== null && !one.reason);
-  return compared ? `plan ${signed(compared.offset_um ?? 0)} µm [${signed(compared.low_um ?? 0)}, ${signed(compared.high_um ?? 0)}], agreement ${percent(compared.agreement ?? 0)}` : "predicted";
+  return "predicted";
+}
+
+/** @param {Probe|undefined} probe @returns {string} how the plan compares, a line per shank */
+export function planWords(probe) {
+  return (probe?.placement.plan ?? [])
+    .filter((one) => one.offset_um !== null && !one.reason)
+    .map((one) => `Plan${one.shank < 0 ? "" : ` on shank ${one.shank}`}: ${signed(one.offset_um ?? 0)} µm (90 %: ${signed(one.low_um ?? 0)} to ${signed(one.high_um ?? 0)}), agrees to ${percent(one.agreement ?? 0)}.`)
+    .join(" ");
 }
 
 /** @param {CanvasRenderingContext2D} g @param {import("./types.js").PlacedShank} shank @param {string[]} classes @param {number} x @param {number} bar @param {DepthAxis} axis */

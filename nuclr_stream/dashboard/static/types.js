@@ -95,6 +95,7 @@
  * @property {{top: Uint8Array, p: Uint8Array, task: number}|null} brief
  * @property {Activity|null} activity
  * @property {Placement} placement
+ * @property {number} placed  counts the placements that came
  * @property {number} version  counts what changed
  * @property {number} at  when its predictions changed last, performance.now()
  */
