@@ -39,7 +39,8 @@ def alerts_of(probes: Iterable[Probe], *, lost: int) -> list[Alert]:
         alerts = (_degraded(probe), _stale(probe), _losing(probe), _off_plan(probe))
         found += [alert for alert in alerts if alert is not None]
     if lost:
-        found.append(Alert("warning", "", f"{lost} predictions did not reach this page", "This machine is too slow"))
+        detail = "The page's server was too slow, or lost its connection. What is shown is the newest all the same."
+        found.append(Alert("warning", "", f"{lost} predictions did not reach this page", detail))
     return sorted(found, key=lambda alert: alert.level != "error")
 
 

@@ -19,6 +19,8 @@ from nuclr_stream.wire import DaemonState, Event, Output, Predictions, StreamSta
 
 EVENTS = 300
 """Events and notes that are kept for the page."""
+LOST_S = 60.0
+"""For so long after predictions did not reach the page its alert stands."""
 ABSENT = 4
 """A probe that so many states of the daemon in a row do not list is gone; one alone may have been made before it."""
 
@@ -47,6 +49,7 @@ class Board:
     changed_at: float = field(default_factory=time.monotonic)
     error: str = ""
     lost: int = 0
+    lost_at: float = -LOST_S
     happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=EVENTS))
     version: int = 0
     contacts: Mapping[str, Contacts] = field(default_factory=dict)
@@ -71,6 +74,11 @@ class Board:
         elif isinstance(message, StreamState):
             self._probe(message.stream).take_state(message)
         self.changed()
+
+    def missed(self, lost: int) -> None:
+        """Note how many predictions did not reach this server since it began."""
+        if lost > self.lost:
+            self.lost, self.lost_at = lost, time.monotonic()
 
     def gone(self, error: str = "") -> None:
         """Note that the daemon cannot be received, and why if it is there; what was known stays, marked as old."""
@@ -143,7 +151,8 @@ class Board:
             old = "What is shown is from before. " if self.probes else ""
             detail = f"{self.error}{old}Is nuclr-stream serve running?"
             return [Alert("error", "", f"No daemon at {self.source} for {seconds:.0f} s", detail)]
-        return alerts_of(self.probes.values(), lost=self.lost)
+        lost = self.lost if time.monotonic() - self.lost_at < LOST_S else 0
+        return alerts_of(self.probes.values(), lost=lost)
 
     def header(self) -> dict[str, Any]:
         """Return the part of a frame that is about the daemon."""

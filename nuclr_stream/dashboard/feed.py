@@ -59,7 +59,7 @@ class Feed:
                     self._post(self._take, message, subscription.lost)
 
     def _take(self, message: Output, lost: int) -> None:
-        self._board.lost = lost
+        self._board.missed(lost)
         self._board.take(message)
 
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:

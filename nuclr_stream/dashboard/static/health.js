@@ -1,6 +1,7 @@
 // How the stream and the daemon are doing: each figure with its limit, each loss with its cause.
 
 import { duration, make, number } from "./dom.js";
+import { planWords } from "./regions.js";
 
 /** @typedef {import("./model.js").Model} Model */
 
@@ -27,6 +28,7 @@ function figures(model, page) {
       found.push({ name: "window filled", value: `${Math.round((1 - missing) * 100)} %`, bad: missing > 0.05, cause: missing > 0.05 ? "data are missing in it: see losses" : "" });
       found.push({ name: "units in the encoder", value: `${summary.active_units} of ${summary.units}` });
       found.push({ name: "class changes in the last step", value: probe.tasks.map((task, t) => `${task.name.replace(/_/g, " ")} ${summary.flips?.[t] ?? 0}`).join(", ") });
+      found.push(...planWords(probe));
     } else found.push({ name: "first window", value: `${Math.round((summary.progress ?? 0) * 100)} % filled` });
     const skipped = summary.skipped_steps ?? 0;
     found.push({ name: "windows skipped", value: number(skipped), bad: skipped > 0, cause: skipped ? "a newer one came before they were embedded: the machine is too slow" : "" });

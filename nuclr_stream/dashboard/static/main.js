@@ -110,7 +110,7 @@ function drawWords(note, axis, selected) {
   setText(the("activity-note"), page.frozen ? "frozen" : probe?.activity ? `the ${probe.activity.window_s} s that the model saw` : "");
   setText(the("regions-note"), note);
   drawBorders(the("borders"), borderWords(probe));
-  setText(the("plan"), planWords(probe));
+  the("regions-panel").title = planWords(probe).map((one) => `${one.name}: ${one.value}`).join("\n");
   drawUnit(the("unit"), the("unit-note"), { probe, k: selected, detail: model.unit, task: model.task, words: model.words, selected: model.selected });
   const now = performance.now();
   if (now - rateAt > 2000) {

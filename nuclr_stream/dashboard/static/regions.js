@@ -44,15 +44,15 @@ export function drawRegions(canvas, probe, axis, words) {
     g.fillText(fitted(g, shank.shank < 0 ? "" : `shank ${shank.shank}`, bar + 6), x + bar / 2, axis.bottom + 12);
   });
   if (planWidth) drawPlan(g, probe, classes, axis);
-  return "predicted";
+  const compared = plan.find((one) => one.offset_um !== null && !one.reason);
+  return compared ? `plan ${signed(compared.offset_um ?? 0)} µm` : "predicted";
 }
 
-/** @param {Probe|undefined} probe @returns {string} how the plan compares, a line per shank */
+/** @param {Probe|undefined} probe @returns {{name: string, value: string}[]} how the plan compares, one per shank */
 export function planWords(probe) {
   return (probe?.placement.plan ?? [])
     .filter((one) => one.offset_um !== null && !one.reason)
-    .map((one) => `Plan${one.shank < 0 ? "" : ` on shank ${one.shank}`}: ${signed(one.offset_um ?? 0)} µm (90 %: ${signed(one.low_um ?? 0)} to ${signed(one.high_um ?? 0)}), agrees to ${percent(one.agreement ?? 0)}.`)
-    .join(" ");
+    .map((one) => ({ name: `plan${one.shank < 0 ? "" : ` on shank ${one.shank}`}`, value: `${signed(one.offset_um ?? 0)} µm (90 %: ${signed(one.low_um ?? 0)} to ${signed(one.high_um ?? 0)}), agrees to ${percent(one.agreement ?? 0)}` }));
 }
 
 /** @param {CanvasRenderingContext2D} g @param {import("./types.js").PlacedShank} shank @param {string[]} classes @param {number} x @param {number} bar @param {DepthAxis} axis */

@@ -126,12 +126,13 @@ def take(tab: Tab, shot: Shot, path: Path) -> None:
             tab.wait_for_selector(DRAWN, state="attached")
             for _ in range(shot.steps):
                 daemon.publish()
-                tab.wait_for_timeout(12)
+                tab.wait_for_timeout(20)
             for event in shot.events:
                 daemon.event(*event)
             if shot.filter:
                 tab.fill("#filter", shot.filter)
             if shot.select:
+                tab.wait_for_selector("#legend button")
                 tab.evaluate(CHOOSE, shot.select)
             tab.wait_for_timeout(2500)
             daemon.publish()

@@ -10,7 +10,7 @@ import pytest
 
 from nuclr_stream import wire
 from nuclr_stream.dashboard.alerts import alerts_of
-from nuclr_stream.dashboard.board import ABSENT, Board
+from nuclr_stream.dashboard.board import ABSENT, LOST_S, Board
 from nuclr_stream.dashboard.probe import Probe
 from nuclr_stream.dashboard.words import FEATURE_SETS, FLAGS, LOSSES, NO_LOSS, PLACEMENT, REASONS, STATES, WHY
 from nuclr_stream.features.accumulator import SPIKE_SETS
@@ -101,7 +101,13 @@ def test_a_plan_that_does_not_fit_is_an_alert() -> None:
 
 
 def test_predictions_that_the_page_missed_are_counted_aloud() -> None:
-    assert "3 predictions" in alerts_of([], lost=3)[0].text
+    board = board_with()
+    board.take(DAEMON)
+    board.missed(3)
+    assert "3 predictions" in board.alerts()[0].text
+    board.lost_at -= LOST_S
+    board.missed(3)
+    assert board.alerts() == [], "after a minute without another"
 
 
 def test_everything_that_can_be_said_of_a_unit_has_words() -> None:
