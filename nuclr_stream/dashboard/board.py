@@ -1,6 +1,6 @@
 """Everything that the page can show, gathered from the daemon's messages. One thread, no sockets.
 
-`version` grows with every change, and viewers wait on it; each of them remembers what it has sent.
+Every change sets the events of `listeners`; each viewer remembers what it was sent.
 """
 
 from __future__ import annotations
@@ -51,12 +51,11 @@ class Board:
     lost: int = 0
     lost_at: float = -LOST_S
     happenings: deque[Happening] = field(default_factory=lambda: deque(maxlen=EVENTS))
-    version: int = 0
+    listeners: set[asyncio.Event] = field(default_factory=set)
     contacts: Mapping[str, Contacts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._absent: Counter[str] = Counter()
-        self._waiting: set[asyncio.Event] = set()
         self._numbers = 0
 
     # -- what comes in -----------------------------------------------------------------------------------------------
@@ -96,22 +95,8 @@ class Board:
 
     def changed(self) -> None:
         """Wake every viewer."""
-        self.version += 1
-        for event in self._waiting:
+        for event in self.listeners:
             event.set()
-
-    async def wait(self, seen: int, timeout_s: float) -> None:
-        """Wait until there is something that is newer than version `seen`, at most `timeout_s`."""
-        if self.version != seen:
-            return
-        event = asyncio.Event()
-        self._waiting.add(event)
-        try:
-            await asyncio.wait_for(event.wait(), timeout_s)
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting.discard(event)
 
     def _probe(self, stream: str) -> Probe:
         if stream not in self.probes:

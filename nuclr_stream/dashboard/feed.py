@@ -21,7 +21,7 @@ LOOK_S = 0.1
 AGAIN_S = 0.2
 """Geometry that has changed, or could not be had, is asked for after so long."""
 GEOMETRY_EVERY_S = 5.0
-PLACEMENT_EVERY_S = 2.0
+PLACEMENT_EVERY_S = 5.0
 ACTIVITY_EVERY_S = 1.0
 STATUS_EVERY_S = 2.0
 TASK = "brain_region"

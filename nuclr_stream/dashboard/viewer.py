@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ class Viewer:
         self._unit_at = self._activity_at = self._daemon_at = 0.0
         self._sent: dict[str, _Sent] = {}
         self._number = self._drawn = self._happened = 0
-        self._stirred = asyncio.Event()
+        self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._answer = ""
 
     # -- what the page says ------------------------------------------------------------------------------------------
@@ -77,6 +78,9 @@ class Viewer:
         drawn, watch, task, unit, note = (message.get(name) for name in ("drawn", "watch", "task", "unit", "note"))
         if isinstance(drawn, int):
             self._drawn = max(self._drawn, min(drawn, self._number))
+            self._room.set()
+            if len(message) == 1:
+                return  # that a frame was drawn is no reason for another
         if isinstance(watch, str):
             self.watched = watch
         if isinstance(task, int) and 0 <= task < 16:
@@ -90,31 +94,32 @@ class Viewer:
         if isinstance(note, str) and note.strip():
             where = self.watched
             self._answer = self._note(where, note.strip()[:MAX_NOTE]) if self._note else "notes are off"
-        self._stirred.set()
+        self._wake.set()
 
     # -- what it is sent ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Send frames until cancelled or the connection ends."""
         await self._send(pack("hello", {"words": words(), "no_loss": sorted(NO_LOSS), "notes": self._note is not None}))
-        due, seen = time.monotonic(), -1
+        self.board.listeners.add(self._wake)
+        try:
+            await self._send_on()
+        finally:
+            self.board.listeners.discard(self._wake)
+
+    async def _send_on(self) -> None:
+        due = time.monotonic()
         while True:
-            seen = self.board.version
+            self._wake.clear()
             await self._send_frames()
             # a fixed beat: a frame that is late does not move the ones behind it, unless it is a whole beat late
             due = max(due + FRAME_S, time.monotonic())
-            if (left := due - time.monotonic()) > 0:
-                await asyncio.sleep(left)
-            await self._wait(seen)
+            await asyncio.sleep(due - time.monotonic())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), SIGN_OF_LIFE_S)
             while self._number - self._drawn >= IN_FLIGHT:
-                self._stirred.clear()
-                await self._stirred.wait()
-
-    async def _wait(self, seen: int) -> None:
-        if self._stirred.is_set():
-            self._stirred.clear()
-            return
-        await self.board.wait(seen, SIGN_OF_LIFE_S)
+                self._room.clear()
+                await self._room.wait()
 
     async def _send_frames(self) -> None:
         now = time.monotonic()

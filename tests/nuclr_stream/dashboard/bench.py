@@ -34,13 +34,17 @@ COUNT = """() => {
 READ = """() => ({ ...document.documentElement.dataset, lates: window.lates.splice(0) })"""
 
 
-def measure(tab: Tab, seconds: float) -> dict[str, Any]:
-    """Return what the page counted over so many seconds."""
+def measure(tab: Tab, seconds: float, *, server: int) -> dict[str, Any]:
+    """Return what the page counted over so many seconds, and what it and process `server` spent."""
     tab.evaluate(COUNT)
     session = tab.context.new_cdp_session(tab)
-    before, heap_before, start = tab.evaluate(READ), _heap(session), time.monotonic()
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # time that the thread ran, not that it waited
+    before, heap_before, spent_before = tab.evaluate(READ), _heap(session), _spent_s(session, server)
+    start = time.monotonic()
     tab.wait_for_timeout(seconds * 1000)
-    after, wall_s, heap_after = tab.evaluate(READ), time.monotonic() - start, _heap(session)
+    after, wall_s, spent_after = tab.evaluate(READ), time.monotonic() - start, _spent_s(session, server)
+    heap_after = _heap(session)
+    page_s, server_s = (b - a for a, b in zip(spent_before, spent_after, strict=True))
     lates = np.array(after["lates"])
     drawn, received = (int(after[name]) - int(before[name]) for name in ("drawn", "received"))
     return {
@@ -50,6 +54,8 @@ def measure(tab: Tab, seconds: float) -> dict[str, Any]:
         "skipped": int(after["skipped"]) - int(before["skipped"]),
         "server_to_drawn_ms": {f"p{q}": round(float(np.percentile(lates, q)), 1) for q in (50, 95, 99)},
         "mb_per_s": round((int(after["bytes"]) - int(before["bytes"])) / wall_s / 1e6, 3),
+        "page_cpu_ms_per_frame": round(1000 * page_s / max(drawn, 1), 2),
+        "server_cpu_ms_per_frame": round(1000 * server_s / max(received, 1), 2),
         "heap_growth_mb": round((heap_after - heap_before) / 1e6, 2),
     }
 
@@ -57,6 +63,25 @@ def measure(tab: Tab, seconds: float) -> dict[str, Any]:
 def _heap(session: Any) -> float:
     session.send("HeapProfiler.collectGarbage")
     return float(session.send("Runtime.getHeapUsage")["usedSize"])
+
+
+def _spent_s(session: Any, server: int) -> tuple[float, float]:
+    """Return the CPU time of the page's main thread and of the server's process."""
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    fields = Path(f"/proc/{server}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return float(metrics["TaskDuration"]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def reconnect(tab: Tab, daemon: StandIn, probes: list[FakeProbe]) -> float:
+    """Return after how many seconds the page shows the units of a daemon that came back."""
+    daemon.close()
+    tab.wait_for_selector("#link:text('no daemon')")
+    # as many units as never before: what is shown can only be of the new daemon
+    with StandIn(*probes[1:], FakeProbe(probes[0].stream, units=7), endpoints=daemon.endpoints) as again:
+        start = time.monotonic()
+        again.publish()
+        tab.wait_for_selector("#shown:text('7 of 7 shown')")
+        return time.monotonic() - start
 
 
 def main() -> None:
@@ -81,7 +106,8 @@ def main() -> None:
                 tab.goto(url)
                 tab.wait_for_selector(DRAWN, state="attached")
                 tab.wait_for_timeout(5000)
-                found = measure(tab, given.seconds)
+                found = measure(tab, given.seconds, server=server.pid)
+                found["back_after_s"] = round(reconnect(tab, daemon, probes), 2)
                 browser.close()
             finally:
                 server.terminate()

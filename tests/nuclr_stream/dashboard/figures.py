@@ -25,6 +25,12 @@ ROWS: tuple[tuple[str, str, Callable[[Result], str]], ...] = (
         "at most 20 MB in 10 min",
         lambda r: f"{r['heap_growth_mb']:.1f} MB in {r['seconds']:.0f} s",
     ),
+    (
+        "CPU time a frame, page / server",
+        "",
+        lambda r: f"{r['page_cpu_ms_per_frame']:g} / {r['server_cpu_ms_per_frame']:g} ms",
+    ),
+    ("full state after the daemon is back", "at most 2 s", lambda r: f"{r['back_after_s']:g} s"),
     ("load of the machine (1 min average)", "", lambda r: f"{r['load_average']:g} on {r['cpus']} cores"),
 )
 
@@ -32,6 +38,8 @@ ROWS: tuple[tuple[str, str, Callable[[Result], str]], ...] = (
 def table() -> str:
     """Return the table in Markdown, a column per file."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("page_*.json"))]
+    if not results:
+        return "There is no measurement of a quiet machine yet.\n"
     heads = [f"{r['probes']} probes x {r['units']:,} units at {r['hz']:g} Hz" for r in results]
     lines = [["", "goal", *heads], ["---"] * (2 + len(heads))]
     lines += [[name, goal, *(value(result) for result in results)] for name, goal, value in ROWS]

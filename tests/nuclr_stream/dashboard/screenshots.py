@@ -133,6 +133,7 @@ def take(tab: Tab, shot: Shot, path: Path) -> None:
                 tab.fill("#filter", shot.filter)
             if shot.select:
                 tab.wait_for_selector("#legend button")
+                tab.wait_for_selector("#table .rows .row:not([hidden])")
                 tab.evaluate(CHOOSE, shot.select)
             tab.wait_for_timeout(2500)
             daemon.publish()

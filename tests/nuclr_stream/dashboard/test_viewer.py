@@ -11,7 +11,7 @@ import pytest
 
 from nuclr_stream.dashboard.board import Board
 from nuclr_stream.dashboard.frames import unpack
-from nuclr_stream.dashboard.viewer import IN_FLIGHT, Viewer
+from nuclr_stream.dashboard.viewer import IN_FLIGHT, SIGN_OF_LIFE_S, Viewer
 from tests.nuclr_stream.dashboard.stand_in import FakeProbe
 
 
@@ -89,6 +89,18 @@ def test_nothing_is_queued_for_a_viewer_that_does_not_draw() -> None:
         page.say(drawn=IN_FLIGHT)
         header, _ = await page.until(lambda header: header.get("n") == IN_FLIGHT + 1)
         assert header["probes"][0]["step"] == fakes["a"].step  # the newest, none of those between
+
+    served(test)
+
+
+def test_without_anything_new_there_are_only_signs_of_life() -> None:
+    async def test(page: Page, _board: Board, _fakes: object) -> None:
+        await page.until(lambda header: header.get("n") == 1)
+        begun = asyncio.get_running_loop().time()
+        for number in (1, 2, 3):
+            page.say(drawn=number)
+            await page.until(lambda header, number=number: header.get("n") == number + 1)
+        assert asyncio.get_running_loop().time() - begun >= 2 * SIGN_OF_LIFE_S
 
     served(test)
 
