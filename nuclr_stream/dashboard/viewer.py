@@ -19,6 +19,7 @@ from nuclr_stream.dashboard.board import Board
 from nuclr_stream.dashboard.frames import pack
 from nuclr_stream.dashboard.probe import Arrays, Probe
 from nuclr_stream.dashboard.words import NO_LOSS, words
+from nuclr_stream.wire.codes import OOD_FLAGS
 
 FRAME_S = 0.1
 """Frames come no faster than this."""
@@ -100,7 +101,8 @@ class Viewer:
 
     async def run(self) -> None:
         """Send frames until cancelled or the connection ends."""
-        await self._send(pack("hello", {"words": words(), "no_loss": sorted(NO_LOSS), "notes": self._note is not None}))
+        hello = {"words": words(), "no_loss": sorted(NO_LOSS), "ood_flags": int(OOD_FLAGS)}
+        await self._send(pack("hello", hello | {"notes": self._note is not None}))
         self.board.listeners.add(self._wake)
         try:
             await self._send_on()

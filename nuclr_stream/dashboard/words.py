@@ -20,6 +20,7 @@ FLAGS = {
     UnitFlag.OOD_EMBEDDING: "its embedding is far from those of training",
     UnitFlag.OOD_STATISTICS: "its spike statistics are far from those of training",
     UnitFlag.OOD_RATE: "its firing rate is outside of training",
+    UnitFlag.OOD_POPULATION: "the whole population of this probe is unlike those of training",
     UnitFlag.UNSORTED: "its spikes seem to be of more than one neuron",
 }
 """What is to be known about a unit."""

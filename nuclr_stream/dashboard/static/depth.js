@@ -5,7 +5,7 @@
 
 import { begin, fitted, message } from "./canvas.js";
 import { colour, edge, faded, inks, isSecond, theme } from "./palette.js";
-import { OOD_FLAGS } from "./rows.js";
+import { bits } from "./rows.js";
 
 /** @typedef {import("./types.js").Probe} Probe */
 /** @typedef {import("./canvas.js").DepthAxis} DepthAxis */
@@ -127,7 +127,7 @@ function mark(g, probe, { k, x, y }, size, view) {
   const why = of[`why${view.task}`]?.[k] ?? 1;
   const top = of[`top${view.task}`]?.[k] ?? 0;
   const shade = Math.round(((of[`p${view.task}`]?.[k] ?? 0) / 255) * SHADES) / SHADES;
-  const kind = why === 0 ? "call" : (of.flags?.[k] ?? 0) & OOD_FLAGS ? "cross" : why === 1 ? "dot" : "ring";
+  const kind = why === 0 ? "call" : (of.flags?.[k] ?? 0) & bits.ood ? "cross" : why === 1 ? "dot" : "ring";
   const stamp = stampOf(kind, kind === "call" ? top : 0, kind === "call" ? shade : 0, size);
   const half = size + 2;
   g.globalAlpha = view.shown && !view.shown.has(k) ? 0.12 : 1;

@@ -1,5 +1,7 @@
 // Everything that the page knows, put together from frames. Nothing here draws.
 
+import { bits } from "./rows.js";
+
 /** @typedef {import("./types.js").Probe} Probe */
 /** @typedef {import("./types.js").Words} Words */
 
@@ -54,6 +56,7 @@ export class Model {
       this.words = header.words;
       this.noLoss = header.no_loss;
       this.notes = header.notes;
+      bits.ood = header.ood_flags;
       this.events = [];
       this.probes.clear();
     } else if (header.kind === "frame") this.takeFrame(header, arrays);

@@ -5,7 +5,8 @@ import { parse } from "./filter.js";
 /** @typedef {import("./filter.js").Row} Row */
 /** @typedef {import("./types.js").Probe} Probe */
 
-export const OOD_FLAGS = 8 | 16 | 32 | 64;
+/** Bits of `flags` that say "out of distribution", as the server names them. */
+export const bits = { ood: 0 };
 
 /** @param {Probe} probe @param {number} k @returns {Row} */
 export function rowOf(probe, k) {
@@ -19,7 +20,7 @@ export function rowOf(probe, k) {
     windows: of.windows?.[k] ?? 0,
     exposure: of.exposure?.[k] ?? 0,
     score: of.ood?.[k] ?? 0,
-    ood: ((of.flags?.[k] ?? 0) & OOD_FLAGS) !== 0,
+    ood: ((of.flags?.[k] ?? 0) & bits.ood) !== 0,
     tasks: probe.tasks.map((task, t) => ({
       name: task.name,
       top: task.classes[of[`top${t}`]?.[k] ?? 0] ?? "",

@@ -3,7 +3,7 @@
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 import { duration, make, number, p, swatch } from "./dom.js";
 import { colour, edge, faded, inks, textOn } from "./palette.js";
-import { rowOf } from "./rows.js";
+import { bits, rowOf } from "./rows.js";
 
 /** @typedef {import("./types.js").Probe} Probe */
 /** @typedef {import("./types.js").UnitDetail} UnitDetail */
@@ -71,7 +71,7 @@ function verdict(probe, k, detail, task, words) {
   }
   const flags = probe.of.flags?.[k] ?? 0;
   for (const [bit, text] of Object.entries(words.flags)) {
-    if (flags & Number(bit)) lines.push(make("p", { class: "flag", text: `${sentence(text)}${Number(bit) >= 8 && row.score ? ` (${row.score.toFixed(1)} × the limit)` : ""}.` }));
+    if (flags & Number(bit)) lines.push(make("p", { class: "flag", text: `${sentence(text)}${Number(bit) & bits.ood && row.score ? ` (${row.score.toFixed(1)} × the limit)` : ""}.` }));
   }
   probe.tasks.forEach((other, t) => {
     const { why, top, p: share, stable } = row.tasks[t];
