@@ -53,8 +53,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
 
 setup: $(VENV)/.dev ## Make .venv with everything for work on the project (torch is large)
 
-demo: $(VENV)/.core ## Daemon and client on the simulated demo recording, live; without torch
-	$(BIN)/nuclr-stream demo
+demo: $(VENV)/.core ## Daemon, client and live page on the simulated demo recording; without torch; ARGS=--stay goes on
+	$(BIN)/nuclr-stream demo $(ARGS)
 
 test: $(VENV)/.dev ## Install what the tests need (with torch), check style and types, and run them with branch coverage
 	$(BIN)/ruff check .

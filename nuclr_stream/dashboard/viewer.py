@@ -59,8 +59,9 @@ class Viewer:
         self._task = 0
         self._frozen = False
         self._unit: tuple[str, str] | None = None
-        self._unit_sent: tuple[str, str, int, int] | None = None
-        self._unit_at = self._activity_at = self._daemon_at = 0.0
+        self._asked: tuple[str, str, int, int] | None = None
+        self._asking: asyncio.Task[dict[str, Any] | None] | None = None
+        self._asked_at = self._activity_at = self._daemon_at = 0.0
         self._sent: dict[str, _Sent] = {}
         self._number = self._drawn = self._happened = 0
         self._wake, self._room = asyncio.Event(), asyncio.Event()
@@ -91,7 +92,7 @@ class Viewer:
         if unit is None and "unit" in message:
             self._unit = None
         elif isinstance(unit, list) and len(unit) == 2 and all(isinstance(name, str) for name in unit):
-            self._unit, self._unit_sent = (unit[0], unit[1]), None
+            self._unit, self._asked = (unit[0], unit[1]), None
         if isinstance(note, str) and note.strip():
             where = self.watched
             self._answer = self._note(where, note.strip()[:MAX_NOTE]) if self._note else "notes are off"
@@ -108,6 +109,8 @@ class Viewer:
             await self._send_on()
         finally:
             self.board.listeners.discard(self._wake)
+            if self._asking is not None:
+                self._asking.cancel()
 
     async def _send_on(self) -> None:
         due = time.monotonic()
@@ -198,15 +201,27 @@ class Viewer:
             await self._send(pack("activity", *found))
 
     async def _send_unit(self, stream: str, unit_id: str, now: float) -> None:
+        """Have the evidence for a unit asked, once a step and SLOW_S at most; send the unit when it is there.
+
+        Frames do not wait for the answer: a daemon that is busy delays only why a unit is called so.
+        """
         probe = self.board.probes.get(stream)
         if probe is None or probe.predictions is None:
             return
+        if self._asking is not None and self._asking.done():
+            evidence, self._asking = self._asking.result(), None
+            if self._asked is not None and self._asked[:2] == (stream, unit_id):
+                await self._send(pack("unit", *probe.unit_frame(unit_id, evidence)))
         number = (stream, unit_id, probe.predictions.epoch, probe.predictions.step)
-        if self._unit_sent == number or (self._unit_sent is not None and now - self._unit_at < SLOW_S):
-            return
-        self._unit_sent, self._unit_at = number, now
-        evidence = await self._ask(lambda query: query.evidence(stream, [unit_id])) if self.board.connected else None
-        await self._send(pack("unit", *probe.unit_frame(unit_id, evidence)))
+        if self._asking is None and (self._asked is None or (self._asked != number and now - self._asked_at >= SLOW_S)):
+            self._asked, self._asked_at = number, now
+            self._asking = asyncio.create_task(self._evidence(stream, unit_id))
+            self._asking.add_done_callback(lambda _: self._wake.set())
+
+    async def _evidence(self, stream: str, unit_id: str) -> dict[str, Any] | None:
+        if not self.board.connected:
+            return None
+        return await self._ask(lambda query: query.evidence(stream, [unit_id]))
 
 
 def _shown(placement: dict[str, Any]) -> dict[str, Any]:
