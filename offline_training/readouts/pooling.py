@@ -18,7 +18,7 @@ from nuclr_stream.features.accumulator import ALONE, FeatureSet
 from nuclr_stream.prediction.pool import LogLinearPool
 from nuclr_stream.windows.binning import BoolArray, Float32Array
 from offline_training.readouts.examples import WHOLE, Examples
-from offline_training.readouts.predictor import LOG_TEMPERATURE, best_temperature, can_choose
+from offline_training.readouts.predictor import LOG_TEMPERATURE, can_choose, loss_at_best_temperature
 from offline_training.readouts.regression import Float64Array
 
 CANDIDATES: tuple[tuple[FeatureSet, ...], ...] = (
@@ -110,7 +110,7 @@ def _loss(held: Held, known: Examples, names: Sequence[FeatureSet]) -> float:
     """Class-balanced log loss of the equal pool on whole recordings at its best temperature."""
     able = np.logical_and.reduce([known.has[name] for name in names]) & (known.length == WHOLE)
     pooled = np.asarray(np.mean([held[name][able] for name in names], axis=0), dtype=np.float64)
-    return best_temperature(pooled, known.where(able))[1]
+    return loss_at_best_temperature(pooled, known.where(able))
 
 
 def _knots(known: Examples, exposure: Float32Array) -> tuple[tuple[float, ...], list[BoolArray]]:

@@ -25,7 +25,8 @@ from offline_training.readouts.regression import Float64Array, Linear, ReadoutEr
 C_CANDIDATES = (0.001, 0.01, 0.1, 1.0)
 DEFAULT_C = 0.1
 """C where too few animals can be left out to choose one."""
-LEAST_TO_CHOOSE = 3
+ENOUGH_TO_CHOOSE = 10
+LEAST_OF_A_CLASS = 3
 Part = tuple[Int64Array, Int64Array]
 """Rows to fit on and rows left out."""
 LOG_TEMPERATURE = (-2.0, 3.0)
@@ -59,17 +60,17 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A predictor with its C at every knot, and log-probabilities (R, C) of the examples from members that saw nothing
-    of their animals: `held_out` of the readout at the example's own length, `plain` of that on whole recordings."""
+    """A predictor with its C, and log-probabilities (R, C) of the examples from members that saw nothing of their
+    animals: `held_out` of the readout at the example's own length, `plain` of the readout on whole recordings."""
 
     predictor: Predictor
-    c: tuple[float, ...]
+    c: float
     held_out: Float32Array
     plain: Float32Array
 
 
 def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: float | None = None) -> Fitted:
-    """Fit the predictor of one feature set; without `c` that is chosen for every length by log loss on units left out.
+    """Fit the predictor of one feature set; without `c` that is chosen by log loss on whole recordings left out.
 
     Examples that lack the set are left out of the fit and get uniform log-probabilities. Raises ReadoutError.
     """
@@ -78,57 +79,48 @@ def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: floa
     whole = own.length == WHOLE
     if not whole.any():
         raise ReadoutError(f"{name}: no labelled unit has it")
+    # C by what members predict of whole recordings that they saw nothing of
     parts = list(folds(own, grouping(own)))
+    candidates = (c,) if c else C_CANDIDATES if can_choose(own) else (DEFAULT_C,)
+    found = {each: _members(own, name, classes, parts, whole, c=each) for each in candidates}
+    c = min(found, key=lambda each: _loss(found[each], own, parts, whole, name)) if len(found) > 1 else candidates[0]
+    # a readout of all animals at every length, and what its members predict of the animals left out
     reference = _scaler(own.features[name][whole])
     held_out = np.full((len(examples), classes), -np.log(classes), dtype=np.float32)
     plain = held_out.copy()
-    candidates: tuple[float, ...] = (c,) if c else C_CANDIDATES if can_choose(own) else (DEFAULT_C,)
-    # whole recordings first: features of shorter stretches are noisier and want no larger C
-    whole_members: list[Linear] = []
-    chosen: list[float] = []
     n, readouts = [], []
-    for length in [WHOLE, *sorted(set(own.length.tolist()) - {WHOLE}, reverse=True)]:
+    for length in [*sorted(set(own.length.tolist()) - {WHOLE}), WHOLE]:
         at = own.length == length
-        best, members = _chosen(own, name, classes, parts, at, candidates)
-        candidates = tuple(each for each in candidates if each <= best)
-        whole_members = whole_members or members
-        for member, whole_member, (_, test) in zip(members, whole_members, parts, strict=True):
+        members = found[c] if length == WHOLE else _members(own, name, classes, parts, at, c=c)
+        for member, whole_member, (_, test) in zip(members, found[c], parts, strict=True):
             asked = test[at[test]]
             held_out[known[asked]] = _log_probabilities(member, own.features[name][asked])
             plain[known[asked]] = _log_probabilities(whole_member, own.features[name][asked])
-        chosen.insert(0, best)
-        n.insert(0, max(float(np.median(own.exposure_of({name})[at])), 1.0))
-        readouts.insert(0, _on(reference, _fit(own.where(at), name, classes, c=best)))
+        n.append(max(float(np.median(own.exposure_of({name})[at])), 1.0))
+        readouts.append(_on(reference, _fit(own.where(at), name, classes, c=c)))
     kept = _ascending(n)
     weight, bias = np.stack([each.weight for each in readouts]), np.stack([each.bias for each in readouts])
     predictor = Predictor(np.array(n)[kept], weight[kept], bias[kept], reference.mean, reference.scale)
-    return Fitted(predictor, tuple(chosen[k] for k in kept), held_out, plain)
+    return Fitted(predictor, c, held_out, plain)
 
 
 def can_choose(known: Examples) -> bool:
-    """Whether anything can be chosen by what is left out: every class that occurs must be in LEAST_TO_CHOOSE animals
-    (or recordings, where these are left out). A class of two animals is learnt from one when the other is left out, and
-    what is best then says little about both."""
+    """Whether anything can be chosen by what is left out: there must be ENOUGH_TO_CHOOSE animals (or recordings, where
+    these are left out), and every class that occurs must be in LEAST_OF_A_CLASS of them.
+
+    With six rats what was chosen on the others did worse than the defaults, for both tasks. A class of two animals is
+    learnt from one when the other is left out, and what is best then says little about both.
+    """
     groups = known.subject if grouping(known) == "subject" else known.recording
-    return all(len(np.unique(groups[known.label == k])) >= LEAST_TO_CHOOSE for k in np.unique(known.label))
+    of_class = [len(np.unique(groups[known.label == k])) for k in np.unique(known.label)]
+    return len(np.unique(groups)) >= ENOUGH_TO_CHOOSE and min(of_class) >= LEAST_OF_A_CLASS
 
 
-def _chosen(
-    own: Examples,
-    name: FeatureSet,
-    classes: int,
-    parts: Sequence[Part],
-    at: BoolArray,
-    candidates: Sequence[float],
-) -> tuple[float, list[Linear]]:
-    """The C of the candidates with the least loss on what is left out of the examples (R,) `at`, with its members: a
-    readout for every part, fitted on the others."""
-    losses, members = [], []
-    for c in candidates:
-        members.append([_fit(own.where(train[at[train]]), name, classes, c=c) for train, _ in parts])
-        losses.append(_loss(members[-1], own, parts, at, name))
-    best = int(np.argmin(losses))
-    return candidates[best], members[best]
+def _members(
+    own: Examples, name: FeatureSet, classes: int, parts: Sequence[Part], at: BoolArray, *, c: float
+) -> list[Linear]:
+    """A readout for every part that is left out, fitted on the examples (R,) `at` of the others."""
+    return [_fit(own.where(train[at[train]]), name, classes, c=c) for train, _ in parts]
 
 
 def _fit(chosen: Examples, name: FeatureSet, classes: int, *, c: float) -> Linear:
@@ -136,27 +128,25 @@ def _fit(chosen: Examples, name: FeatureSet, classes: int, *, c: float) -> Linea
     return fit_linear(chosen.features[name], chosen.label, classes, c=c, weights=weights)
 
 
-def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], at: BoolArray, name: FeatureSet) -> float:
-    """Class-balanced log loss on the examples (R,) `at` that members saw nothing of, at the best temperature: that is
-    fitted afterwards, so a C must not win by being less sure."""
-    rows = [test[at[test]] for _, test in parts]
-    asked = np.concatenate(rows)
+def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], whole: BoolArray, name: FeatureSet) -> float:
+    """Class-balanced log loss on whole recordings of what members saw nothing of."""
+    rows = [test[whole[test]] for _, test in parts]
     found = [_log_probabilities(member, own.features[name][r]) for member, r in zip(members, rows, strict=True)]
-    _, loss = best_temperature(np.concatenate(found), own.where(asked))
-    return loss
+    return _balanced_loss(np.concatenate(found), own.where(np.concatenate(rows)))
 
 
-def best_temperature(log_probabilities: Float64Array, known: Examples) -> tuple[float, float]:
-    """The temperature at which the class-balanced log loss of log-probabilities (R, C) is smallest, and that loss."""
+def _balanced_loss(log_probabilities: Float64Array, known: Examples) -> float:
     weights = known.weights(int(known.label.max()) + 1)
-    rows = np.arange(len(known))
+    return float(-(weights * log_probabilities[np.arange(len(known)), known.label]).sum() / weights.sum())
+
+
+def loss_at_best_temperature(log_probabilities: Float64Array, known: Examples) -> float:
+    """The class-balanced log loss of log-probabilities (R, C) at the temperature at which it is smallest."""
 
     def loss(log_t: float) -> float:
-        found = log_softmax(log_probabilities / np.exp(log_t))[rows, known.label]
-        return float(-(weights * found).sum() / weights.sum())
+        return _balanced_loss(log_softmax(log_probabilities / np.exp(log_t)), known)
 
-    best = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded")
-    return float(np.exp(best.x)), float(best.fun)
+    return float(minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded").fun)
 
 
 def _log_probabilities(member: Linear, features: Float32Array) -> Float64Array:
