@@ -153,7 +153,9 @@ class Viewer:
         probes: list[dict[str, Any]] = []
         every: Arrays = {}
         for place, probe in enumerate(() if self._frozen else self.board.probes.values()):
-            sent, is_watched = self._sent[probe.stream], probe.stream == self.watched
+            sent, is_watched = self._sent.get(probe.stream), probe.stream == self.watched
+            if sent is None or sent.layout != probe.layout:
+                continue  # it changed while others were sent: rows that the page does not know yet would be other units
             if sent.seq == probe.seq and sent.full == is_watched and sent.task == self._task:
                 continue
             sent.seq, sent.full, sent.task = probe.seq, is_watched, self._task
@@ -194,9 +196,9 @@ class Viewer:
         if probe.activity is None or now - self._activity_at < SLOW_S / 2:
             return
         number = (probe.activity.epoch, probe.activity.end_sample, probe.layout)
-        sent = self._sent[probe.stream]
-        found = probe.activity_frame() if sent.activity != number else None
-        if found is not None:
+        sent = self._sent.get(probe.stream)
+        found = probe.activity_frame() if sent is not None and sent.activity != number else None
+        if sent is not None and found is not None:
             sent.activity, self._activity_at = number, now
             await self._send(pack("activity", *found))
 

@@ -109,7 +109,7 @@ export class Model {
     }
     for (const summary of header.probes) {
       const probe = this.probes.get(summary.stream);
-      if (!probe) continue;
+      if (!probe || probe.layout !== summary.layout) continue; // rows of another layout are other units
       if (summary.step !== probe.summary.step || summary.epoch !== /** @type {any} */ (probe.summary).epoch) probe.at = performance.now();
       probe.version += 1;
       const before = probe.summary;

@@ -117,6 +117,33 @@ def test_a_frame_holds_only_the_probes_that_changed() -> None:
     served(test)
 
 
+def test_rows_are_never_sent_before_the_layout_that_says_whose_they_are() -> None:
+    async def test(page: Page, board: Board, fakes: dict[str, FakeProbe]) -> None:
+        await page.until(lambda header: header.get("n") == 1)
+        sending = page.viewer._send_seldom
+
+        async def meanwhile(now: float) -> None:  # units change, and a probe appears, while a frame is being made
+            more = FakeProbe("a", units=9)
+            more.step = 120
+            board.take(more.predictions(instance=1))
+            board.take(FakeProbe("c", units=3).predictions(instance=1))
+            await sending(now)
+
+        page.viewer._send_seldom = meanwhile  # type: ignore[method-assign]
+        page.say(drawn=1, watch="a")
+        header, _ = await page.until(lambda header: header.get("n") == 2)
+        assert header["probes"] == []
+        page.say(drawn=2)
+        header, arrays = await page.until(lambda header: header.get("n") == 3)
+        layouts = {one["stream"]: one["layout"] for one, _ in page.frames if one["kind"] == "layout"}
+        assert {one["stream"]: one["layout"] for one in header["probes"]} == {
+            name: layouts[name] for name in ("a", "c")
+        }
+        assert len(arrays["0.top0"]) == 9
+
+    served(test)
+
+
 def test_another_probe_and_task_can_be_watched() -> None:
     async def test(page: Page, _board: Board, _fakes: object) -> None:
         page.say(watch="b", task=1)
