@@ -44,6 +44,9 @@ class Settings(BaseModel):
     )
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
+    rules: list[dict[str, Any]] = Field(default=[], description="what fires events, see docs/closed_loop.md")
+    sinks: list[dict[str, Any]] = Field(default=[], description="where events are sent beside the topic rule/")
+    rules_journal: str = Field(default="", description="file that keeps what fired; rules need it")
     priors: dict[str, dict[str, float]] = Field(default={}, description="weights of classes by task; else the bundle's")
     abstain: dict[str, float] = Field(default={}, description="top probability below which no class is called, by task")
 

@@ -31,10 +31,13 @@ ROOMS = {
         "inference",
         "placement",
         "stream",
+        "outputs",
+        "rules",
+        "notebook",
         "client",
         "daemon",
         "sources",
-        "export",
+        "terminal",
         "dashboard",
         "commands",
         "__main__",
@@ -53,12 +56,14 @@ ROOMS = {
         "commands",
     ),
 }
+FACE = ("", "notebook")
+"""The package itself hands on `label`, lazily."""
 CONTRACT = {"errors", "windows", "features", "recordings", "prediction", "bundle", "placement"}
 """Rooms of nuclr_stream that offline_training and exporters may take."""
 EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
 """Rooms of offline_training that exporters may take."""
 ONLY_IN = {
-    "zmq": ("sockets", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "zmq": ("sockets", "rules.sinks", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
     "starlette": ("dashboard",),
@@ -125,7 +130,7 @@ def rejection(module: str, name: str) -> str:
 
 def _order(package: str, room: str, other: str) -> str:
     rooms = ROOMS.get(package)
-    if rooms is None or room == other or not other:
+    if rooms is None or room == other or not other or (room, other) == FACE:
         return ""
     if room and rooms.index(other) < rooms.index(room):
         return ""

@@ -67,7 +67,7 @@ class Subscription:
         self._join_from = 0.0
         self._last_message = time.monotonic()
         self._socket = connect(zmq.SUB, results, "results endpoint", max_bytes=wire.MAX_REPLY_BYTES)
-        topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState)]
+        topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState, wire.RuleFired)]
         for topic in (*topics, wire.topic(wire.Event), wire.topic(wire.DaemonState)):
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
 

@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from nuclr_stream.commands.bands import bands
 from nuclr_stream.commands.bench import bench
 from nuclr_stream.commands.check import check
 from nuclr_stream.commands.dashboard import dashboard
@@ -17,7 +18,9 @@ from nuclr_stream.commands.doctor import doctor
 from nuclr_stream.commands.label import label
 from nuclr_stream.commands.records import records
 from nuclr_stream.commands.replay import replay
+from nuclr_stream.commands.rules import rules
 from nuclr_stream.commands.serve import serve
+from nuclr_stream.commands.top import top
 from nuclr_stream.commands.watch import watch
 from nuclr_stream.errors import NuclrStreamError
 
@@ -28,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (serve, replay, label, records, watch, dashboard, demo, bench, doctor, check):
+for command in (serve, replay, label, records, rules, watch, top, dashboard, bands, demo, bench, doctor, check):
     app.command()(command)
 
 

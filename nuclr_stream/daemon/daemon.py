@@ -25,6 +25,7 @@ from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
 from nuclr_stream.daemon.metrics import Figures, Metrics
 from nuclr_stream.daemon.records import RecordWriter
+from nuclr_stream.daemon.rules import NOWHERE, start_rules
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
 from nuclr_stream.errors import WireError
@@ -65,6 +66,9 @@ class Daemon:
             self._record = RecordWriter(Path(settings.record)) if settings.record else None
             if self._record is not None:
                 stack.callback(self._record.close)
+            self._rules = start_rules(settings, model, self._wake)
+            if self._rules is not None:
+                stack.callback(self._rules.close)
             self._cleanup = stack.pop_all()
 
     def _bind(self, stack: ExitStack) -> None:
@@ -152,6 +156,9 @@ class Daemon:
             self._in_time = False
             log.warning("the last step took longer than %s s; it is lost", LAST_STEP_S)
         self._finished = True
+        if self._rules is not None:
+            self._rules.close()
+            self._publish_rules()
         self._report(time.monotonic_ns())
         self._publish(wire.Event(stream="", kind="bye", monotonic_ns=time.monotonic_ns()))
 
@@ -168,6 +175,7 @@ class Daemon:
         if self._results in ready:
             self._note_subscriptions()
         self._take_results()
+        self._publish_rules()
         for _ in range(min(TURN_MESSAGES, len(self._ingest))):
             self._take_input(*self._ingest.next())
         if self._query in ready:
@@ -215,6 +223,9 @@ class Daemon:
         self._results.send_multipart(frames)
         self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
         self._publish_state(done.stream)
+        if self._rules is not None:
+            where = queries.places(done.stream, predictions) if self._rules.asks_depth else NOWHERE
+            self._rules.offer(predictions, *where)
         if self._record is not None:
             try:
                 self._record.write(frames)
@@ -222,6 +233,11 @@ class Daemon:
                 self.metrics.not_recorded()
                 self._counters["not_recorded"] += 1
                 log.warning("prediction not recorded: %s", error)
+
+    def _publish_rules(self) -> None:
+        """Publish what the rules have fired since the last turn, and what became of it."""
+        for message in self._rules.messages() if self._rules is not None else ():
+            self._publish(message)
 
     def _note_subscriptions(self) -> None:
         for _ in range(TURN_MESSAGES):
@@ -307,7 +323,8 @@ class Daemon:
         self._publish(self._state())
 
     def _dropped(self) -> Counter[str]:
-        return self._counters + self._ingest.dropped + self._streams.dropped
+        fired = Counter[str]() if self._rules is None else self._rules.counters
+        return self._counters + self._ingest.dropped + self._streams.dropped + fired
 
     def _state(self) -> wire.DaemonState:
         return wire.DaemonState(

@@ -15,7 +15,7 @@ from typing import Any
 from nuclr_stream.dashboard.alerts import Alert, alerts_of
 from nuclr_stream.dashboard.contacts import Contacts
 from nuclr_stream.dashboard.probe import Probe
-from nuclr_stream.wire import DaemonState, Event, Output, Predictions, StreamState
+from nuclr_stream.wire import DaemonState, Event, Output, Predictions, RuleFired, StreamState
 
 EVENTS = 300
 """Events and notes that are kept for the page."""
@@ -68,6 +68,9 @@ class Board:
             self._take_daemon(message)
         elif isinstance(message, Event):
             self._take_event(message)
+        elif isinstance(message, RuleFired):
+            detail = f"{message.rule}{f' for {message.subject}' if message.subject else ''}, {message.value:g}"
+            self._add_at(message, kind="rule_fired", detail=detail, sample=message.end_sample)
         elif isinstance(message, Predictions):
             self._probe(message.stream).take_predictions(message)
         elif isinstance(message, StreamState):
@@ -121,11 +124,15 @@ class Board:
         probe = self.probes.get(event.stream)
         if event.kind == "units_changed" and probe is not None:
             probe.geometry_is_due = True
-        last = None if probe is None else probe.predictions
-        sample_s = None
-        if last is not None and last.epoch == event.epoch:
-            sample_s = float((event.sample - last.origin) / last.sample_rate)
-        self.add(stream=event.stream, kind=event.kind, detail=event.detail, sample_s=sample_s)
+        self._add_at(event, kind=event.kind, detail=event.detail, sample=event.sample)
+
+    def _add_at(self, message: Event | RuleFired, *, kind: str, detail: str, sample: int) -> None:
+        """Add what happened at a sample; when that was is known only of the epoch that is shown."""
+        probe = self.probes.get(message.stream)
+        last, sample_s = None if probe is None else probe.predictions, None
+        if last is not None and last.epoch == message.epoch:
+            sample_s = float((sample - last.origin) / last.sample_rate)
+        self.add(stream=message.stream, kind=kind, detail=detail, sample_s=sample_s)
 
     # -- what goes out -----------------------------------------------------------------------------------------------
 

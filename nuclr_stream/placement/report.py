@@ -5,7 +5,6 @@ docs/protocol.md describes it. Depths are micrometres from the tip; what is unkn
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +16,9 @@ import numpy as np
 from nuclr_stream.bundle.manifest import Manifest, TaskPart
 from nuclr_stream.errors import NuclrStreamError, PlacementError
 from nuclr_stream.placement.hmm import Float64Array
-from nuclr_stream.placement.regions import DepthUnits, Placement, ShankPlacement, place, pool_along_depth
-from nuclr_stream.placement.trajectory import Planned, agree, ordered_plan
+from nuclr_stream.placement.plans import read_plan
+from nuclr_stream.placement.regions import DepthUnits, Placement, Segment, ShankPlacement, place, pool_along_depth
+from nuclr_stream.placement.trajectory import Planned, agree
 from nuclr_stream.windows.binning import Float32Array
 from nuclr_stream.wire import Predictions
 
@@ -61,45 +61,27 @@ def placement_report(
         "task": part.name,
         "classes": list(part.classes),
         "reason": placement.reason,
-        "shanks": [_shank(one) for one in placement.shanks],
+        "shanks": [_shank(one, units) for one in placement.shanks],
         "units": _units(predictions.unit_ids, units, placement),
         "plan": [_rounded(asdict(one)) for one in agree(units, placement, plan)] if plan else [],
     }
 
 
-def read_plan(path: Path) -> tuple[Planned, ...]:
-    """Read a planned trajectory: a CSV file with the columns region, from_um, to_um, depths from the tip.
-
-    Raises PlacementError naming file, line and remedy, or what is impossible about the plan.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PlacementError(f"{path}: not a readable CSV file ({error})") from error
-    plan = []
-    for line, row in enumerate(rows, start=2):
-        try:
-            plan.append(Planned(str(row["region"]), float(row["from_um"]), float(row["to_um"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlacementError(
-                f"{path.name}: line {line}: {row}; the columns are region, from_um, to_um, depths from the tip"
-            ) from error
-    return ordered_plan(plan)
-
-
 class Reports:
     """The reports of several recordings in one JSON file.
 
-    `plan` names a CSV file to compare with. Raises PlacementError when the bundle has no regions or the plan cannot be.
+    `plan` names a file to compare with, see `plans`; `tip_um` is for one whose depths are from the surface. Raises
+    PlacementError when the bundle has no regions or the plan cannot be.
     """
 
-    def __init__(self, manifest: Manifest, path: Path, plan: Path | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, path: Path, plan: Path | None = None, *, tip_um: float | None = None
+    ) -> None:
         parts = [part for part in manifest.tasks if part.name == TASK]
         if not parts:
             raise PlacementError(f"--placement: bundle {manifest.name} has no task {TASK}; choose another bundle")
         self._part, self._path = parts[0], path
-        self._plan = () if plan is None else read_plan(plan)
+        self._plan = () if plan is None else read_plan(plan, tip_um=tip_um)
         self._of_recording: dict[str, Document] = {}
 
     def add(self, predictions: Predictions, geometry: Mapping[str, Float32Array]) -> None:
@@ -123,19 +105,27 @@ class Reports:
             raise NuclrStreamError(f"--placement {self._path}: {error.strerror}; choose another file") from error
 
 
-def _shank(placed: ShankPlacement) -> Document:
+def _shank(placed: ShankPlacement, units: DepthUnits) -> Document:
     every = -(-len(placed.depth_um) // MAX_DEPTHS) or 1
     found: Document = {
         "shank": placed.shank,
         "reason": placed.reason,
         "units": placed.units,
         "order_probability": placed.order_probability,
-        "segments": [asdict(one) for one in placed.segments],
+        "segments": [asdict(one) | _own_predictions(one, placed.shank, units) for one in placed.segments],
         "boundaries": [asdict(one) for one in placed.boundaries],
         "depth_um": placed.depth_um[::every].tolist(),
         "probabilities": placed.posterior[::every].tolist(),
     }
     return {name: _rounded(value) for name, value in found.items()}
+
+
+def _own_predictions(segment: Segment, shank: int, units: DepthUnits) -> Document:
+    """How many units of a stretch have a prediction of their own, and the share whose top class is its region."""
+    inside = (units.shank == shank) & (units.depth_um >= segment.from_um) & (units.depth_um <= segment.to_um)
+    tops = units.probabilities[inside & (units.exposure > 0)].argmax(axis=1)
+    agree = float(np.mean(tops == units.classes.index(segment.region))) if len(tops) else float("nan")
+    return {"units": len(tops), "units_agree": agree}
 
 
 def _units(unit_ids: Sequence[str], units: DepthUnits, placement: Placement) -> list[Document]:

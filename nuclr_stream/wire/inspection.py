@@ -61,3 +61,7 @@ class EvidenceReply:
     request_id: int
     stream: str
     evidence: str
+
+
+InspectRequest = ActivityRequest | EvidenceRequest
+InspectReply = ActivityReply | EvidenceReply

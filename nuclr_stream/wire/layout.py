@@ -110,6 +110,8 @@ TASK_ARRAYS = (
     Array("why", "|u1", ("units",), min(Abstained), max(Abstained)),
     Array("stable_since", "<i8", ("units",), -MAX_SAMPLE, MAX_SAMPLE),
 )
+MAX_EVENT_ID_BYTES = 1024
+"""Bytes of an event's id: rule, stream, epoch and subject."""
 OFFSETS = Array("offsets", "<u4", ("names",))
 IN_SNAPSHOT = frozenset({b"predictions", b"state", b"daemon"})
 
@@ -238,6 +240,21 @@ OUTPUTS = (
             integer("monotonic_ns", 0, MAX_NS),
         ),
         stream="may",
+    ),
+    Layout(
+        "rule",
+        m.RuleFired,
+        (
+            text("event_id", MAX_EVENT_ID_BYTES, low=1),
+            text("rule", low=1),
+            text("subject"),
+            real("value"),
+            integer("epoch"),
+            integer("step"),
+            sample("end_sample"),
+            integer("closed_ns", 0, MAX_NS),
+            integer("fired_ns", 0, MAX_NS),
+        ),
     ),
 )
 REQUESTS = (

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.wire.codes import OOD_FLAGS, Abstained
-from nuclr_stream.wire.inspection import ActivityReply, ActivityRequest, EvidenceReply, EvidenceRequest
+from nuclr_stream.wire.inspection import InspectReply, InspectRequest
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
@@ -253,6 +253,32 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleFired:
+    """A rule of the daemon's config fired, once for its subject in this epoch: `event_id` never comes twice.
+
+    `subject` is the id of a unit, "shank 0" or empty, `value` its probability or number. The window is that of `step`,
+    ending with `end_sample`; `closed_ns` and `fired_ns` are CLOCK_MONOTONIC of the daemon's host when its last bin
+    closed, and when the event was handed to the socket and to the sinks.
+    """
+
+    stream: str
+    event_id: str
+    rule: str
+    subject: str = ""
+    value: float
+    epoch: int
+    step: int
+    end_sample: int
+    closed_ns: int
+    fired_ns: int
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the close of the last bin to the event."""
+        return (self.fired_ns - self.closed_ns) / 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRequest:
     """Ask for the last predictions and states of `stream`, or of all streams and the daemon when it is empty."""
 
@@ -360,24 +386,7 @@ class ErrorReply:
 
 
 Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
-Output = Predictions | StreamState | DaemonState | Event
-Request = (
-    SnapshotRequest
-    | EmbeddingsRequest
-    | EmbedWindowRequest
-    | StatusRequest
-    | PlacementRequest
-    | ActivityRequest
-    | EvidenceRequest
-)
-Reply = (
-    SnapshotReply
-    | EmbeddingsReply
-    | EmbedWindowReply
-    | StatusReply
-    | PlacementReply
-    | ActivityReply
-    | EvidenceReply
-    | ErrorReply
-)
+Output = Predictions | StreamState | DaemonState | Event | RuleFired
+Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest | InspectRequest
+Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | InspectReply | ErrorReply
 Message = Input | Output | Request | Reply

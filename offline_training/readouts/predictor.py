@@ -129,10 +129,11 @@ def _fit(chosen: Examples, name: FeatureSet, classes: int, *, c: float) -> Linea
 
 
 def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], whole: BoolArray, name: FeatureSet) -> float:
-    """Class-balanced log loss on whole recordings of what members saw nothing of."""
+    """Class-balanced log loss on whole recordings of what members saw nothing of, at the best temperature: that is
+    fitted afterwards, so a C must not win by being less sure."""
     rows = [test[whole[test]] for _, test in parts]
     found = [_log_probabilities(member, own.features[name][r]) for member, r in zip(members, rows, strict=True)]
-    return _balanced_loss(np.concatenate(found), own.where(np.concatenate(rows)))
+    return loss_at_best_temperature(np.concatenate(found), own.where(np.concatenate(rows)))
 
 
 def _balanced_loss(log_probabilities: Float64Array, known: Examples) -> float:

@@ -103,6 +103,18 @@ MESSAGES = {
         counters={"kind": 1},
     ),
     "event": wire.Event(stream="probeA", kind="gap", detail="600 samples", epoch=7, sample=600, monotonic_ns=1000),
+    "rule": wire.RuleFired(
+        stream="probeA",
+        event_id="pv/probeA/7/a",
+        rule="pv",
+        subject="a",
+        value=0.75,
+        epoch=7,
+        step=3,
+        end_sample=600,
+        closed_ns=1000,
+        fired_ns=2000,
+    ),
     "snapshot": wire.SnapshotRequest(request_id=1),
     "embeddings": wire.EmbeddingsRequest(request_id=2, stream="probeA", unit_ids=("a", "µ2")),
     "embed_window": wire.EmbedWindowRequest(request_id=3, counts=_f4([0, 1, 2], [3, 0, 0])),
@@ -311,6 +323,22 @@ FRAMES = {
             b"\xa5epoch\x07"
             b"\xa6sample\xcd\x02X"
             b"\xacmonotonic_ns\xcd\x03\xe8"
+        ),
+    ],
+    "rule": [
+        b"rule/probeA",
+        (
+            b"\x8a"
+            b"\xa1v\x01"
+            b"\xa8event_id\xadpv/probeA/7/a"
+            b"\xa4rule\xa2pv"
+            b"\xa7subject\xa1a"
+            b"\xa5value\xcb?\xe8\x00\x00\x00\x00\x00\x00"
+            b"\xa5epoch\x07"
+            b"\xa4step\x03"
+            b"\xaaend_sample\xcd\x02X"
+            b"\xa9closed_ns\xcd\x03\xe8"
+            b"\xa8fired_ns\xcd\x07\xd0"
         ),
     ],
     "snapshot": [

@@ -250,7 +250,8 @@ def test_label_writes_what_the_daemon_would_have_said(
     assert code == 0
     assert last_json(out)["rows"] == len(rows) == 20 * 2 * 5
     assert {row["windows"] for row in rows if row["final"] == "1"} == {"6"}
-    assert run("label", str(file), *options[:-4], "--hop-s", "0.005")[0] == 2
+    assert run("label", str(file), *options[:-4], "--force", "--hop-s", "0.005")[0] == 2
+    assert "m1_s0" in out or "random_0: 20 units, 20 s" in out
 
 
 def test_label_says_what_the_readers_left_out_and_takes_populations_by_a_column(
@@ -260,7 +261,7 @@ def test_label_says_what_the_readers_left_out_and_takes_populations_by_a_column(
     samples = np.load(folder / "spike_times.npy").astype(np.int64)
     samples[0] = -10
     np.save(folder / "spike_times.npy", samples)
-    options = ["--bundle", str(tiny_bundle), "--out", str(tmp_path / "labels.csv"), "--threads", "1"]
+    options = ["--bundle", str(tiny_bundle), "--out", str(tmp_path / "labels.csv"), "--threads", "1", "--force"]
     code, out, err = run("label", str(folder), *options)
     assert (code, last_json(out)["recordings"]) == (0, 1)
     assert "day1/spike_times.npy: 1 of 720 spikes lie before sample 0" in err
@@ -279,7 +280,8 @@ def test_label_takes_priors_and_a_half_life(
         rows = [row for row in csv.DictReader(opened) if row["task"] == "cell_type"]
     assert {(row["p_E"], row["p_VIP"]) for row in rows} == {("0.0", "0.0")}
     assert {row["windows"] for row in rows} == {"2"}, "of eleven windows, each a half-life after the last, two are left"
-    code, _, err = run("label", str(file), *options, "--prior", "cell_type.PVX=2")
+    assert run("label", str(file), *options)[0] == 2, "the file is there"
+    code, _, err = run("label", str(file), *options, "--force", "--prior", "cell_type.PVX=2")
     assert (code, "priors.cell_type.PVX = 2.0: choose one of E, PV, SST, VIP" in err) == (2, True)
 
 
@@ -428,5 +430,19 @@ def test_check_replays_the_sample(run: Callable[..., tuple[int, str, str]], tiny
 
 def test_module_and_command_are_the_same() -> None:
     found = subprocess.run([sys.executable, "-m", "nuclr_stream", "--help"], capture_output=True, text=True, check=True)
-    commands = ("serve", "replay", "label", "records", "watch", "dashboard", "demo", "bench", "doctor", "check")
+    commands = (
+        "serve",
+        "replay",
+        "label",
+        "records",
+        "rules",
+        "watch",
+        "top",
+        "dashboard",
+        "bands",
+        "demo",
+        "bench",
+        "doctor",
+        "check",
+    )
     assert all(name in found.stdout for name in commands)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from nuclr_stream.commands.cli import app
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.records import RecordWriter
 from nuclr_stream.errors import ConfigError, NuclrStreamError
+from nuclr_stream.outputs.log import read_log
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.wire import Event, Predictions, encode
 from tests.nuclr_stream.conftest import where
@@ -86,6 +88,26 @@ def test_without_readouts_there_is_a_row_per_unit(tmp_path: Path) -> None:
     assert isinstance(one, Predictions)
     text = written(str(kept(tmp_path / "a.rec", replace(one, tasks=()))), "--csv")
     assert [(row["unit_id"], row["windows"]) for row in csv.DictReader(io.StringIO(text))] == [("a", "3"), ("µ2", "0")]
+
+
+def test_out_writes_by_its_ending_what_stdout_shows_and_replaces_nothing(tmp_path: Path) -> None:
+    one = MESSAGES["predictions"]
+    assert isinstance(one, Predictions)
+    file = str(kept(tmp_path / "a.rec", one))
+    for ending, form in ((".csv", "--csv"), (".jsonl", "--jsonl")):
+        out = tmp_path / f"a{ending}"
+        written(file, "--out", str(out))
+        assert out.read_text(encoding="utf-8") == written(file, form)
+        with pytest.raises(NuclrStreamError, match="--force"):
+            written(file, "--out", str(out))
+        written(file, "--out", str(out), "--force")
+    written(file, "--out", str(tmp_path / "a.parquet"))
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [(row["unit_id"], row["windows"], row["p_E"]) for row in table] == [("a", 3, 0.75), ("µ2", 0, 0.5)]
+    (same,) = read_log(tmp_path / "a.jsonl")
+    assert encode(same) == encode(one)
+    with pytest.raises(ConfigError, match=r"\.csv, \.parquet or \.jsonl"):
+        written(file, "--out", str(tmp_path / "a.nwb"))
 
 
 def test_one_form_must_be_chosen_and_the_file_be_a_record(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ def test_events_are_kept_with_the_time_of_the_stream() -> None:
     assert board.probes["a"].geometry_is_due
 
 
+def test_rules_that_fire_are_among_what_happened() -> None:
+    board = board_with(FakeProbe("a", units=2))
+    fired = {"event_id": "1", "rule": "stimulate", "subject": "u1", "value": 0.95, "closed_ns": 1, "fired_ns": 2}
+    board.take(wire.RuleFired(stream="a", epoch=7, step=3, end_sample=90_000, **fired))
+    (one,) = board.happenings
+    assert (one.kind, one.detail, one.sample_s) == ("rule_fired", "stimulate for u1, 0.95", 3.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "says"),
     [

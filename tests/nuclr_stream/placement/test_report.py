@@ -20,7 +20,8 @@ from nuclr_stream.commands.label import write_labels
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.errors import ConfigError, NuclrStreamError, PlacementError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report, read_plan
+from nuclr_stream.placement.plans import read_plan
+from nuclr_stream.placement.report import MAX_DEPTHS, Document, Reports, placement_report
 from nuclr_stream.placement.trajectory import Planned
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.labeler import Labeler
@@ -110,10 +111,16 @@ def test_the_command_writes_labels_and_where_the_units_lie(tiny_bundle: Path, tm
     make_recording().save(tmp_path / "rig.npz")
     (tmp_path / "plan.csv").write_text(PLAN)
     command = ["label", str(tmp_path / "rig.npz"), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out.csv")]
+    command += ["--abstain-below", "0"]
     placed = ["--placement", str(tmp_path / "out.json"), "--trajectory", str(tmp_path / "plan.csv")]
     CliRunner().invoke(app, command + placed, catch_exceptions=False)
     (found,) = json.loads((tmp_path / "out.json").read_text())["recordings"]
     assert (found["stream"], len(found["units"]), len(found["plan"])) == ("random_0", 20, 1)
+    segment = found["shanks"][0]["segments"][0]
+    assert 0 < segment["units"] <= 20 and 0 <= segment["units_agree"] <= 1
+    (tmp_path / "out.csv").unlink()
+    with pytest.raises(NuclrStreamError, match=r"--placement .*is there already"):
+        CliRunner().invoke(app, command + placed, catch_exceptions=False)
     with pytest.raises(ConfigError, match="give both"):
         CliRunner().invoke(app, command + placed[2:], catch_exceptions=False)
 

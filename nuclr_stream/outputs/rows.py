@@ -11,6 +11,15 @@ Row = dict[str, str | int | float]
 
 TASK_COLUMNS = ("task", "prediction", "probability", "set", "abstained", "why", "stable_since_s")
 UNIT_COLUMNS = ("windows", "exposure", "ood_score", "flags")
+REASONS = {
+    Abstained.NO: "",
+    Abstained.NO_DATA: "no window yet",
+    Abstained.LOW_PROBABILITY: "probability below the abstention threshold",
+    Abstained.OUT_OF_DISTRIBUTION: "unlike the units of training, see flags",
+    Abstained.SMALL_POPULATION: "population below minimum",
+    Abstained.NONFINITE: "the readout gave no number",
+}
+"""Why a class is abstained from, in words."""
 
 
 def unit_columns(predictions: Predictions, u: int) -> Row:

@@ -1,0 +1,1 @@
+"""What a notebook asks for: predictions of a recording that is in memory or on disk, as a table."""

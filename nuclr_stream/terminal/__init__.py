@@ -1,0 +1,1 @@
+"""The terminal view for ssh: what the daemon publishes, in text."""
