@@ -21,6 +21,7 @@ ROOMS = {
         "errors",
         "config",
         "npz",
+        "access",
         "sockets",
         "windows",
         "features",
@@ -63,7 +64,11 @@ CONTRACT = {"errors", "windows", "features", "recordings", "prediction", "bundle
 EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
 """Rooms of offline_training that exporters may take."""
 ONLY_IN = {
-    "zmq": ("sockets", "rules.sinks", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "zmq": (
+        *("access", "sockets", "rules.sinks", "client", "daemon", "sources", "dashboard"),
+        *("commands.bench", "commands.doctor"),
+    ),
+    "pylsl": ("sources",),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
     "starlette": ("dashboard",),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nuclr_stream.config import DATA_ENDPOINT
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.sockets import connect_source, disconnect, give
+from nuclr_stream.sockets import KeyFile, connect_source, disconnect, give
 from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import (
     End,
@@ -40,6 +40,7 @@ class Publisher:
     Every call returns at once: what cannot be sent is dropped, counted in `unsent`, and missing in the daemon as a gap
     that predictions declare. With `wait_s` a call waits that long for room instead. `epoch` must grow with every start
     of the acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon when it is created.
+    `key` is the key file for a daemon that asks for one; without it the environment's NUCLR_STREAM_KEY counts.
     """
 
     def __init__(
@@ -53,12 +54,10 @@ class Publisher:
         epoch: int | None = None,
         wait_s: float = 0.0,
         connect_s: float = 1.0,
+        key: KeyFile = None,
     ) -> None:
         self.stream = stream
-        try:
-            self.sample_rate = rational(sample_rate)
-        except ValueError as error:
-            raise ConfigError(f"sample_rate of stream {stream!r}: {error}") from error
+        self.sample_rate = _rate(sample_rate, stream)
         self.origin = origin
         self.epoch = time.time_ns() // 1_000_000 if epoch is None else epoch
         self.wait_s = wait_s
@@ -69,7 +68,7 @@ class Publisher:
         self._index_of: dict[str, int] = {}
         self._next_index = 0
         self._table_at = 0.0
-        self._socket = connect_source(endpoint, wait_s=connect_s)
+        self._socket = connect_source(endpoint, wait_s=connect_s, key=key)
 
     def units(
         self,
@@ -107,6 +106,23 @@ class Publisher:
         }
         self._send_table()
         return index
+
+    def restart(
+        self, *, start: int, epoch: int | None = None, sample_rate: Fraction | int | float | str | None = None
+    ) -> None:
+        """Begin a new epoch at sample `start`: acquisition restarted, or its clock jumped or changed its rate.
+
+        Declare the units again with `units`, where `continues` keeps their exposure. It goes over the same connection,
+        so that nothing of the epoch before is overtaken. `epoch` is the wall clock in ms if left out, and always above
+        the one before.
+        """
+        self.epoch = max(time.time_ns() // 1_000_000 if epoch is None else epoch, self.epoch + 1)
+        if sample_rate is not None:
+            self.sample_rate = _rate(sample_rate, self.stream)
+        self.watermark = start
+        self._seq = self._next_index = 0
+        self._table = None
+        self._index_of = {}
 
     def merge(self, unit_id: str, into: str) -> bool:
         """Say that `unit_id` is the same cell as `into`: counts and exposure of both are added up.
@@ -253,6 +269,13 @@ class Publisher:
         sent = give(self._socket, frames, wait_s=self.wait_s)
         self.unsent += not sent
         return sent
+
+
+def _rate(sample_rate: Fraction | int | float | str, stream: str) -> Fraction:
+    try:
+        return rational(sample_rate)
+    except ValueError as error:
+        raise ConfigError(f"sample_rate of stream {stream!r}: {error}") from error
 
 
 def _column(values: npt.ArrayLike | None, rows: int, absent: float, dtype: type[np.generic]) -> npt.NDArray[Any]:

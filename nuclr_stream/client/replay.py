@@ -49,11 +49,12 @@ def replay(
     *,
     stream: str = "",
     speed: float | None = None,
+    start: int = 0,
     data: str = DATA_ENDPOINT,
     results: str = RESULTS_ENDPOINT,
     query: str = QUERY_ENDPOINT,
 ) -> Iterator[Received]:
-    """Play `recording` as `stream` (by default its id) and yield every prediction as it comes back.
+    """Play `recording` from sample `start` as `stream` (by default its id) and yield every prediction that comes back.
 
     `speed` is in recording seconds per second, None as fast as the daemon labels. Data that close a window are sent
     only after every window before it was published, so no step is ever skipped and predictions do not depend on the
@@ -72,18 +73,24 @@ def replay(
         if subscription.receive(1.0) is None:
             raise DaemonGoneError(f"nothing is published at {results}")
         with _pushing(data) as socket:
-            yield from _Playing(recording, status, stream=stream, speed=speed).play(socket, subscription)
+            yield from _Playing(recording, status, stream=stream, speed=speed, start=start).play(socket, subscription)
 
 
 class _Playing:
     """One run of `replay`: what was sent, what came back, and what may therefore be sent next."""
 
     def __init__(
-        self, recording: Recording | TraceRecording, status: dict[str, Any], *, stream: str, speed: float | None
+        self,
+        recording: Recording | TraceRecording,
+        status: dict[str, Any],
+        *,
+        stream: str,
+        speed: float | None,
+        start: int,
     ) -> None:
-        self.recording, self.stream, self.speed = recording, stream, speed
+        self.recording, self.stream, self.speed, self.start = recording, stream, speed, start
         self.epoch = time.time_ns() // 1_000_000
-        self.ends = window_ends(recording, status)
+        self.ends = window_ends(recording, status, start=start)
         self.late_samples = int(status["lateness_s"] * recording.sample_rate)
         hop_s = float(status["hop_bins"] / rational(status["bins_per_second"]))
         self.block_samples = max(1, int(min(BLOCK_S, hop_s) * recording.sample_rate))
@@ -96,12 +103,13 @@ class _Playing:
     def play(self, socket: Socket, subscription: Subscription) -> Iterator[Received]:
         started = self.table_at = time.monotonic()
         messages = recording_messages(
-            self.recording, stream=self.stream, block_samples=self.block_samples, epoch=self.epoch
+            self.recording, stream=self.stream, block_samples=self.block_samples, epoch=self.epoch, start=self.start
         )
         closed = 0
         for message in messages:
             if isinstance(message, SpikeBatch | TraceBatch):
-                due_s = 0.0 if self.speed is None else message.stop / float(self.recording.sample_rate) / self.speed
+                played_s = float((message.stop - self.start) / self.recording.sample_rate)
+                due_s = 0.0 if self.speed is None else played_s / self.speed
                 closes = bisect_right(self.ends, message.stop - self.late_samples)
                 yield from self._wait(subscription, due_s=started + due_s, published=closed if closes > closed else 0)
                 self.sent_at |= dict.fromkeys(self.ends[closed:closes], time.monotonic())
@@ -158,15 +166,18 @@ class _Playing:
             raise DaemonGoneError("the daemon takes no more data")
 
 
-def window_ends(recording: Recorded, status: dict[str, Any]) -> list[int]:
-    """Return the samples at which the daemon of that status will close a window: every hop, if any data lie in it."""
+def window_ends(recording: Recorded, status: dict[str, Any], *, start: int = 0) -> list[int]:
+    """Return the samples at which the daemon of that status will close a window: every hop, if any data lie in it.
+
+    No window holds a sample before `start`, where playing begins.
+    """
     rate = rational(status["bins_per_second"])
     grid = Grid(rate if recording.input_kind == "traces" else recording.sample_rate, rate)
     bins, hop = int(status["window_bins"]), int(status["hop_bins"])
     observed = observed_stretches(recording)
     ends = []
     total = grid.complete_bins(recording.num_samples)
-    first = -(-bins // hop) * hop
+    first = -(-(int(grid.bin_from(start)) + bins) // hop) * hop
     for end in range(first, total + 1, hop):
         first_sample, stop = grid.first_sample(end - bins), grid.first_sample(end)
         if observed.inside(first_sample, stop):

@@ -20,7 +20,7 @@ import zmq
 from nuclr_stream import wire
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError, WireError
-from nuclr_stream.sockets import connect, disconnect, give, take
+from nuclr_stream.sockets import KeyFile, connect, disconnect, give, take
 from nuclr_stream.windows.binning import Float32Array
 
 JOIN_AGAIN_S = 10.0
@@ -39,9 +39,14 @@ class QueryError(NuclrStreamError):
         self.reason = reply.reason
 
 
-def subscribe(stream: str, *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT) -> Subscription:
-    """Return an iterator over the predictions of a stream: first what is known now, then every new one."""
-    return Subscription(stream, results=results, query=query)
+def subscribe(
+    stream: str, *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT, key: KeyFile = None
+) -> Subscription:
+    """Return an iterator over the predictions of a stream: first what is known now, then every new one.
+
+    `key` is the key file for a daemon that asks for one; without it the environment's NUCLR_STREAM_KEY counts.
+    """
+    return Subscription(stream, results=results, query=query, key=key)
 
 
 class Subscription:
@@ -53,20 +58,22 @@ class Subscription:
     last DaemonState.
     """
 
-    def __init__(self, stream: str = "", *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT) -> None:
+    def __init__(
+        self, stream: str = "", *, results: str = RESULTS_ENDPOINT, query: str = QUERY_ENDPOINT, key: KeyFile = None
+    ) -> None:
         self.stream = stream
         self.lost = 0
         self.malformed = 0
         self.state: wire.StreamState | None = None
         self.daemon: wire.DaemonState | None = None
-        self._results, self._query_endpoint = results, query
+        self._results, self._query_endpoint, self._key = results, query, key
         self._instance: int | None = None
         self._last_seq: dict[str, int] = {}
         self._pending: deque[wire.Output] = deque()
         self._joined = False
         self._join_from = 0.0
         self._last_message = time.monotonic()
-        self._socket = connect(zmq.SUB, results, "results endpoint", max_bytes=wire.MAX_REPLY_BYTES)
+        self._socket = connect(zmq.SUB, results, "results endpoint", max_bytes=wire.MAX_REPLY_BYTES, key=key)
         topics = [wire.topic(kind, stream) for kind in (wire.Predictions, wire.StreamState, wire.RuleFired)]
         for topic in (*topics, wire.topic(wire.Event), wire.topic(wire.DaemonState)):
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
@@ -132,7 +139,7 @@ class Subscription:
     def _join(self) -> None:
         """Take the daemon's snapshot, now that its messages arrive: nothing can be lost between the two."""
         try:
-            with Query(self._query_endpoint, timeout_s=GONE_AFTER_S) as query:
+            with Query(self._query_endpoint, timeout_s=GONE_AFTER_S, key=self._key) as query:
                 snapshot = query.snapshot(self.stream)
         except (DaemonGoneError, QueryError, WireError):  # live predictions are worth more than those from before
             self._join_from = time.monotonic() + JOIN_AGAIN_S
@@ -166,13 +173,18 @@ class Subscription:
 
 
 class Query:
-    """Asks the daemon. Every call raises DaemonGoneError after `timeout_s`, QueryError when the answer is an error."""
+    """Asks the daemon. Every call raises DaemonGoneError after `timeout_s`, QueryError when the answer is an error.
 
-    def __init__(self, endpoint: str = QUERY_ENDPOINT, *, timeout_s: float = 1.0) -> None:
+    `key` is the key file for a daemon that asks for one; without it the environment's NUCLR_STREAM_KEY counts.
+    """
+
+    def __init__(self, endpoint: str = QUERY_ENDPOINT, *, timeout_s: float = 1.0, key: KeyFile = None) -> None:
         self.endpoint, self.timeout_s = endpoint, timeout_s
         self._ids = count(1)
         asking = {zmq.IMMEDIATE: 1}
-        self._socket = connect(zmq.DEALER, endpoint, "query endpoint", max_bytes=wire.MAX_REPLY_BYTES, options=asking)
+        self._socket = connect(
+            zmq.DEALER, endpoint, "query endpoint", max_bytes=wire.MAX_REPLY_BYTES, options=asking, key=key
+        )
 
     def snapshot(self, stream: str = "") -> wire.SnapshotReply:
         """Return the last predictions and states of a stream, or of all."""
@@ -185,7 +197,7 @@ class Query:
 
     def embed_window(self, counts: Float32Array) -> wire.EmbedWindowReply:
         """Return the embeddings (U, D) of one window of counts (U, T) that never was in a stream."""
-        request = wire.EmbedWindowRequest(request_id=next(self._ids), counts=counts)
+        request = wire.EmbedWindowRequest(request_id=next(self._ids), counts=counts, within_ms=self._within_ms)
         return self._ask(request, wire.EmbedWindowReply)
 
     def placement(
@@ -199,6 +211,7 @@ class Query:
             request_id=next(self._ids),
             stream=stream,
             task=task,
+            within_ms=self._within_ms,
             regions=tuple(region for region, _, _ in plan),
             from_um=np.array([low for _, low, _ in plan], dtype=np.float32),
             to_um=np.array([high for _, _, high in plan], dtype=np.float32),
@@ -233,6 +246,11 @@ class Query:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def _within_ms(self) -> int:
+        """What the daemon is not to compute any more: nobody would wait for it."""
+        return max(int(self.timeout_s * 1000), 1)
 
     def _ask(self, request: wire.Request, kind: type[R]) -> R:
         deadline = time.monotonic() + self.timeout_s

@@ -15,11 +15,14 @@ from nuclr_stream.commands.check import check
 from nuclr_stream.commands.dashboard import dashboard
 from nuclr_stream.commands.demo import demo
 from nuclr_stream.commands.doctor import doctor
+from nuclr_stream.commands.forward import forward
+from nuclr_stream.commands.keys import keys
 from nuclr_stream.commands.label import label
 from nuclr_stream.commands.records import records
 from nuclr_stream.commands.replay import replay
 from nuclr_stream.commands.rules import rules
 from nuclr_stream.commands.serve import serve
+from nuclr_stream.commands.source import source
 from nuclr_stream.commands.top import top
 from nuclr_stream.commands.watch import watch
 from nuclr_stream.errors import NuclrStreamError
@@ -33,6 +36,9 @@ app = typer.Typer(
 )
 for command in (serve, replay, label, records, rules, watch, top, dashboard, bands, demo, bench, doctor, check):
     app.command()(command)
+app.add_typer(keys, name="keys")
+for group in (source, forward):
+    app.add_typer(group)
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -69,3 +71,10 @@ def _files(option: str, texts: list[str] | None) -> Iterator[tuple[str, Path]]:
         if not (stream and equals and file):
             raise ConfigError(f"{option} {text}: give it as STREAM=FILE, the stream being the probe's id")
         yield stream, Path(file)
+
+
+def start_page(endpoints: Mapping[str, str], *, port: int, stdout: int | IO[str]) -> subprocess.Popen[str]:
+    """Start the live page of a daemon as a process of its own: whatever happens to it, predictions go on."""
+    command = [sys.executable, "-m", "nuclr_stream", "dashboard", "--port", str(port)]
+    command += ["--from", endpoints["results"], "--query-endpoint", endpoints["query"]]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, text=True)

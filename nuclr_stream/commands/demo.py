@@ -19,10 +19,10 @@ from rich.console import Console
 from nuclr_stream.bundle.manifest import find_bundle
 from nuclr_stream.client.replay import Received, replay
 from nuclr_stream.client.subscriber import Query
+from nuclr_stream.commands.dashboard import start_page
 from nuclr_stream.commands.options import Bundle
 from nuclr_stream.commands.output import print_json
 from nuclr_stream.commands.screen import Screen
-from nuclr_stream.commands.serve import start_page
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.wire import DaemonState, Predictions, StreamState
@@ -64,7 +64,8 @@ def run_demo(recording: Recording, console: Console, *, bundle: str, stay: bool 
         started = time.monotonic()
         received: list[Received] = []
         with Screen(console, order=_by_depth(recording), line_every_s=recording.duration_s / 20) as screen:
-            for one in replay(recording, speed=max(recording.duration_s / PLAY_S, 1.5), **where):
+            speed = max(recording.duration_s / PLAY_S, 1.5)
+            for one in replay(recording, speed=speed, start=0, **where):
                 received.append(one)
                 screen.show(one.predictions, _agreement(recording, one.predictions))
                 if time.monotonic() - begun > LIMIT_S:

@@ -27,7 +27,7 @@ def replay(
     query_endpoint: Query = QUERY_ENDPOINT,
 ) -> None:
     """Play a recording into a running daemon; it never runs ahead of what the daemon has published."""
-    times = _speed(speed)
+    times = speed_of(speed)
     recording = open_one(file, recording_id, population_by=population_by)
     print_notes([recording])
     latency_ms: list[float] = []
@@ -35,7 +35,7 @@ def replay(
     where = {"data": data_endpoint, "results": results_endpoint, "query": query_endpoint}
     with progress_bar() as progress:
         task = progress.add_task(recording.recording_id, total=recording.duration_s)
-        for one in play(recording, stream=stream, speed=times, **where):
+        for one in play(recording, stream=stream, speed=times, start=0, **where):
             latency_ms.append(1000 * one.latency_s)
             skipped = one.predictions.skipped_steps
             progress.update(task, completed=float(one.predictions.end_sample / recording.sample_rate))
@@ -51,7 +51,7 @@ def replay(
     )
 
 
-def _speed(text: str) -> float | None:
+def speed_of(text: str) -> float | None:
     """Return how many times real time, None for as fast as the daemon follows."""
     if text == "max":
         return None

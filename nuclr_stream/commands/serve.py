@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from nuclr_stream.commands.dashboard import PAGE_PORT
+from nuclr_stream.commands.dashboard import PAGE_PORT, start_page
+from nuclr_stream.commands.demo import RECORDING
 from nuclr_stream.commands.options import AbstainBelow, Bundle, load_model, warn_of_thresholds
+from nuclr_stream.commands.signals import end_on_signals
+from nuclr_stream.commands.source import arguments_of, running_sources
 from nuclr_stream.config import load_settings
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.stream.labeler import checked_thresholds
 
 WARM_UNITS = 128
+DEMO_SOURCE = f"file://{quote(str(RECORDING))}?loop&stream=demo"
 
 
 def serve(
     bundle: Bundle = "",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file, see configs/rig.toml.")] = None,
+    keys: Annotated[str | None, typer.Option(help="Folder of keys: tcp serves allowed ones alone.")] = None,
     data_endpoint: Annotated[str | None, typer.Option(help="Sources push spikes here.")] = None,
     results_endpoint: Annotated[str | None, typer.Option(help="Predictions come out here.")] = None,
     query_endpoint: Annotated[str | None, typer.Option(help="Clients ask here.")] = None,
@@ -35,6 +38,10 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Of one inference; 0 takes all cores but one.")] = None,
     abstain_below: AbstainBelow = None,
     record: Annotated[str | None, typer.Option(help="Keep every prediction in this file.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Read KIND://ADDRESS?option=value in a child process; may be repeated.")
+    ] = None,
+    demo_source: Annotated[bool, typer.Option("--demo-source", help="Play the demo recording over and over.")] = False,
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Serve the live page too, by a process of its own.")
     ] = False,
@@ -43,6 +50,7 @@ def serve(
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
     given = {
         "bundle": bundle or None,
+        "keys": keys,
         "data_endpoint": data_endpoint,
         "results_endpoint": results_endpoint,
         "query_endpoint": query_endpoint,
@@ -52,6 +60,9 @@ def serve(
         "threads": threads,
         "record": record,
     }
+    sources = [*(source or ()), *([DEMO_SOURCE] if demo_source else [])]
+    for url in sources:
+        arguments_of(url)  # what cannot be is rejected before anything is loaded
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings(config, {name: value for name, value in given.items() if value is not None})
     model = load_model(settings.bundle, provider=settings.provider, threads=settings.threads)
@@ -67,27 +78,9 @@ def serve(
         page = start_page(daemon.endpoints, port=dashboard_port, stdout=sys.stderr)
         ready["dashboard"] = f"http://127.0.0.1:{dashboard_port}/"
     print(json.dumps(ready), flush=True)
-    in_time = daemon.run()
+    with running_sources(sources, daemon.endpoints):
+        in_time = daemon.run()
     if page is not None:
         page.terminate()
     if not in_time:
         os._exit(0)  # a step that hangs must not keep the process
-
-
-def start_page(endpoints: Mapping[str, str], *, port: int, stdout: int | IO[str]) -> subprocess.Popen[str]:
-    """Start the live page of a daemon as a process of its own: whatever happens to it, predictions go on."""
-    command = [sys.executable, "-m", "nuclr_stream", "dashboard", "--port", str(port)]
-    command += ["--from", endpoints["results"], "--query-endpoint", endpoints["query"]]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, text=True)
-
-
-def end_on_signals(stop: Callable[[], None]) -> None:
-    """The first SIGTERM or SIGINT ends the daemon in order, the second at once."""
-
-    def end(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
-        signal.signal(signal.SIGINT, lambda *_: os._exit(1))
-        stop()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)

@@ -1,7 +1,7 @@
 """The process around the labelers: one thread owns the sockets, another runs the model.
 
 PULL takes what sources push, XPUB publishes predictions, states and events, ROUTER answers clients. The loop polls,
-takes what is there up to a bound, decodes, routes to the stream's Labeler, hands complete windows to the worker, and
+takes what can be decoded in the time that a turn has, stream by stream, hands complete windows to the worker, and
 publishes what comes back. Nothing that arrives can end it: malformed messages are counted by reason and dropped.
 """
 
@@ -21,20 +21,26 @@ import zmq
 from nuclr_stream import __version__, wire
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon import queries
+from nuclr_stream.daemon.asks import NEVER_NS, Ask, AskDone
+from nuclr_stream.daemon.doors import Doors
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
 from nuclr_stream.daemon.metrics import Figures, Metrics
+from nuclr_stream.daemon.receiving import Received
 from nuclr_stream.daemon.records import RecordWriter
 from nuclr_stream.daemon.rules import NOWHERE, start_rules
 from nuclr_stream.daemon.streams import Stream, Streams
-from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
+from nuclr_stream.daemon.worker import LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.sockets import Context, bind, lock_ipc, open_socket, take
 from nuclr_stream.stream.labeler import spec_with_hop
 
-TURN_MESSAGES = 64
-"""Messages decoded, and queries answered, before the other sockets get their turn."""
+DRAIN_NS = 500_000
+"""How long a turn takes messages from the socket: a fourth of the time to decode them. Taking more than can be decoded
+takes the time to decode from those that are there."""
+DECODE_NS = 2_000_000
+ANSWER_NS = 2_000_000
+"""How long a turn decodes, and answers, before the others get their turn: about what one prediction takes."""
 LAST_STEP_S = 1.2
 """How long a step that runs may still take when the daemon is asked to end."""
 GREETING_NS = 10_000_000
@@ -58,6 +64,8 @@ class Daemon:
         self._in_time = True
         self._next_report_ns = self._greeted_ns = self._logged_ns = 0
         self._logged_states: dict[str, tuple[object, ...]] = {}
+        self._embeddings = queries.EncodedEmbeddings()
+        self._owners: dict[str, str] = {}  # the key that opened each stream, empty where sources come without
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
@@ -73,34 +81,25 @@ class Daemon:
 
     def _bind(self, stack: ExitStack) -> None:
         settings = self.settings
-        for setting in ("data_endpoint", "results_endpoint", "query_endpoint"):
-            lock = lock_ipc(getattr(settings, setting), setting)
-            if lock is not None:
-                stack.enter_context(lock)
-        context: Context = stack.enter_context(zmq.Context())
-        self._data = stack.enter_context(
-            open_socket(context, zmq.PULL, max_bytes=wire.MAX_MESSAGE_BYTES, options={zmq.RCVHWM: 0})
-        )
-        # XPUB instead of PUB: a subscription is seen, so that a new subscriber gets the states at once.
-        published = {zmq.SNDHWM: settings.results_queue, zmq.XPUB_VERBOSE: 1, zmq.LINGER: 300}
-        self._results = stack.enter_context(open_socket(context, zmq.XPUB, max_bytes=4096, options=published))
-        answered = {zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 300, zmq.RCVHWM: 64}
-        self._query = stack.enter_context(
-            open_socket(context, zmq.ROUTER, max_bytes=wire.MAX_WINDOW_BYTES, options=answered)
-        )
-        self.endpoints = {
-            "data": bind(self._data, settings.data_endpoint, "data_endpoint"),
-            "results": bind(self._results, settings.results_endpoint, "results_endpoint"),
-            "query": bind(self._query, settings.query_endpoint, "query_endpoint"),
-        }
-        health = HealthServer(settings.http_port, self._board, self.metrics.text)
-        stack.callback(health.close)
-        self.endpoints["http"] = health.endpoint
-        self._ingest = Ingest(self._data, max_bytes=settings.queue_bytes)
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
             stack.enter_context(end)
+        self._doors = Doors(settings, window_bytes=_window_bytes(self.model), look=self._wake)
+        stack.callback(self._doors.close)
+        self.endpoints = dict(self._doors.endpoints)
+        self._data, self._results, self._query = (
+            receiver.socket for receiver in (self._doors.data, self._doors.results, self._doors.query)
+        )
+        health = HealthServer(settings.http_port, self._board, self.metrics.text)
+        stack.callback(health.close)
+        self.endpoints["http"] = health.endpoint
+        self._ingest = Ingest(
+            self._doors.data,
+            max_bytes=settings.queue_bytes,
+            max_streams=settings.max_streams,
+            stream_of=self._stream_of,
+        )
         self._worker = Worker(self._wake, embed_queue=settings.embed_queue)
         stack.callback(self._worker.close)
         self._poller = zmq.Poller()
@@ -168,31 +167,36 @@ class Daemon:
         ready = dict(self._poller.poll(self._timeout_ms()))
         now_ns = time.monotonic_ns()
         self._board.tick_ns = now_ns
-        if self._data in ready:
-            self._ingest.drain(now_ns)
         if self._wake_read.fileno() in ready:
             self._wake_read.recv(4096)
+        self._ingest.drain(DRAIN_NS)
         if self._results in ready:
             self._note_subscriptions()
         self._take_results()
         self._publish_rules()
-        for _ in range(min(TURN_MESSAGES, len(self._ingest))):
+        until_ns = time.monotonic_ns() + DECODE_NS
+        while len(self._ingest) and time.monotonic_ns() < until_ns:
             self._take_input(*self._ingest.next())
-        if self._query in ready:
-            self._take_queries()
+        self._take_queries()
         now_ns = time.monotonic_ns()
         if now_ns >= self._next_report_ns or (self._greet and now_ns - self._greeted_ns >= GREETING_NS):
             self._report(now_ns)
 
     def _timeout_ms(self) -> int:
-        if len(self._ingest):
+        if len(self._ingest) or not self._doors.query.exhausted:
             return 0
-        left_ms = (self._next_report_ns - time.monotonic_ns()) // 1_000_000
+        left_ms = (min(self._next_report_ns, self._worker.start_ns) - time.monotonic_ns()) // 1_000_000
         return int(min(max(left_ms, 0), GREETING_NS // 1_000_000 if self._greet else 500))
 
-    def _take_input(self, frames: list[bytes], arrived_ns: int) -> None:
+    def _stream_of(self, received: Received) -> str:
+        """Return the stream that a message is for. Raises WireError or DeniedError when it may not even wait."""
+        stream = wire.input_stream(received.frames[0])
+        self._doors.may_publish(received, stream, self._owners.get(stream))
+        return stream
+
+    def _take_input(self, received: Received, arrived_ns: int) -> None:
         try:
-            message = wire.decode(frames)
+            message = wire.decode(received.frames)
         except WireError as error:
             self._counters[f"malformed_{error.reason}"] += 1
             return
@@ -202,6 +206,8 @@ class Daemon:
         stream = self._streams.of(message, arrived_ns)
         if stream is None:
             return
+        if self._owners.get(stream.name) != received.key:  # may_publish has seen to it that it may be taken over
+            self._owners[stream.name] = received.key
         skipped = self._worker.label(stream, stream.take(message, arrived_ns))
         if skipped:
             self.metrics.skipped(skipped)
@@ -240,20 +246,27 @@ class Daemon:
             self._publish(message)
 
     def _note_subscriptions(self) -> None:
-        for _ in range(TURN_MESSAGES):
-            frames = take(self._results)
-            if frames is None:
+        until_ns = time.monotonic_ns() + ANSWER_NS
+        while time.monotonic_ns() < until_ns:
+            received = self._doors.results.take()
+            if received is not None:
+                self._greet = self._doors.subscribed(received) or self._greet
+            elif self._doors.results.exhausted:
                 return
-            self._greet = self._greet or frames[0][:1] == b"\x01"
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
     def _take_queries(self) -> None:
-        for _ in range(TURN_MESSAGES):
-            received = take(self._query)
+        until_ns = time.monotonic_ns() + ANSWER_NS
+        while time.monotonic_ns() < until_ns:
+            received = self._doors.query.take()
             if received is None:
-                return
-            identity, *frames = received
+                if self._doors.query.exhausted:
+                    return
+                continue
+            identity, *frames = received.frames
+            if not self._doors.may_ask(received):
+                continue
             try:
                 request = wire.decode(frames)
             except WireError as error:
@@ -272,7 +285,16 @@ class Daemon:
         if isinstance(request, wire.SnapshotRequest):
             return queries.snapshot(request, self._streams, self._state())
         if isinstance(request, wire.EmbeddingsRequest):
-            return queries.embeddings(request, self._streams.get(request.stream))
+            stream = self._streams.get(request.stream)
+            try:
+                frames = None if stream is None else self._embeddings.reply(request, stream)
+            except WireError:  # too large to be encoded
+                self._counters["replies_lost"] += 1
+                return None
+            if frames is not None:
+                self._send_reply(identity, frames)
+                return None
+            return queries.embeddings(request, stream)
         if isinstance(request, wire.StatusRequest):
             return queries.status(request, self._status())
         if isinstance(request, wire.ActivityRequest):
@@ -285,12 +307,21 @@ class Daemon:
             answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
-        return None if self._worker.answer(identity, answer) else queries.busy(request)
+        turned_away = self._worker.answer(_ask(identity, request, answer))
+        if turned_away is not None:
+            self._reply(turned_away.identity, queries.busy(turned_away.request_id))
+        return None
 
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:
-            self._query.send_multipart([identity, *wire.encode(reply)], zmq.NOBLOCK)
-        except (WireError, zmq.ZMQError):  # too large to be encoded; the client is gone, or does not read
+            self._send_reply(identity, wire.encode(reply))
+        except WireError:  # too large to be encoded
+            self._counters["replies_lost"] += 1
+
+    def _send_reply(self, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            self._query.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError:  # the client is gone, or does not read
             self._counters["replies_lost"] += 1
 
     # -- reporting the state -----------------------------------------------------------------------------------------
@@ -310,6 +341,10 @@ class Daemon:
         self._greeted_ns, self._greet = now_ns, False
         for stream in self._streams:
             stream.note_silence(now_ns)
+        self._embeddings.keep([stream.name for stream in self._streams])
+        self._owners = {stream.name: self._owners.get(stream.name, "") for stream in self._streams}
+        if not self._stopping:
+            self._board.not_ready = (self._doors.problem,) if self._doors.problem else ()
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),
@@ -324,7 +359,7 @@ class Daemon:
 
     def _dropped(self) -> Counter[str]:
         fired = Counter[str]() if self._rules is None else self._rules.counters
-        return self._counters + self._ingest.dropped + self._streams.dropped + fired
+        return self._counters + self._ingest.dropped + self._doors.dropped + self._streams.dropped + fired
 
     def _state(self) -> wire.DaemonState:
         return wire.DaemonState(
@@ -365,6 +400,19 @@ class Daemon:
             "counters": dict(self._dropped()),
             "streams": {stream.name: _readable(stream.state) for stream in self._streams},
         }
+
+
+def _ask(identity: bytes, request: wire.EmbedWindowRequest | wire.PlacementRequest, compute: queries.Compute) -> Ask:
+    now_ns = time.monotonic_ns()
+    until_ns = now_ns + request.within_ms * 1_000_000 if request.within_ms else NEVER_NS
+    units = len(request.counts) if isinstance(request, wire.EmbedWindowRequest) else 0
+    return Ask(identity, request.request_id, compute, units=units, asked_ns=now_ns, until_ns=until_ns)
+
+
+def _window_bytes(model: Model) -> int:
+    """Return the size of the largest request: a window of as many units as the bundle takes, and a quarter more."""
+    units = model.manifest.max_units
+    return min(max(5 * units * model.manifest.spec.bins, wire.MAX_MESSAGE_BYTES), wire.MAX_WINDOW_BYTES)
 
 
 def _readable(state: wire.StreamState) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from nuclr_stream.daemon.asks import Answer
 from nuclr_stream.daemon.streams import Stream, Streams
-from nuclr_stream.daemon.worker import Answer, Ask
 from nuclr_stream.errors import NonFiniteError, PlacementError
 from nuclr_stream.inference.model import Model
 from nuclr_stream.placement.report import placement_report
 from nuclr_stream.placement.trajectory import Planned
+from nuclr_stream.stream.labeler import Labelled
 from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
     ActivityReply,
@@ -35,7 +36,11 @@ from nuclr_stream.wire import (
     StatusReply,
     StatusRequest,
     StreamState,
+    answering,
+    encode,
 )
+
+Compute: TypeAlias = Callable[[], Answer]
 
 
 def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) -> SnapshotReply:
@@ -47,6 +52,27 @@ def snapshot(request: SnapshotRequest, streams: Streams, daemon: DaemonState) ->
             if stream.current is not None:
                 messages.append(stream.current.predictions)
     return SnapshotReply(request_id=request.request_id, messages=tuple(messages))
+
+
+class EncodedEmbeddings:
+    """Replies with all embeddings of a stream, encoded once a step: clients ask far more often than they change."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Labelled, list[bytes]]] = {}
+
+    def reply(self, request: EmbeddingsRequest, stream: Stream) -> list[bytes] | None:
+        """Return the frames of the reply; None where the request names units, or there is nothing to answer with."""
+        latest = stream.current
+        if latest is None or request.unit_ids:
+            return None
+        cached = self._of.get(stream.name)
+        if cached is None or cached[0] is not latest:
+            cached = self._of[stream.name] = latest, encode(embeddings(request, stream))
+        return answering(cached[1], request.request_id)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all streams but these."""
+        self._of = {name: encoded for name, encoded in self._of.items() if name in names}
 
 
 def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsReply | ErrorReply:
@@ -132,7 +158,7 @@ def evidence(request: EvidenceRequest, stream: Stream | None) -> EvidenceReply |
     return EvidenceReply(request_id=request.request_id, stream=stream.name, evidence=json.dumps(document))
 
 
-def placement(request: PlacementRequest, stream: Stream | None, model: Model) -> Ask | ErrorReply:
+def placement(request: PlacementRequest, stream: Stream | None, model: Model) -> Compute | ErrorReply:
     """Return what will place the units of a stream, to be called in another thread, or why they cannot be placed."""
     if stream is None:
         return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
@@ -167,7 +193,7 @@ def places(stream: Stream, predictions: Predictions) -> tuple[Float32Array, Floa
     return depth_um, shank
 
 
-def window(request: EmbedWindowRequest, model: Model) -> Ask | ErrorReply:
+def window(request: EmbedWindowRequest, model: Model) -> Compute | ErrorReply:
     """Return what will embed a client's window, to be called in another thread, or why it cannot be embedded."""
     return request_error(request, model) or partial(embed_window, request, model)
 
@@ -203,9 +229,9 @@ def status(request: StatusRequest, document: Mapping[str, Any]) -> StatusReply:
     return StatusReply(request_id=request.request_id, status=json.dumps(document))
 
 
-def busy(request: EmbedWindowRequest | PlacementRequest) -> ErrorReply:
+def busy(request_id: int) -> ErrorReply:
     """Return the error for a request that finds no place in the queue."""
-    return _error(request.request_id, "busy", "too many requests wait already; ask again")
+    return _error(request_id, "busy", "too many requests wait already; ask again")
 
 
 def _error(request_id: int, reason: str, detail: str) -> ErrorReply:

@@ -45,6 +45,7 @@ class Stream:
         self.silent = False
         self.rejected = ""
         self.in_work = 0
+        self.hop_s = labeler.spec.hop_s
         self._instance = instance
         self._rejected_in_a_row = 0
         self._rejected_ns = 0
@@ -57,7 +58,7 @@ class Stream:
         """Push one message and yield the windows that it closes, oldest first; all of them are to be taken."""
         self.last_message_ns = now_ns
         self.silent = False
-        self.labeler.push(message)
+        self.labeler.push(message, now_ns)
         why = self.labeler.population.last_rejection
         if why or isinstance(message, Timed):  # a table that is taken says nothing about data that are not
             self._note_rejection(why, now_ns)
@@ -118,6 +119,8 @@ class Stream:
         status: StreamStatus = "warming_up" if predictions is None else predictions.state
         reasons = predictions.reasons if predictions else ()
         reasons = (*reasons, self.rejected) if self.rejected else reasons
+        if predictions is None and population.taken_over:
+            reasons = (*reasons, "epoch_taken_over")
         if population.ended and not self.in_work:
             status = "ended"
         elif self.silent:

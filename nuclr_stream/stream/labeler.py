@@ -93,9 +93,12 @@ class Labeler:
 
     # -- the side of the data ----------------------------------------------------------------------------------------
 
-    def push(self, message: Input) -> bool:
-        """Take one message of the stream; True when it began a new epoch. What is wrong with it is counted."""
-        return self.population.push(message)
+    def push(self, message: Input, now_ns: int = 0) -> bool:
+        """Take one message of the stream; True when it began a new epoch. What is wrong with it is counted.
+
+        `now_ns` (monotonic) tells an epoch that has fallen silent from one that runs.
+        """
+        return self.population.push(message, now_ns)
 
     def cut(self, now_ns: int = 0) -> Window | None:
         """Return the next window that is complete, or None. Call it until None after every push."""

@@ -31,24 +31,26 @@ MAX_VALUES = 131_072
 
 
 def recording_messages(
-    recording: Recording | TraceRecording, *, stream: str, block_samples: int, epoch: int = 0
+    recording: Recording | TraceRecording, *, stream: str, block_samples: int, epoch: int = 0, start: int = 0
 ) -> Iterator[Input]:
     """Yield a recording as messages: unit table, a SpikeBatch or TraceBatch per block of at most `block_samples`, End.
 
     A mask comes before the data of the block in which it begins. Unit indices are the rows of the recording. Nothing
-    is sent for the recording's gaps: they show as missing samples. Any block length gives the same predictions.
+    is sent for the recording's gaps: they show as missing samples. Any block length gives the same predictions. With
+    `start` it begins at that sample, as a source does that joins late.
     """
     header: dict[str, Any] = {"stream": stream, "epoch": epoch, "sample_rate": recording.sample_rate, "origin": 0}
     yield unit_table(recording, header)
-    yield Heartbeat(**header, seq=1, start=0, stop=0)  # the first window begins at sample 0, whatever comes first
+    # the first window begins at sample `start`, whatever comes first
+    yield Heartbeat(**header, seq=1, start=start, stop=start)
     seq = 2
-    masks = deque(sorted(recording.mask_samples.tolist()))
-    for start, stop in _blocks(recording, block_samples):
+    masks = deque(sorted(mask for mask in recording.mask_samples.tolist() if mask[1] > start))
+    for first, stop in _blocks(recording, block_samples, start):
         while masks and masks[0][0] < stop:
             mask_start, mask_stop = masks.popleft()
             yield MaskInterval(**header, seq=seq, start=mask_start, stop=mask_stop, cause="mask")
             seq += 1
-        yield _batch(recording, header | {"seq": seq, "table_version": 0}, start, stop)
+        yield _batch(recording, header | {"seq": seq, "table_version": 0}, first, stop)
         seq += 1
     for mask_start, mask_stop in masks:
         yield MaskInterval(**header, seq=seq, start=mask_start, stop=mask_stop, cause="mask")
@@ -97,9 +99,8 @@ def _column(recording: Recorded, name: str, unknown: float, dtype: npt.DTypeLike
     return np.where(np.isfinite(values), values, unknown).astype(dtype)
 
 
-def _blocks(recording: Recording | TraceRecording, block_samples: int) -> Iterator[tuple[int, int]]:
+def _blocks(recording: Recording | TraceRecording, block_samples: int, start: int) -> Iterator[tuple[int, int]]:
     """Yield the [start, stop) stretches to send: blocks on multiples of the length, cut at gaps and at much data."""
-    start = 0
     for gap_start, gap_stop in [
         *sorted(recording.gap_samples.tolist()),
         [recording.num_samples, recording.num_samples],

@@ -11,7 +11,7 @@ from collections import Counter, deque
 
 import numpy as np
 
-from nuclr_stream.stream.admission import rejection
+from nuclr_stream.stream.admission import Admission
 from nuclr_stream.stream.epoch import Epoch, Timed, stretch_of
 from nuclr_stream.stream.units import Operation, Units
 from nuclr_stream.stream.window import Window
@@ -38,6 +38,8 @@ class Population:
         self._operations: list[Operation] = []
         self._inbox: deque[Input] = deque()
         self._epoch: Epoch | None = None
+        self._admission = Admission(spec)
+        self.taken_over = False  # whether the epoch that runs is smaller than the one before it, which fell silent
 
     @property
     def epoch(self) -> int | None:
@@ -61,13 +63,14 @@ class Population:
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
-    def push(self, message: Input) -> bool:
+    def push(self, message: Input, now_ns: int = 0) -> bool:
         """Admit one message; whatever is wrong with it is counted in `counters` and the message dropped.
 
-        Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time.
+        Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time. By `now_ns`
+        (monotonic) an epoch that has fallen silent is told from one that runs.
         """
         self.counters["received"] += 1
-        self.last_rejection = rejection(message, self._epoch, self.spec)
+        self.last_rejection = self._admission.rejection(message, self._epoch, now_ns)
         if self.last_rejection:
             self.counters[self.last_rejection] += 1
             return False
@@ -81,11 +84,16 @@ class Population:
         self.counters["messages_gap"] = epoch.sequence.gap
         self.counters["messages_reordered"] = epoch.sequence.reordered
         self.counters["accepted"] += 1
+        self._admission.taken(now_ns)
         self._inbox.append(message)
         return is_new
 
     def _begin(self, message: Input) -> Epoch:
         """Start an epoch: bins and windows are gone; exposure goes too unless the first unit table says `continues`."""
+        if self._epoch is not None:
+            self._admission.ended(self._epoch)
+            self.taken_over = message.epoch < self._epoch.number
+            self.counters["epochs_taken_over"] += self.taken_over
         self.counters["unapplied"] += len(self._inbox)
         self._inbox.clear()
         self.units.begin_epoch()

@@ -1,12 +1,14 @@
 """The wire protocol: messages <-> bytes, bounded and versioned, no sockets. docs/protocol.md describes it."""
 
 from nuclr_stream.wire.codes import Abstained, UnitAction, UnitFlag
-from nuclr_stream.wire.decode import decode
-from nuclr_stream.wire.encode import encode, topic
+from nuclr_stream.wire.decode import decode, input_stream
+from nuclr_stream.wire.encode import answering, encode, topic
 from nuclr_stream.wire.fields import (
+    MAX_INCOMING_FRAMES,
     MAX_MESSAGE_BYTES,
     MAX_REPLY_BYTES,
     MAX_SPIKES,
+    MAX_TOPIC_BYTES,
     MAX_UNITS,
     MAX_WINDOW_BYTES,
     PROTOCOL_VERSION,
@@ -47,9 +49,11 @@ from nuclr_stream.wire.messages import (
 )
 
 __all__ = [
+    "MAX_INCOMING_FRAMES",
     "MAX_MESSAGE_BYTES",
     "MAX_REPLY_BYTES",
     "MAX_SPIKES",
+    "MAX_TOPIC_BYTES",
     "MAX_UNITS",
     "MAX_WINDOW_BYTES",
     "PROTOCOL_VERSION",
@@ -91,7 +95,9 @@ __all__ = [
     "UnitAction",
     "UnitFlag",
     "UnitTable",
+    "answering",
     "decode",
     "encode",
+    "input_stream",
     "topic",
 ]

@@ -99,6 +99,7 @@ ROWS = size("rows", MAX_UNITS)
 SOURCE = (integer("epoch"), integer("seq"), rate("sample_rate"), sample("origin"))
 STRETCH = (sample("start"), sample("stop"))
 REQUEST_ID = integer("request_id")
+WITHIN = integer("within_ms", 0, 2**31)
 STATE = choice("state", ("ready", "warming_up", "degraded", "ended"))
 TASK_NAME = text("name", low=1)
 TASK_FIELD = text("task", low=1)
@@ -270,7 +271,7 @@ REQUESTS = (
     Layout(
         "embed_window",
         m.EmbedWindowRequest,
-        (REQUEST_ID,),
+        (REQUEST_ID, WITHIN),
         (Array("counts", "<f4", ("units", "bins"), 0, None),),
         (UNITS, size("bins", MAX_BINS)),
         MAX_WINDOW_BYTES,
@@ -280,7 +281,7 @@ REQUESTS = (
     Layout(
         "placement",
         m.PlacementRequest,
-        (REQUEST_ID, TASK_FIELD),
+        (REQUEST_ID, TASK_FIELD, WITHIN),
         (Names("regions", "regions"), Array("from_um", "<f4", ("regions",)), Array("to_um", "<f4", ("regions",))),
         (size("regions", MAX_LIST),),
         MAX_MESSAGE_BYTES,

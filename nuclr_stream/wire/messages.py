@@ -297,10 +297,14 @@ class EmbeddingsRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbedWindowRequest:
-    """Ask for the embedding of one window: `counts` (U, T) float32, finite, not negative, T bins of the bundle."""
+    """Ask for the embedding of one window: `counts` (U, T) float32, finite, not negative, T bins of the bundle.
+
+    It is computed when no live step waits. After `within_ms` (from its arrival; 0: never) the error is "expired".
+    """
 
     request_id: int
     counts: Float32Array
+    within_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,11 +319,13 @@ class PlacementRequest:
     """Ask where the units of `stream` lie along the probe, by the classes of `task`.
 
     `regions` R names with `from_um` and `to_um` (R,) float32 are a planned trajectory to compare with, if any.
+    `within_ms` is as for `EmbedWindowRequest`.
     """
 
     request_id: int
     stream: str
     task: str = "brain_region"
+    within_ms: int = 0
     regions: tuple[str, ...] = ()
     from_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     to_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))

@@ -117,7 +117,7 @@ MESSAGES = {
     ),
     "snapshot": wire.SnapshotRequest(request_id=1),
     "embeddings": wire.EmbeddingsRequest(request_id=2, stream="probeA", unit_ids=("a", "µ2")),
-    "embed_window": wire.EmbedWindowRequest(request_id=3, counts=_f4([0, 1, 2], [3, 0, 0])),
+    "embed_window": wire.EmbedWindowRequest(request_id=3, counts=_f4([0, 1, 2], [3, 0, 0]), within_ms=250),
     "status": wire.StatusRequest(request_id=4),
     "placement": wire.PlacementRequest(
         request_id=5,
@@ -353,7 +353,7 @@ FRAMES = {
     ],
     "embed_window": [
         b"embed_window/",
-        b"\x84\xa1v\x01\xaarequest_id\x03\xa5units\x02\xa4bins\x03",
+        b"\x85\xa1v\x01\xaarequest_id\x03\xa9within_ms\xcc\xfa\xa5units\x02\xa4bins\x03",
         b"\x00\x00\x00\x00\x00\x00\x80?\x00\x00\x00@\x00\x00@@\x00\x00\x00\x00\x00\x00\x00\x00",
     ],
     "status": [
@@ -401,7 +401,7 @@ FRAMES = {
     ],
     "placement": [
         b"placement/probeA",
-        (b"\x84\xa1v\x01\xaarequest_id\x05\xa4task\xacbrain_region\xa7regions\x02"),
+        (b"\x85\xa1v\x01\xaarequest_id\x05\xa4task\xacbrain_region\xa9within_ms\x00\xa7regions\x02"),
         b"\x00\x00\x00\x00\x03\x00\x00\x00\x05\x00\x00\x00",
         b"CTX\xc2\xb5",
         b"\x00\x00\xc8\xc2\x00\x00\xfaC",
