@@ -72,6 +72,9 @@ ONLY_IN = {
     "pylsl": ("sources",),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
+    "starlette": ("dashboard",),
+    "uvicorn": ("dashboard",),
+    "websockets": ("dashboard",),
 }
 """Libraries that only these rooms or modules of nuclr_stream import."""
 HEAVY = ("torch", "onnx", "onnxscript", "sklearn", "numba", "offline_training", "exporters")

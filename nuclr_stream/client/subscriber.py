@@ -31,7 +31,7 @@ SHOWN = 128
 GONE_AFTER_S = 1.0
 """A daemon publishes at least every half second; one that was silent for so long is gone."""
 
-R = TypeVar("R", wire.SnapshotReply, wire.EmbeddingsReply, wire.EmbedWindowReply, wire.StatusReply, wire.PlacementReply)
+R = TypeVar("R", bound=wire.Reply)
 
 
 class QueryError(NuclrStreamError):
@@ -242,6 +242,18 @@ class Query:
             to_um=np.array([high for _, _, high in plan], dtype=np.float32),
         )
         document: dict[str, Any] = json.loads(self._ask(request, wire.PlacementReply).placement)
+        return document
+
+    def activity(self, stream: str, *, counts: bool = False) -> wire.ActivityReply:
+        """Return the units of a stream as they are now, with `counts` also what they did in the last window."""
+        return self._ask(
+            wire.ActivityRequest(request_id=next(self._ids), stream=stream, counts=counts), wire.ActivityReply
+        )
+
+    def evidence(self, stream: str, unit_ids: Sequence[str]) -> dict[str, Any]:
+        """Return what the last predictions of the named units rest on; docs/protocol.md has the document."""
+        request = wire.EvidenceRequest(request_id=next(self._ids), stream=stream, unit_ids=tuple(unit_ids))
+        document: dict[str, Any] = json.loads(self._ask(request, wire.EvidenceReply).evidence)
         return document
 
     def status(self) -> dict[str, Any]:

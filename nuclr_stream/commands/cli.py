@@ -12,6 +12,7 @@ import typer
 from nuclr_stream.commands.bands import bands
 from nuclr_stream.commands.bench import bench
 from nuclr_stream.commands.check import check
+from nuclr_stream.commands.dashboard import dashboard
 from nuclr_stream.commands.demo import demo
 from nuclr_stream.commands.doctor import doctor
 from nuclr_stream.commands.forward import forward
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (serve, replay, label, records, rules, watch, top, bands, demo, bench, doctor, check):
+for command in (serve, replay, label, records, rules, watch, top, dashboard, bands, demo, bench, doctor, check):
     app.command()(command)
 app.add_typer(keys, name="keys")
 for group in (source, forward):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
+from nuclr_stream.commands.dashboard import PAGE_PORT, start_page
 from nuclr_stream.commands.demo import RECORDING
 from nuclr_stream.commands.options import AbstainBelow, Bundle, load_model, warn_of_thresholds
 from nuclr_stream.commands.signals import end_on_signals
@@ -45,6 +47,10 @@ def serve(
         list[str] | None, typer.Option(help="Read KIND://ADDRESS?option=value in a child process; may be repeated.")
     ] = None,
     demo_source: Annotated[bool, typer.Option("--demo-source", help="Play the demo recording over and over.")] = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Serve the live page too, by a process of its own.")
+    ] = False,
+    dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page on 127.0.0.1.")] = PAGE_PORT,
 ) -> None:
     """Run the daemon. One line of JSON on stdout says where it can be reached; SIGTERM ends it."""
     given = {
@@ -74,10 +80,15 @@ def serve(
     model.warm_up(min(WARM_UNITS, model.manifest.max_units))
     daemon = Daemon(settings, model)
     end_on_signals(daemon.stop)
-    print(
-        json.dumps({"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}), flush=True
-    )
+    ready = {"bundle": model.bundle_id, "provider": model.provider, "endpoints": daemon.endpoints}
+    page = None
+    if dashboard:
+        page = start_page(daemon.endpoints, port=dashboard_port, stdout=sys.stderr)
+        ready["dashboard"] = f"http://127.0.0.1:{dashboard_port}/"
+    print(json.dumps(ready), flush=True)
     with running_sources(sources, daemon.endpoints):
         in_time = daemon.run()
+    if page is not None:
+        page.terminate()
     if not in_time:
         os._exit(0)  # a step that hangs must not keep the process

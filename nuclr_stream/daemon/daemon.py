@@ -308,6 +308,10 @@ class Daemon:
             return queries.embeddings(request, stream)
         if isinstance(request, wire.StatusRequest):
             return queries.status(request, self._status())
+        if isinstance(request, wire.ActivityRequest):
+            return queries.activity(request, self._streams.get(request.stream))
+        if isinstance(request, wire.EvidenceRequest):
+            return queries.evidence(request, self._streams.get(request.stream))
         if isinstance(request, wire.PlacementRequest):
             answer = queries.placement(request, self._streams.get(request.stream), self.model)
         else:

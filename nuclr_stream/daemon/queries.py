@@ -21,12 +21,16 @@ from nuclr_stream.windows.binning import Float32Array, active_units
 from nuclr_stream.wire import (
     MAX_MESSAGE_BYTES,
     MAX_WINDOW_BYTES,
+    ActivityReply,
+    ActivityRequest,
     DaemonState,
     EmbeddingsReply,
     EmbeddingsRequest,
     EmbedWindowReply,
     EmbedWindowRequest,
     ErrorReply,
+    EvidenceReply,
+    EvidenceRequest,
     PlacementReply,
     PlacementRequest,
     Predictions,
@@ -96,6 +100,67 @@ def embeddings(request: EmbeddingsRequest, stream: Stream | None) -> EmbeddingsR
         mean=latest.mean[rows],
         last=latest.last[rows],
     )
+
+
+def activity(request: ActivityRequest, stream: Stream | None) -> ActivityReply | ErrorReply:
+    """Return the units of a stream as they are now and, if asked for, what they did in the last labelled window."""
+    if stream is None:
+        return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
+    population, latest = stream.labeler.population, stream.current
+    units = population.units
+    geometry = units.geometry
+    counts, observed, scale = np.zeros((len(units.index), 0), dtype=np.uint8), np.zeros(0, dtype=np.bool_), 1.0
+    if request.counts and latest is not None:
+        window = latest.window
+        if stream.labeler.spec.input_kind == "traces":  # values of traces go in steps of 1/255 of the largest
+            scale = float(max(window.counts.max(initial=0), 1e-6)) / 255
+        rows = units.rows(window.unit_index)
+        counts = np.zeros((len(units.index), window.counts.shape[1]), dtype=np.uint8)
+        counts[rows[rows >= 0]] = np.clip(np.round(window.counts[rows >= 0] / scale), 0, 255)
+        observed = window.observed
+    return ActivityReply(
+        request_id=request.request_id,
+        stream=stream.name,
+        epoch=population.epoch or 0,
+        version=units.version,
+        end_sample=0 if latest is None else latest.predictions.end_sample,
+        scale=scale,
+        unit_index=units.index.astype(np.uint32),
+        shank=geometry["shank"].astype(np.int32),
+        x_um=geometry["x_um"],
+        depth_um=geometry["depth_um"],
+        channel=geometry["channel"].astype(np.int32),
+        unit_ids=units.ids,
+        counts=counts,
+        observed=observed,
+    )
+
+
+def evidence(request: EvidenceRequest, stream: Stream | None) -> EvidenceReply | ErrorReply:
+    """Return what the last predictions of the named units rest on: every feature set's prediction and its weight."""
+    if stream is None:
+        return _error(request.request_id, "unknown_stream", f"no stream {request.stream!r}")
+    if (latest := stream.current) is None:
+        return _error(request.request_id, "warming_up", "no window is complete yet")
+    predictions = latest.predictions
+    row_of = {unit_id: row for row, unit_id in enumerate(predictions.unit_ids)}
+    document = {
+        "stream": stream.name,
+        "epoch": predictions.epoch,
+        "step": predictions.step,
+        "end_sample": predictions.end_sample,
+        "bundle": predictions.bundle,
+        "classes": {task.name: list(task.classes) for task in predictions.tasks},
+        "units": [
+            {
+                "unit_id": name,
+                "tasks": {task: found.document(row_of[name]) for task, found in latest.evidence.items()},
+            }
+            for name in request.unit_ids
+            if name in row_of
+        ],
+    }
+    return EvidenceReply(request_id=request.request_id, stream=stream.name, evidence=json.dumps(document))
 
 
 def placement(request: PlacementRequest, stream: Stream | None, model: Model) -> Compute | ErrorReply:

@@ -16,7 +16,8 @@ import numpy as np
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
 from nuclr_stream.inference.model import Model
-from nuclr_stream.prediction.answer import Answer, answer
+from nuclr_stream.prediction.answer import Answer, Logits, answer
+from nuclr_stream.prediction.evidence import Evidence
 from nuclr_stream.prediction.out_of_distribution import OutOfDistributionScore
 from nuclr_stream.prediction.stability import Stability
 from nuclr_stream.stream.population import Population
@@ -30,11 +31,16 @@ MAX_UNITS = 4_096
 
 @dataclass(frozen=True)
 class Labelled:
-    """What one window led to: predictions of all units (U,), their mean and last embeddings (U, D) float32."""
+    """What one window led to: predictions of all units (U,), their mean and last embeddings (U, D) float32.
+
+    `evidence` is what each task's predictions were made from, `window` the one that was labelled.
+    """
 
     predictions: Predictions
     mean: Float32Array
     last: Float32Array
+    evidence: Mapping[str, Evidence]
+    window: Window
 
 
 class Labeler:
@@ -128,7 +134,7 @@ class Labeler:
         snapshot = self._features.snapshot(index)
         judged = self._judge(snapshot, index)
         answers = [self._task(name, snapshot, judged, window) for name in self.model.task_names]
-        causes = [exclusion, "population_below_minimum" if self._small else "", *(cause for _, cause in answers)]
+        causes = [exclusion, "population_below_minimum" if self._small else "", *(cause for _, cause, _ in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
         predictions = Predictions(
             stream=self.stream,
@@ -152,9 +158,11 @@ class Labeler:
             exposure=snapshot.exposure,
             ood_score=judged.ratio,
             flags=self._flags(window, judged),
-            tasks=tuple(task for task, _ in answers),
+            tasks=tuple(task for task, _, _ in answers),
         )
-        return Labelled(predictions, snapshot.features["embedding"], self._features.embedding.last(index))
+        evidence = {task.name: evidence for task, _, evidence in answers}
+        last = self._features.embedding.last(index)
+        return Labelled(predictions, snapshot.features["embedding"], last, evidence, window)
 
     def step(self, now_ns: int = 0) -> Labelled | None:
         """Cut and label the next window, in one thread; None when more data are needed."""
@@ -214,14 +222,16 @@ class Labeler:
 
     def _task(
         self, name: str, snapshot: FeatureSnapshot, judged: OutOfDistributionScore, window: Window
-    ) -> tuple[TaskPredictions, str]:
-        """Return a task's predictions, and why none of them may be believed, or an empty string."""
+    ) -> tuple[TaskPredictions, str, Evidence]:
+        """Return a task's predictions, why none of them may be believed (or nothing), and what they rest on."""
         part, cause = self.model.task(name), ""
+        logits: Logits = {}
         try:
+            logits = self.model.logits(name, snapshot)
             found = answer(
                 part.log_linear_pools,
                 snapshot,
-                self.model.logits(name, snapshot),
+                logits,
                 prior=part.prior,
                 wanted=self._priors.get(name),
                 alone=self._small,
@@ -258,7 +268,10 @@ class Labeler:
             stable_since=stable_since,
             flips=flips,
         )
-        return task, cause
+        evidence = Evidence.of(
+            part.log_linear_pools, snapshot, logits, found=found, abstain_below=self._abstain.get(name)
+        )
+        return task, cause, evidence
 
     def _flags(self, window: Window, judged: OutOfDistributionScore) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         flags = np.where(window.active, 0, UnitFlag.SILENT).astype(np.uint8)

@@ -170,6 +170,7 @@ class Population:
             missing=cut.missing,
             exclusion=cut.exclusion,
             operations=tuple(self._operations),
+            observed=cut.observed,
         )
         self._operations = []
         self.counters["windows_without_data"] += epoch.advance()

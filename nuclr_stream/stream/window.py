@@ -23,8 +23,9 @@ class Window:
     since the window before, see `isi`, and `coupling` (U, 54) what was counted of millisecond
     lags since then, see `coupling`. `exclusion` says why it is not embedded
     (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
-    the host's monotonic time when it was cut, as the caller gave it. `checkpoint`, if asked for, is the state of the
-    population right after the cut: together with what the model's side knows after this window it is a whole.
+    the host's monotonic time when it was cut, as the caller gave it. `observed` (T,) are the bins with data throughout.
+    `checkpoint`, if asked for, is the state of the population right after the cut: together with what the model's side
+    knows after this window it is a whole.
     """
 
     stream: str
@@ -45,6 +46,7 @@ class Window:
     missing: float
     exclusion: str
     operations: tuple[Operation, ...]
+    observed: BoolArray
     skipped_steps: int = 0
     checkpoint: Mapping[str, Any] | None = None
 

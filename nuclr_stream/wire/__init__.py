@@ -14,6 +14,7 @@ from nuclr_stream.wire.fields import (
     PROTOCOL_VERSION,
     REASONS,
 )
+from nuclr_stream.wire.inspection import ActivityReply, ActivityRequest, EvidenceReply, EvidenceRequest
 from nuclr_stream.wire.messages import (
     DaemonState,
     EmbeddingsReply,
@@ -60,6 +61,8 @@ __all__ = [
     "PROTOCOL_VERSION",
     "REASONS",
     "Abstained",
+    "ActivityReply",
+    "ActivityRequest",
     "DaemonState",
     "EmbedWindowReply",
     "EmbedWindowRequest",
@@ -68,6 +71,8 @@ __all__ = [
     "End",
     "ErrorReply",
     "Event",
+    "EvidenceReply",
+    "EvidenceRequest",
     "Heartbeat",
     "Input",
     "MaskInterval",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from nuclr_stream.windows.binning import MAX_SAMPLE
+from nuclr_stream.wire import inspection
 from nuclr_stream.wire import messages as m
 from nuclr_stream.wire.codes import Abstained, UnitAction
 from nuclr_stream.wire.fields import (
@@ -286,6 +287,15 @@ REQUESTS = (
         MAX_MESSAGE_BYTES,
     ),
     Layout("received", m.ReceivedRequest, (REQUEST_ID,), limit=MAX_MESSAGE_BYTES),
+    Layout("activity", inspection.ActivityRequest, (REQUEST_ID, flag("counts")), limit=MAX_MESSAGE_BYTES),
+    Layout(
+        "evidence",
+        inspection.EvidenceRequest,
+        (REQUEST_ID,),
+        (Names("unit_ids", "units"),),
+        (UNITS,),
+        MAX_MESSAGE_BYTES,
+    ),
 )
 REPLIES = (
     Layout("snapshot_reply", m.SnapshotReply, (REQUEST_ID,), (Parts("messages"),), stream="none"),
@@ -323,6 +333,22 @@ REPLIES = (
             sample("watermark"),
         ),
     ),
+        "activity_reply",
+        inspection.ActivityReply,
+        (REQUEST_ID, integer("epoch"), integer("version", -1), sample("end_sample"), real("scale", 0)),
+        (
+            Array("unit_index", "<u4", ("units",)),
+            Array("shank", "<i4", ("units",), -1, None),
+            Array("x_um", "<f4", ("units",), nan=True),
+            Array("depth_um", "<f4", ("units",), nan=True),
+            Array("channel", "<i4", ("units",), -1, None),
+            Names("unit_ids", "units"),
+            Array("counts", "|u1", ("units", "bins")),
+            Array("observed", "|b1", ("bins",), 0, 1),
+        ),
+        (UNITS, size("bins", MAX_BINS)),
+    ),
+    Layout("evidence_reply", inspection.EvidenceReply, (REQUEST_ID,), (Text("evidence"),)),
     Layout("error", m.ErrorReply, (REQUEST_ID, text("reason", low=1), detail()), stream="none"),
 )
 LAYOUTS = (*INPUTS, *OUTPUTS, *REQUESTS, *REPLIES)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.wire.codes import OOD_FLAGS, Abstained
+from nuclr_stream.wire.inspection import InspectReply, InspectRequest
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
@@ -417,6 +418,23 @@ class ErrorReply:
 
 Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
 Output = Predictions | StreamState | DaemonState | Event | RuleFired
-Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest | ReceivedRequest
-Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | ReceivedReply | ErrorReply
+Request = (
+    SnapshotRequest
+    | EmbeddingsRequest
+    | EmbedWindowRequest
+    | StatusRequest
+    | PlacementRequest
+    | ReceivedRequest
+    | InspectRequest
+)
+Reply = (
+    SnapshotReply
+    | EmbeddingsReply
+    | EmbedWindowReply
+    | StatusReply
+    | PlacementReply
+    | ReceivedReply
+    | InspectReply
+    | ErrorReply
+)
 Message = Input | Output | Request | Reply

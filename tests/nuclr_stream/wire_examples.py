@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 
 from nuclr_stream import wire
+from tests.nuclr_stream import wire_inspection_examples
 
 
 def _f4(*values):
@@ -425,3 +426,5 @@ FRAMES = {
         (b"\x84\xa1v\x01\xaarequest_id\x04\xa6reason\xaeunknown_stream\xa6detail\xa6probeB"),
     ],
 }
+MESSAGES |= wire_inspection_examples.MESSAGES
+FRAMES |= wire_inspection_examples.FRAMES

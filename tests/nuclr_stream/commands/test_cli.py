@@ -460,6 +460,7 @@ def test_module_and_command_are_the_same() -> None:
         "rules",
         "watch",
         "top",
+        "dashboard",
         "bands",
         "demo",
         "bench",
