@@ -333,6 +333,7 @@ REPLIES = (
             sample("watermark"),
         ),
     ),
+    Layout(
         "activity_reply",
         inspection.ActivityReply,
         (REQUEST_ID, integer("epoch"), integer("version", -1), sample("end_sample"), real("scale", 0)),
