@@ -13,7 +13,7 @@ import typer
 
 from nuclr_stream.config import QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.placement.report import read_plan
+from nuclr_stream.placement.plans import read_plan
 
 PAGE_PORT = 5584
 

@@ -60,23 +60,23 @@ def run_demo(recording: Recording, console: Console, *, bundle: str, stay: bool 
     begun = time.monotonic()
     with daemon_process(bundle) as endpoints, page_process(endpoints) as url:
         console.print(f"live page: {url}", soft_wrap=True, highlight=False, markup=False)
-        where = {name: endpoints[name] for name in ("data", "results", "query")}
+        data, results, query = (endpoints[name] for name in ("data", "results", "query"))
         started = time.monotonic()
         received: list[Received] = []
         with Screen(console, order=_by_depth(recording), line_every_s=recording.duration_s / 20) as screen:
             speed = max(recording.duration_s / PLAY_S, 1.5)
-            for one in replay(recording, speed=speed, start=0, **where):
+            for one in replay(recording, speed=speed, data=data, results=results, query=query):
                 received.append(one)
                 screen.show(one.predictions, _agreement(recording, one.predictions))
                 if time.monotonic() - begun > LIMIT_S:
                     break
         wall_s = time.monotonic() - started
-        losses = _losses(where["query"], recording.recording_id)
+        losses = _losses(query, recording.recording_id)
         if stay:
             console.print(f"goes on in real time at {url}; Ctrl-C ends it", soft_wrap=True, highlight=False)
         with suppress(KeyboardInterrupt):
             while stay:
-                for _ in replay(recording, speed=1.0, **where):
+                for _ in replay(recording, speed=1.0, data=data, results=results, query=query):
                     pass
     return summary(recording, received, wall_s=wall_s, losses=losses)
 

@@ -110,8 +110,7 @@ def activity(request: ActivityRequest, stream: Stream | None) -> ActivityReply |
     units = population.units
     geometry = units.geometry
     counts, observed, scale = np.zeros((len(units.index), 0), dtype=np.uint8), np.zeros(0, dtype=np.bool_), 1.0
-    if request.counts and latest is not None:
-        window = latest.window
+    if request.counts and latest is not None and (window := latest.window) is not None:
         if stream.labeler.spec.input_kind == "traces":  # values of traces go in steps of 1/255 of the largest
             scale = float(max(window.counts.max(initial=0), 1e-6)) / 255
         rows = units.rows(window.unit_index)

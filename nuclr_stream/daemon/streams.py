@@ -149,7 +149,7 @@ class Stream:
         self._seq, self._skipped, self._flips = saved["seq"], saved["skipped"], Counter(saved["flips"])
         self.owner = saved["owner"]
         latest = saved["latest"]
-        self.latest = latest and Labelled(latest["predictions"], latest["mean"], latest["last"])
+        self.latest = latest and Labelled(latest["predictions"], latest["mean"], latest["last"], {}, None)
         self.last_message_ns, self.catching_up = now_ns, True
         self._reported = self._seen()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 import zmq
 
-from nuclr_stream.daemon.ingest import Ingest
-from nuclr_stream.sockets import connect, disconnect
+from nuclr_stream.sockets import connect, disconnect, take
 
 DRAIN_EVERY = 500
+DRAIN_S = 0.5
 QUEUE_BYTES = 2**28
 """Most bytes that wait to be looked at; what is beyond is dropped and counted."""
 _OPTIONS = {
@@ -32,26 +33,38 @@ class VendorSocket:
         self.endpoint = endpoint
         self._socket = connect(zmq.SUB, endpoint, what, max_bytes=2**26, options=_OPTIONS)
         self._socket.subscribe(b"")
-        self._ingest = Ingest(self._socket, max_bytes=max_bytes)
-
+        self.dropped = 0
+        self._max_bytes = max_bytes
+        self._waiting: deque[list[bytes]] = deque()
+        self._waiting_bytes = 0
         self._since_drained = 0
-
-    @property
-    def dropped(self) -> int:
-        """Messages that found no room."""
-        return self._ingest.dropped["queue_full"]
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """Return the next message, or None when none has come within `timeout_s`."""
         # Drained now and then, so that what waits is bounded by our own limit and counted, not by ZeroMQ's; but not
         # with every message, or a process that is behind would spend its time on taking in what it has to drop.
-        if not len(self._ingest) and not self._socket.poll(int(timeout_s * 1000)):
+        if not self._waiting and not self._socket.poll(int(timeout_s * 1000)):
             return None
         self._since_drained += 1
-        if not len(self._ingest) or self._since_drained >= DRAIN_EVERY:
-            self._ingest.drain(time.monotonic_ns())
+        if not self._waiting or self._since_drained >= DRAIN_EVERY:
+            self._drain()
             self._since_drained = 0
-        return self._ingest.next()[0] if len(self._ingest) else None
+        return self._pop() if self._waiting else None
+
+    def _drain(self) -> None:
+        """Take in what has come. The oldest that wait give way: the newest count most, and what is lost is a gap."""
+        until = time.monotonic() + DRAIN_S
+        while time.monotonic() < until and (frames := take(self._socket)) is not None:
+            self._waiting.append(frames)
+            self._waiting_bytes += sum(map(len, frames))
+            while self._waiting_bytes > self._max_bytes and len(self._waiting) > 1:
+                self._pop()
+                self.dropped += 1
+
+    def _pop(self) -> list[bytes]:
+        frames = self._waiting.popleft()
+        self._waiting_bytes -= sum(map(len, frames))
+        return frames
 
     def close(self) -> int:
         """Close it; returns how many messages had come that nobody received, as far as a second is enough to count."""

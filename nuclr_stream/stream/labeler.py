@@ -33,14 +33,15 @@ MAX_UNITS = 4_096
 class Labelled:
     """What one window led to: predictions of all units (U,), their mean and last embeddings (U, D) float32.
 
-    `evidence` is what each task's predictions were made from, `window` the one that was labelled.
+    `evidence` is what each task's predictions were made from, `window` the one that was labelled; both are gone after a
+    restart, until the next window.
     """
 
     predictions: Predictions
     mean: Float32Array
     last: Float32Array
     evidence: Mapping[str, Evidence]
-    window: Window
+    window: Window | None
 
 
 class Labeler:

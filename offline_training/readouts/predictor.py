@@ -87,7 +87,8 @@ def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: floa
     # whole recordings first: features of shorter stretches are noisier and want no larger C
     whole_members: list[Linear] = []
     chosen: list[float] = []
-    n, readouts = [], []
+    n: list[float] = []
+    readouts: list[Linear] = []
     for length in [WHOLE, *sorted(set(own.length.tolist()) - {WHOLE}, reverse=True)]:
         at = own.length == length
         best, members = _chosen(own, name, classes, parts, at, candidates)
