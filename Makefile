@@ -34,7 +34,7 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=95
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
 
-.PHONY: help setup demo test test-slow lint results bench bundles bundle-demo demo-recording bundle-rat clean
+.PHONY: help setup demo test test-slow faults faults-long lint results bench bench-page bundles bundle-demo demo-recording bundle-rat clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,7 +44,7 @@ $(VENV)/.core: pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(PIP) install --quiet --editable . --constraint constraints.txt
+	$(PIP) install --quiet --editable '.[dashboard]' --constraint constraints.txt
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
@@ -53,8 +53,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
 
 setup: $(VENV)/.dev ## Make .venv with everything for work on the project (torch is large)
 
-demo: $(VENV)/.core ## Daemon and client on the simulated demo recording, live; without torch
-	$(BIN)/nuclr-stream demo
+demo: $(VENV)/.core ## Daemon, client and live page on the simulated demo recording; without torch; ARGS=--stay goes on
+	$(BIN)/nuclr-stream demo $(ARGS)
 
 test: $(VENV)/.dev ## Install what the tests need (with torch), check style and types, and run them with branch coverage
 	$(BIN)/ruff check .
@@ -64,6 +64,12 @@ test: $(VENV)/.dev ## Install what the tests need (with torch), check style and 
 
 test-slow: $(VENV)/.dev ## Long campaigns that make test leaves out, and property tests on examples drawn anew
 	$(PYTEST) $(PARALLEL) -m 'slow or hypothesis' --hypothesis-profile=search $(ARGS)
+
+faults: $(VENV)/.dev ## Break the daemon in every way that it promises to survive (minutes): results/faults/, docs/reliability.md
+	$(BIN)/nuclr-stream-faults --size ci $(ARGS)
+
+faults-long: $(VENV)/.dev ## The same with 50 kills and a day of steps (hours)
+	$(BIN)/nuclr-stream-faults --size long $(ARGS)
 
 lint: $(VENV)/.dev ## Style and types
 	$(BIN)/ruff check .
@@ -82,6 +88,10 @@ bench: $(VENV)/.dev ## Measure this machine while it is quiet (minutes): results
 	done
 	$(BIN)/nuclr-train bench configs/pretrain_demo.toml --out results/speed/training.json
 	$(BIN)/nuclr-train report-speed
+
+bench-page: $(VENV)/.dev ## Measure the live page in Chromium (a minute; apt-get install chromium): results/dashboard/, docs/dashboard.md
+	$(BIN)/python -m tests.nuclr_stream.dashboard.bench
+	$(BIN)/python -m tests.nuclr_stream.dashboard.figures
 
 bundles: bundle-demo bundle-rat ## Rebuild both shipped bundles
 

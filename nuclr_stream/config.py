@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from nuclr_stream.errors import ConfigError, EndpointError
 
-DATA_ENDPOINT = "tcp://127.0.0.1:5581"
-RESULTS_ENDPOINT = "tcp://127.0.0.1:5582"
-QUERY_ENDPOINT = "tcp://127.0.0.1:5583"
+_PORTS = {"data": 5581, "results": 5582, "query": 5583}
+_MAX_FOLDER = 80
+"""An ipc path has at most 107 bytes; the names in the folder and of its lock need some."""
+
+
+def private_folder() -> Path | None:
+    """Return the folder of this user's endpoints, which nobody else may enter; None where there is no ipc (Windows).
+
+    XDG_RUNTIME_DIR has one where the system keeps it; elsewhere it lies in the temporary folder. Whoever uses it
+    checks whose it is: anybody may have made one of that name in the temporary folder.
+    """
+    if sys.platform == "win32":
+        return None
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and len(runtime) <= _MAX_FOLDER and Path(runtime).is_dir():
+        return Path(runtime) / "nuclr-stream"
+    temporary = tempfile.gettempdir()
+    return Path(temporary if len(temporary) <= _MAX_FOLDER else "/tmp") / f"nuclr-stream-{os.getuid()}"
+
+
+def _default_endpoint(name: str) -> str:
+    folder = private_folder()
+    return f"tcp://127.0.0.1:{_PORTS[name]}" if folder is None else f"ipc://{folder}/{name}"
+
+
+DATA_ENDPOINT = _default_endpoint("data")
+RESULTS_ENDPOINT = _default_endpoint("results")
+QUERY_ENDPOINT = _default_endpoint("query")
 HTTP_PORT = 5580
 _LOOPBACK = ("localhost", "::1")
+_EXAMPLE = "tcp://127.0.0.1:5581 or ipc:///run/user/1000/nuclr-stream/data"
 
 
 class Settings(BaseModel):
@@ -30,9 +59,10 @@ class Settings(BaseModel):
     lateness_s: float = Field(default=0.0, ge=0, le=60, description="s that a bin stays open behind the watermark")
     provider: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the graphs run; auto may warn")
     threads: int = Field(default=0, ge=0, le=256, description="of one inference; 0 takes all cores but one")
-    data_endpoint: str = Field(default=DATA_ENDPOINT, description="sources push spikes here; port 0 picks a free one")
-    results_endpoint: str = Field(default=RESULTS_ENDPOINT, description="predictions, states and events come out here")
-    query_endpoint: str = Field(default=QUERY_ENDPOINT, description="snapshot, embeddings and status are asked here")
+    keys: str = Field(default="", description="folder of the daemon's key and allow-list; tcp is then encrypted")
+    data_endpoint: str = Field(default="", description="sources push spikes here; empty: in this user's private folder")
+    results_endpoint: str = Field(default="", description="predictions, states and events; empty: as above")
+    query_endpoint: str = Field(default="", description="snapshot, embeddings and status; empty: as above")
     http_port: int = Field(default=HTTP_PORT, ge=0, le=65535, description="of /metrics and /readyz on 127.0.0.1")
     max_streams: int = Field(default=8, ge=1, le=12, description="probes at once; more are rejected and counted")
     max_units: int = Field(default=2048, ge=1, le=8192, description="units of one probe; more are dropped and counted")
@@ -44,6 +74,8 @@ class Settings(BaseModel):
     )
     state_interval_s: float = Field(default=0.5, ge=0.05, le=0.5, description="s between states, the sign of life")
     record: str = Field(default="", description="file that keeps every prediction; empty keeps none; --record sets it")
+    snapshots: str = Field(default="", description="folder for the state of all streams; empty keeps none")
+    snapshot_s: float = Field(default=1.0, ge=0.05, le=60, description="s between snapshots of a stream, or more")
     rules: list[dict[str, Any]] = Field(default=[], description="what fires events, see docs/closed_loop.md")
     sinks: list[dict[str, Any]] = Field(default=[], description="where events are sent beside the topic rule/")
     rules_journal: str = Field(default="", description="file that keeps what fired; rules need it")
@@ -52,15 +84,23 @@ class Settings(BaseModel):
 
     @field_validator("data_endpoint", "results_endpoint", "query_endpoint")
     @classmethod
-    def _stays_on_this_machine(cls, endpoint: str) -> str:
-        error = bind_error(endpoint)
+    def _lets_nobody_in(cls, endpoint: str, info: ValidationInfo) -> str:
+        error = bind_error(endpoint, keyed=bool(info.data.get("keys"))) if endpoint else ""
         if error:
             raise ValueError(error)
         return endpoint
 
+    def endpoint(self, name: Literal["data", "results", "query"]) -> str:
+        """Return where to bind that socket."""
+        given: str = getattr(self, f"{name}_endpoint")
+        return given or _default_endpoint(name)
 
-def bind_error(endpoint: str) -> str:
-    """Return why nothing may be bound to `endpoint`, or an empty string for loopback tcp and for ipc."""
+
+def bind_error(endpoint: str, *, keyed: bool = False) -> str:
+    """Return why nothing may be bound to `endpoint`, or an empty string: for ipc and loopback, for all tcp if `keyed`.
+
+    `keyed` says that only keys of an allow-list get in.
+    """
     if endpoint.startswith("ipc://"):
         path = endpoint[6:]
         return "" if path.startswith("/") and len(path) <= 100 else "an ipc path must be absolute, at most 100 long"
@@ -68,12 +108,16 @@ def bind_error(endpoint: str) -> str:
         parts = urlsplit(endpoint.replace(":*", ":0"))
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        return "not an endpoint such as tcp://127.0.0.1:5581"
-    if parts.scheme != "tcp" or port is None or parts.path:
-        return "not an endpoint such as tcp://127.0.0.1:5581 or ipc:///run/user/1000/nuclr/data"
-    if host in _LOOPBACK or (host.startswith("127.") and host.replace(".", "").isdigit()):
+        return f"not an endpoint such as {_EXAMPLE}"
+    plain = not (parts.path or parts.query or parts.fragment or parts.username is not None or endpoint[-1] in "?#")
+    if parts.scheme != "tcp" or port is None or not host or not plain:
+        return f"not an endpoint such as {_EXAMPLE}"
+    if keyed or host in _LOOPBACK or (host.startswith("127.") and host.replace(".", "").isdigit()):
         return ""
-    return f"host {host!r} is not loopback, and nothing here is encrypted; use 127.0.0.1 and a tunnel"
+    return (
+        f"host {host!r} is not loopback, so others could reach it; bind 127.0.0.1, or make keys with "
+        "nuclr-stream keys new and allow, and name their folder with --keys"
+    )
 
 
 def load_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:

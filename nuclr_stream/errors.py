@@ -35,6 +35,22 @@ class EndpointError(NuclrStreamError):
     """A socket cannot be bound, or may not be for safety."""
 
 
+class SnapshotError(NuclrStreamError):
+    """A saved state is damaged, or is not one of this bundle and these settings."""
+
+
+class AccessError(NuclrStreamError):
+    """A key or the allow-list cannot be used, or a key may not do what it was used for."""
+
+
+class DeniedError(AccessError):
+    """A message that the sender's key may not send; `reason` is a short stable word (a metric label)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class DaemonGoneError(NuclrStreamError):
     """The daemon has published nothing for a second."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import IO, Any, TypeAlias
 
 import zmq
 
+from nuclr_stream.access.curve import as_client
+from nuclr_stream.access.keys import client_key
 from nuclr_stream.config import bind_error, option
 from nuclr_stream.errors import EndpointError
 
@@ -20,6 +23,9 @@ if sys.platform != "win32":
 
 Socket: TypeAlias = zmq.Socket[bytes]
 Context: TypeAlias = zmq.Context[Socket]
+
+KeyFile: TypeAlias = str | os.PathLike[str] | None
+"""A client's key file; None for that of the environment, if any."""
 
 _SOCKET_OPTIONS = {
     zmq.LINGER: 0,
@@ -41,13 +47,28 @@ def open_socket(context: Context, kind: int, *, max_bytes: int, options: Mapping
     return socket
 
 
-def connect(kind: int, endpoint: str, what: str, *, max_bytes: int, options: Mapping[Any, int] | None = None) -> Socket:
+def connect(
+    kind: int,
+    endpoint: str,
+    what: str,
+    *,
+    max_bytes: int,
+    options: Mapping[Any, int] | None = None,
+    key: KeyFile = None,
+) -> Socket:
     """Return a socket in a context of its own, connected whether or not anybody is there yet; `disconnect` ends both.
 
-    Raises EndpointError when `endpoint` is none.
+    Over tcp it uses the key file `key`, or the one that NUCLR_STREAM_KEY names. Raises EndpointError when `endpoint`
+    is none, or lies in another user's folder; AccessError for a key file that cannot be used.
     """
+    if endpoint.startswith("ipc://"):
+        _check_owner(endpoint, what)
+    pair = client_key(key) if endpoint.startswith("tcp://") else None
     socket = open_socket(zmq.Context(), kind, max_bytes=max_bytes, options=options)
     try:
+        if pair is not None:
+            as_client(socket, pair)
+        socket.setsockopt(zmq.IPV6, "[" in endpoint)
         socket.connect(endpoint)
     except zmq.ZMQError as error:
         disconnect(socket)
@@ -55,12 +76,13 @@ def connect(kind: int, endpoint: str, what: str, *, max_bytes: int, options: Map
     return socket
 
 
-def connect_source(endpoint: str, *, wait_s: float) -> Socket:
-    """Return a socket that pushes data to a daemon, after waiting up to `wait_s` for one. EndpointError as `connect`.
+def connect_source(endpoint: str, *, wait_s: float, key: KeyFile = None) -> Socket:
+    """Return a socket that pushes data to a daemon, after waiting up to `wait_s` for one. Errors as `connect`.
 
     It takes messages only while a daemon is there: nothing is queued for one that may never come.
     """
-    socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options={zmq.IMMEDIATE: 1})
+    options = {zmq.IMMEDIATE: 1, zmq.RECONNECT_IVL_MAX: 200}  # a daemon that is back is to be found at once
+    socket = connect(zmq.PUSH, endpoint, "data endpoint", max_bytes=4096, options=options, key=key)
     socket.poll(int(wait_s * 1000), zmq.POLLOUT)
     return socket
 
@@ -96,12 +118,14 @@ def give(socket: Socket, frames: Sequence[bytes], *, wait_s: float = 0.0) -> boo
 def bind(socket: Socket, endpoint: str, setting: str) -> str:
     """Bind and return the endpoint that clients connect to, with the port that was picked for port 0.
 
-    Raises EndpointError when `endpoint` leaves the machine or is taken; it names the option of `setting`.
+    Raises EndpointError when `endpoint` is taken, or when anybody could reach it: beyond this machine only a socket
+    with CURVE is bound. The error names the option of `setting`.
     """
-    reason = bind_error(endpoint)
+    reason = bind_error(endpoint, keyed=socket.getsockopt(zmq.MECHANISM) == zmq.CURVE)
     if reason:
         raise EndpointError(f"{setting} = {endpoint!r}: {reason}")
     try:
+        socket.setsockopt(zmq.IPV6, "[" in endpoint)
         with _private_files():
             socket.bind(endpoint.removesuffix(":0") + ":*" if endpoint.endswith(":0") else endpoint)
     except zmq.ZMQError as error:
@@ -123,7 +147,11 @@ def lock_ipc(endpoint: str, setting: str) -> IO[bytes] | None:
     path = Path(endpoint[6:])
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.parent.stat().st_mode & 0o077:
+        folder = path.parent.lstat()
+        if folder.st_uid != os.geteuid() or not stat.S_ISDIR(folder.st_mode):
+            remedy = f"name one of your own with {option(setting)}"
+            raise EndpointError(f"{setting} {endpoint}: {path.parent} is no folder of this user; {remedy}")
+        if folder.st_mode & 0o077:
             raise EndpointError(f"{setting} {endpoint}: others may enter {path.parent}; chmod 700 it or use another")
         lock = path.with_name(path.name + ".lock").open("wb")
     except OSError as error:
@@ -135,6 +163,28 @@ def lock_ipc(endpoint: str, setting: str) -> IO[bytes] | None:
         remedy = f"stop it, or choose another path with {option(setting)}"
         raise EndpointError(f"{setting} {endpoint}: a daemon is running there; {remedy}") from error
     return lock
+
+
+def is_locked(lock: IO[bytes]) -> bool:
+    """Whether a daemon holds the opened lock file of `lock_ipc`."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _check_owner(endpoint: str, what: str) -> None:
+    """Raise EndpointError for a folder that somebody else made: whoever it is would get what is sent."""
+    folder = Path(endpoint[6:]).parent
+    try:
+        owner = folder.stat().st_uid
+    except OSError:  # not there yet: the socket waits for it, as for a port where nobody listens
+        return
+    if sys.platform != "win32" and os.geteuid() not in (0, owner):
+        raise EndpointError(f"{what} {endpoint}: {folder} belongs to another user, whose daemon serves nobody else")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ ROOMS = {
         "errors",
         "config",
         "npz",
+        "access",
         "sockets",
         "windows",
         "features",
@@ -31,6 +32,7 @@ ROOMS = {
         "inference",
         "placement",
         "stream",
+        "snapshots",
         "outputs",
         "rules",
         "notebook",
@@ -64,10 +66,17 @@ CONTRACT = {"errors", "windows", "features", "recordings", "prediction", "bundle
 EXPORTERS_MAY = {"config", "model", "pretraining", "readouts"}
 """Rooms of offline_training that exporters may take."""
 ONLY_IN = {
-    "zmq": ("sockets", "rules.sinks", "client", "daemon", "sources", "dashboard", "commands.bench", "commands.doctor"),
+    "zmq": (
+        *("access", "sockets", "rules.sinks", "client", "daemon", "sources", "dashboard"),
+        *("commands.bench", "commands.doctor"),
+    ),
+    "pylsl": ("sources",),
     "onnxruntime": ("inference", "commands.doctor"),
     "prometheus_client": ("daemon.metrics",),
     "numba": ("matching.kernels",),
+    "starlette": ("dashboard",),
+    "uvicorn": ("dashboard",),
+    "websockets": ("dashboard",),
 }
 """Libraries that only these rooms or modules of nuclr_stream import."""
 HEAVY = ("torch", "onnx", "onnxscript", "sklearn", "numba", "offline_training", "exporters")

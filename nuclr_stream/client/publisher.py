@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclr_stream.config import DATA_ENDPOINT
+from nuclr_stream.client.acknowledgement import Acknowledgement
+from nuclr_stream.client.outbox import Outbox
+from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.sockets import connect_source, disconnect, give
+from nuclr_stream.sockets import KeyFile, connect_source, disconnect, give
 from nuclr_stream.windows.binning import rational
 from nuclr_stream.wire import (
+    MAX_UNITS,
     End,
     Heartbeat,
     Input,
@@ -28,6 +31,10 @@ from nuclr_stream.wire import (
 
 TABLE_EVERY_S = 1.0
 """The unit table is sent again this often, so that a daemon that was restarted knows the units."""
+KEEP_S = 60.0
+"""For so long what was sent is kept to be sent again: longer than the time between two snapshots of a daemon."""
+PUMP_MESSAGES = 256
+"""So many messages are sent in one call, when a daemon that was away gets what it missed."""
 
 
 class Publisher:
@@ -37,9 +44,14 @@ class Publisher:
     >>> units = rig.units(["u1", "u2"])
     >>> rig.spikes(samples, units[rows], stop=next_sample)
 
-    Every call returns at once: what cannot be sent is dropped, counted in `unsent`, and missing in the daemon as a gap
-    that predictions declare. With `wait_s` a call waits that long for room instead. `epoch` must grow with every start
-    of the acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon when it is created.
+    Every call returns at once. What cannot be sent waits, and what was sent in the last `keep_s` seconds is kept: a
+    daemon that crashed or was out of reach gets what it does not have, in order. That needs `query`, where the daemon
+    says what has arrived (and a key with the right to ask); by default it is asked at the default endpoint when data go
+    to the default one. Without it, and for what is too old, messages are dropped, counted in `unsent`, and missing in
+    the daemon as a gap that predictions declare. With `wait_s` a call waits that long for room first. `epoch` must grow
+    with every start of the acquisition; by default it is the wall clock in ms. Waits up to `connect_s` for a daemon
+    when it is created. `key` is the key file for a daemon that asks for one; without it the environment's
+    NUCLR_STREAM_KEY counts.
     """
 
     def __init__(
@@ -53,20 +65,41 @@ class Publisher:
         epoch: int | None = None,
         wait_s: float = 0.0,
         connect_s: float = 1.0,
+        query: str | None = None,
+        keep_s: float = KEEP_S,
+        key: KeyFile = None,
     ) -> None:
         self.stream = stream
         self.sample_rate = _rate(sample_rate, stream)
         self.origin = origin
         self.epoch = time.time_ns() // 1_000_000 if epoch is None else epoch
         self.wait_s = wait_s
-        self.unsent = 0
+        self._unsent = 0
         self.watermark = origin if start is None else start
         self._seq = 0
         self._table: dict[str, Any] | None = None
         self._index_of: dict[str, int] = {}
         self._next_index = 0
         self._table_at = 0.0
-        self._socket = connect_source(endpoint, wait_s=connect_s)
+        self._merged: dict[int, int] = {}  # source -> target of merges that spikes may still refer to
+        if query is None and endpoint == DATA_ENDPOINT:
+            query = QUERY_ENDPOINT
+        self._socket = connect_source(endpoint, wait_s=connect_s, key=key)
+        self._outbox = Outbox(keep_s) if query else None
+        self._acknowledgement = (
+            Acknowledgement(stream, self.epoch, data=self._socket, query=query, key=key) if query else None
+        )
+
+    @property
+    def unsent(self) -> int:
+        """How many messages never left, and never will."""
+        return self._unsent + (self._outbox.lost if self._outbox else 0)
+
+    @property
+    def acknowledged(self) -> int | None:
+        """The sample up to which the daemon has applied the data of this epoch; None before it said anything."""
+        received = self._acknowledgement.received if self._acknowledgement else None
+        return received.watermark if received and received.known and received.epoch == self.epoch else None
 
     def units(
         self,
@@ -197,6 +230,12 @@ class Publisher:
 
     def close(self, *, linger_s: float = 1.0) -> None:
         """Close; what was accepted may still leave for `linger_s`."""
+        if self._outbox is not None and self._acknowledgement is not None:
+            deadline = time.monotonic() + linger_s
+            while not self._pump() and time.monotonic() < deadline:
+                self._acknowledgement.wait(0.02)
+            self._unsent += self._outbox.waiting
+            self._acknowledgement.close()
         disconnect(self._socket, linger_s=linger_s)
 
     def __enter__(self) -> Publisher:
@@ -228,6 +267,8 @@ class Publisher:
         )
         ids = list(self._table["unit_ids"])
         if action == UnitAction.MERGE:
+            old, new = self._index_of[unit_id], self._index_of[into]
+            self._merged = {a: new if b == old else b for a, b in self._merged.items()} | {old: new}
             del ids[row], self._index_of[unit_id]
             self._table |= {name: np.delete(column, row) for name, column in columns.items()}
         elif action == UnitAction.RENAME:
@@ -243,15 +284,23 @@ class Publisher:
     def _send_table(self) -> None:
         assert self._table is not None
         rows = len(self._table["index"])
+        # behind the units, what was merged into them: a daemon that was started since knows nothing of it
+        living = set(self._index_of.values())
+        merged = {old: new for old, new in self._merged.items() if new in living}
+        merged = dict(list(merged.items())[max(len(merged) + rows - MAX_UNITS, 0) :])
+        more, none = len(merged), np.zeros(len(merged))
+        columns = {name: value for name, value in self._table.items() if isinstance(value, np.ndarray)}
+        columns = {name: np.append(value, none.astype(value.dtype)) for name, value in columns.items()}
+        columns["index"] = np.append(self._table["index"], np.fromiter(merged, dtype=np.uint32, count=more))
         sent = self._send(
             UnitTable,
-            **self._table,
+            **(self._table | columns | {"unit_ids": self._table["unit_ids"] + ("",) * more}),
             full=True,
             sample=self.watermark,
-            action=np.full(rows, UnitAction.ADD, dtype=np.uint8),
-            into=np.zeros(rows, dtype=np.uint32),
+            action=np.repeat(np.array([UnitAction.ADD, UnitAction.MERGE], dtype=np.uint8), [rows, more]),
+            into=np.append(np.zeros(rows, np.uint32), np.fromiter(merged.values(), dtype=np.uint32, count=more)),
         )
-        self._table_at = time.monotonic() if sent else 0.0
+        self._table_at = time.monotonic() if sent or self._outbox else 0.0
 
     def _send(self, kind: type[Input], **fields: Any) -> bool:
         message = kind(
@@ -264,9 +313,32 @@ class Publisher:
         )
         frames = encode(message)
         self._seq += 1  # whether it leaves or not: the daemon sees what is missing
-        sent = give(self._socket, frames, wait_s=self.wait_s)
-        self.unsent += not sent
-        return sent
+        if self._outbox is None:
+            sent = give(self._socket, frames, wait_s=self.wait_s)
+            self._unsent += not sent
+            return sent
+        is_table = isinstance(message, UnitTable) and message.full
+        self._outbox.add(message.seq, frames, now_s=time.monotonic(), is_table=is_table)
+        return self._pump(wait_s=self.wait_s)
+
+    def _pump(self, *, wait_s: float = 0.0) -> bool:
+        """Send what waits, in order and so much at a time that the caller is not held up; True when all has left."""
+        assert self._outbox is not None and self._acknowledgement is not None
+        resume = self._acknowledgement.poll()
+        if resume is not None and resume.seq is None:
+            self._outbox.rewind_all()
+        elif resume is not None and resume.seq is not None:
+            self._outbox.rewind(resume.seq)
+        if self._acknowledgement.unsure:
+            return False
+        for _ in range(PUMP_MESSAGES):
+            frames = self._outbox.head()
+            if frames is None:
+                return True
+            if not give(self._socket, frames, wait_s=wait_s):
+                return False
+            self._outbox.sent()
+        return self._outbox.waiting == 0
 
 
 def _rate(sample_rate: Fraction | int | float | str, stream: str) -> Fraction:

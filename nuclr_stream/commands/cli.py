@@ -12,9 +12,11 @@ import typer
 from nuclr_stream.commands.bands import bands
 from nuclr_stream.commands.bench import bench
 from nuclr_stream.commands.check import check
+from nuclr_stream.commands.dashboard import dashboard
 from nuclr_stream.commands.demo import demo
 from nuclr_stream.commands.doctor import doctor
 from nuclr_stream.commands.forward import forward
+from nuclr_stream.commands.keys import keys
 from nuclr_stream.commands.label import label
 from nuclr_stream.commands.records import records
 from nuclr_stream.commands.replay import replay
@@ -32,8 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (serve, replay, label, records, rules, watch, top, bands, demo, bench, doctor, check):
+for command in (serve, replay, label, records, rules, watch, top, dashboard, bands, demo, bench, doctor, check):
     app.command()(command)
+app.add_typer(keys, name="keys")
 for group in (source, forward):
     app.add_typer(group)
 

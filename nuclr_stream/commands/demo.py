@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from nuclr_stream.bundle.manifest import find_bundle
 from nuclr_stream.client.replay import Received, replay
 from nuclr_stream.client.subscriber import Query
+from nuclr_stream.commands.dashboard import start_page
 from nuclr_stream.commands.options import Bundle
 from nuclr_stream.commands.output import print_json
 from nuclr_stream.commands.screen import Screen
@@ -37,34 +38,46 @@ _NO_LOSS = {"received", "accepted", "spikes_received", "spikes_accepted", "frame
 def demo(
     bundle: Bundle = "demo",
     recording: Annotated[Path | None, typer.Option("--recording", help="Another one than the shipped (.npz).")] = None,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Go on in real time, over and over, for the live page; Ctrl-C ends it.")
+    ] = False,
 ) -> None:
-    """Show everything: a real daemon, a recording played into it, a live table, and how right it was."""
+    """Show everything: a real daemon, a recording played into it, a live table and page, and how right it was."""
     find_bundle(bundle)
     console = Console()
-    figures = run_demo(Recording.load(recording or RECORDING), console, bundle=bundle)
+    figures = run_demo(Recording.load(recording or RECORDING), console, bundle=bundle, stay=stay)
     for line in in_words(figures):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     print_json(figures)
 
 
-def run_demo(recording: Recording, console: Console, *, bundle: str) -> dict[str, Any]:
+def run_demo(recording: Recording, console: Console, *, bundle: str, stay: bool = False) -> dict[str, Any]:
     """Play `recording` through a daemon of its own, show it on `console`, and return the figures of the summary.
 
-    Raises NuclrStreamError when the daemon cannot start, the cause as the daemon gave it.
+    A live page runs beside it; with `stay` the recording goes on in real time, over and over, until Ctrl-C. Raises
+    NuclrStreamError when the daemon cannot start, the cause as the daemon gave it.
     """
     begun = time.monotonic()
-    with daemon_process(bundle) as endpoints:
-        where = {name: endpoints[name] for name in ("data", "results", "query")}
+    with daemon_process(bundle) as endpoints, page_process(endpoints) as url:
+        console.print(f"live page: {url}", soft_wrap=True, highlight=False, markup=False)
+        data, results, query = (endpoints[name] for name in ("data", "results", "query"))
         started = time.monotonic()
         received: list[Received] = []
         with Screen(console, order=_by_depth(recording), line_every_s=recording.duration_s / 20) as screen:
-            for one in replay(recording, speed=max(recording.duration_s / PLAY_S, 1.5), **where):
+            speed = max(recording.duration_s / PLAY_S, 1.5)
+            for one in replay(recording, speed=speed, data=data, results=results, query=query):
                 received.append(one)
                 screen.show(one.predictions, _agreement(recording, one.predictions))
                 if time.monotonic() - begun > LIMIT_S:
                     break
         wall_s = time.monotonic() - started
-        losses = _losses(where["query"], recording.recording_id)
+        losses = _losses(query, recording.recording_id)
+        if stay:
+            console.print(f"goes on in real time at {url}; Ctrl-C ends it", soft_wrap=True, highlight=False)
+        with suppress(KeyboardInterrupt):
+            while stay:
+                for _ in replay(recording, speed=1.0, data=data, results=results, query=query):
+                    pass
     return summary(recording, received, wall_s=wall_s, losses=losses)
 
 
@@ -88,6 +101,18 @@ def daemon_process(bundle: str) -> Iterator[dict[str, str]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+
+
+@contextmanager
+def page_process(endpoints: dict[str, str]) -> Iterator[str]:
+    """Run the live page of a daemon on a free port; yields its URL, or why there is none, and ends it in the end."""
+    with start_page(endpoints, port=0, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            yield json.loads(first)["url"] if first else "none, see above"
+        finally:
+            process.terminate()
 
 
 def summary(recording: Recording, received: list[Received], *, wall_s: float, losses: dict[str, int]) -> dict[str, Any]:

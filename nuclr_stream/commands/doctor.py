@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from nuclr_stream.commands.output import print_json
 from nuclr_stream.config import DATA_ENDPOINT, QUERY_ENDPOINT, RESULTS_ENDPOINT
 from nuclr_stream.errors import DaemonGoneError, NuclrStreamError
 from nuclr_stream.inference.model import Model
+from nuclr_stream.sockets import is_locked
 from nuclr_stream.wire import Abstained, Predictions, UnitFlag
 
 PACKAGES = ("nuclr-stream", "numpy", "pyzmq", "msgpack", "onnxruntime-gpu", "onnxruntime", "pydantic")
@@ -138,12 +140,43 @@ def _provider() -> Finding:
 def _port(name: str, endpoint: str) -> Finding:
     parts = urlsplit(endpoint)
     if parts.scheme != "tcp" or parts.port is None:
-        return Finding("bad", f"{name} {endpoint} does not answer; is nuclr-stream serve running with that path?")
+        return _path(name, endpoint)
     try:
         socket.create_connection((parts.hostname or "", parts.port), timeout=1).close()
     except OSError as error:
         return Finding("bad", f"{name} {endpoint}: nothing listens ({error}); start nuclr-stream serve")
-    return Finding("bad", f"{name} {endpoint}: something listens, but it is no daemon that answers; change the port")
+    if not _greets(parts.hostname or "", parts.port):
+        return Finding(
+            "bad",
+            f"{name} {endpoint}: something listens there that is no daemon; stop it, or choose another port",
+        )
+    return Finding(
+        "bad",
+        f"{name} {endpoint}: a daemon listens but does not answer: it hangs, or it asks for a key (NUCLR_STREAM_KEY); "
+        "look at its log and at /livez, and restart it if its main loop is silent",
+    )
+
+
+def _path(name: str, endpoint: str) -> Finding:
+    """Look whether a daemon holds the lock beside an ipc path."""
+    path = endpoint.removeprefix("ipc://")
+    try:
+        with Path(path + ".lock").open("rb") as lock:
+            held = is_locked(lock)
+    except OSError as error:
+        return Finding("bad", f"{name} {endpoint}: no daemon ({error.strerror}); start nuclr-stream serve")
+    if held:
+        return Finding("bad", f"{name} {endpoint}: a daemon runs but does not answer; look at its log, and restart it")
+    return Finding("bad", f"{name} {endpoint}: the daemon that was there has ended; start nuclr-stream serve")
+
+
+def _greets(host: str, port: int) -> bool:
+    """Whether whatever listens greets as ZeroMQ does: then it is a daemon, however busy."""
+    try:
+        with socket.create_connection((host, port), timeout=1) as connection:
+            return connection.recv(1) == b"\xff"
+    except OSError:
+        return False
 
 
 def _last_message(results: str, query: str) -> list[Finding]:

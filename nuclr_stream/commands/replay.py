@@ -35,7 +35,7 @@ def replay(
     where = {"data": data_endpoint, "results": results_endpoint, "query": query_endpoint}
     with progress_bar() as progress:
         task = progress.add_task(recording.recording_id, total=recording.duration_s)
-        for one in play(recording, stream=stream, speed=times, **where):
+        for one in play(recording, stream=stream, speed=times, start=0, **where):
             latency_ms.append(1000 * one.latency_s)
             skipped = one.predictions.skipped_steps
             progress.update(task, completed=float(one.predictions.end_sample / recording.sample_rate))

@@ -7,7 +7,7 @@ as a child, see `arguments_of`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -22,7 +22,7 @@ from nuclr_stream.commands.source_spikeglx import spikeglx
 from nuclr_stream.commands.source_trodes import trodes
 from nuclr_stream.errors import ConfigError
 
-KINDS = {
+KINDS: dict[str, Callable[..., None]] = {
     "falcon": falcon,
     "file": file,
     "lsl": lsl,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+
+from nuclr_stream.commands.source_running import PARENT
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 """How long after it died a source is started again: longer each time, unless it ran for a while."""
@@ -51,7 +54,8 @@ class SourceChild:
             if self._stopping.is_set():
                 return 0
             # its report would stand in the daemon's own JSON; its notes go to the daemon's stderr
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            nothing, env = subprocess.DEVNULL, os.environ | {PARENT: str(os.getpid())}
+            self._process = subprocess.Popen(command, stdin=nothing, stdout=nothing, env=env)
             self.starts += 1
         return self._process.wait()
 

@@ -28,6 +28,7 @@ def open_ephys(
         int, typer.Option(min=0, help="TTL line, from 1, that is on during stimulation; 0: none.")
     ] = 0,
     http_port: Annotated[int, typer.Option(help="Of the GUI's HTTP server; 0 does not ask it.")] = HTTP_PORT,
+    start: Annotated[bool, typer.Option("--start", help="Have the GUI acquire, as its play button does.")] = False,
     heartbeat: Annotated[
         bool, typer.Option("--heartbeat", help="Show up in the plugin; crashes a headless GUI.")
     ] = False,
@@ -44,16 +45,13 @@ def open_ephys(
         mask_line=mask_line - 1,  # the GUI shows its lines from 1 and sends them from 0
     )
     control = OpenEphysControl(host, http_port) if http_port else None
-    run(
-        OpenEphysSource(
-            host,
-            int(port or PORTS[plugin]),
-            messages,
-            plugin=PLUGINS[plugin],
-            control=control,
-            heartbeat=heartbeat,
-        )
-    )
+    where = int(port or PORTS[plugin])
+    source = OpenEphysSource(host, where, messages, plugin=PLUGINS[plugin], control=control, heartbeat=heartbeat)
+    if start:  # after the socket has subscribed
+        if control is None:
+            raise ConfigError("--start needs the GUI's HTTP server: leave out --http-port 0")
+        control.set_mode("ACQUIRE")
+    run(source)
 
 
 def _rate(text: str) -> Fraction | None:

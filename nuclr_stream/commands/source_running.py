@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import Annotated, Any, Protocol
@@ -12,6 +13,8 @@ from nuclr_stream.commands.output import print_json
 from nuclr_stream.commands.signals import end_on_signals
 
 TURN_S = 0.1
+PARENT = "NUCLR_STREAM_SOURCE_OF"
+"""Environment variable with the process id of the daemon that a source belongs to."""
 
 To = Annotated[str, typer.Option("--to", help="Where the daemon takes data.")]
 
@@ -33,11 +36,15 @@ class Source(Protocol):
 
 
 def run(source: Source) -> None:
-    """Turn `source` until it ends or a signal comes: notes on stderr meanwhile, its report as JSON in the end."""
+    """Turn `source` until it ends or a signal comes: notes on stderr meanwhile, its report as JSON in the end.
+
+    As the child of a daemon it ends with it, even if that was killed.
+    """
     stopping = threading.Event()
     end_on_signals(stopping.set)
+    parent = os.environ.get(PARENT)
     try:
-        while not stopping.is_set() and source.turn(TURN_S):
+        while not stopping.is_set() and parent in (None, str(os.getppid())) and source.turn(TURN_S):
             _print_notes(source)
     finally:
         source.close()

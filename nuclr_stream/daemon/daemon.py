@@ -1,7 +1,7 @@
 """The process around the labelers: one thread owns the sockets, another runs the model.
 
 PULL takes what sources push, XPUB publishes predictions, states and events, ROUTER answers clients. The loop polls,
-takes what is there up to a bound, decodes, routes to the stream's Labeler, hands complete windows to the worker, and
+takes what can be decoded in the time that a turn has, stream by stream, hands complete windows to the worker, and
 publishes what comes back. Nothing that arrives can end it: malformed messages are counted by reason and dropped.
 """
 
@@ -12,29 +12,36 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import zmq
 
-from nuclr_stream import __version__, wire
+from nuclr_stream import wire
 from nuclr_stream.config import Settings
-from nuclr_stream.daemon import queries
+from nuclr_stream.daemon import queries, status
+from nuclr_stream.daemon.asks import AskDone
+from nuclr_stream.daemon.doors import Doors
 from nuclr_stream.daemon.health import Board, HealthServer
 from nuclr_stream.daemon.ingest import Ingest
+from nuclr_stream.daemon.keeping import TROUBLES, Keeping
 from nuclr_stream.daemon.metrics import Figures, Metrics
-from nuclr_stream.daemon.records import RecordWriter
+from nuclr_stream.daemon.receiving import Received
 from nuclr_stream.daemon.rules import NOWHERE, start_rules
 from nuclr_stream.daemon.streams import Stream, Streams
-from nuclr_stream.daemon.worker import AskDone, LabelDone, Worker
+from nuclr_stream.daemon.supervisor import Supervisor
+from nuclr_stream.daemon.worker import LabelDone, Worker
 from nuclr_stream.errors import WireError
 from nuclr_stream.inference.model import Model
-from nuclr_stream.sockets import Context, bind, lock_ipc, open_socket, take
-from nuclr_stream.stream.labeler import spec_with_hop
+from nuclr_stream.stream.window import Window
 
-TURN_MESSAGES = 64
-"""Messages decoded, and queries answered, before the other sockets get their turn."""
+DRAIN_NS = 500_000
+"""How long a turn takes messages from the socket: a fourth of the time to decode them. Taking more than can be decoded
+takes the time to decode from those that are there."""
+DECODE_NS = 2_000_000
+ANSWER_NS = 2_000_000
+"""How long a turn decodes, and answers, before the others get their turn: about what one prediction takes."""
 LAST_STEP_S = 1.2
 """How long a step that runs may still take when the daemon is asked to end."""
 GREETING_NS = 10_000_000
@@ -58,14 +65,17 @@ class Daemon:
         self._in_time = True
         self._next_report_ns = self._greeted_ns = self._logged_ns = 0
         self._logged_states: dict[str, tuple[object, ...]] = {}
+        self._embeddings = queries.EncodedEmbeddings()
+        self._owners: dict[str, str] = {}  # the key that opened each stream, empty where sources come without
         self._streams = Streams(model, settings, instance=self.instance)
         self._board = Board()
+        self._supervisor = Supervisor()
         self.metrics = Metrics(provider=model.provider, bundle=model.bundle_id)
         with ExitStack() as stack:
             self._bind(stack)  # first: a daemon that finds its ports taken must not touch the record of the other
-            self._record = RecordWriter(Path(settings.record)) if settings.record else None
-            if self._record is not None:
-                stack.callback(self._record.close)
+            self._keeping = Keeping(settings, stack)
+            self._keeping.restore(self._streams, time.monotonic_ns())
+            self._owners |= {stream.name: stream.owner for stream in self._streams}
             self._rules = start_rules(settings, model, self._wake)
             if self._rules is not None:
                 stack.callback(self._rules.close)
@@ -73,34 +83,25 @@ class Daemon:
 
     def _bind(self, stack: ExitStack) -> None:
         settings = self.settings
-        for setting in ("data_endpoint", "results_endpoint", "query_endpoint"):
-            lock = lock_ipc(getattr(settings, setting), setting)
-            if lock is not None:
-                stack.enter_context(lock)
-        context: Context = stack.enter_context(zmq.Context())
-        self._data = stack.enter_context(
-            open_socket(context, zmq.PULL, max_bytes=wire.MAX_MESSAGE_BYTES, options={zmq.RCVHWM: 0})
-        )
-        # XPUB instead of PUB: a subscription is seen, so that a new subscriber gets the states at once.
-        published = {zmq.SNDHWM: settings.results_queue, zmq.XPUB_VERBOSE: 1, zmq.LINGER: 300}
-        self._results = stack.enter_context(open_socket(context, zmq.XPUB, max_bytes=4096, options=published))
-        answered = {zmq.ROUTER_MANDATORY: 1, zmq.LINGER: 300, zmq.RCVHWM: 64}
-        self._query = stack.enter_context(
-            open_socket(context, zmq.ROUTER, max_bytes=wire.MAX_WINDOW_BYTES, options=answered)
-        )
-        self.endpoints = {
-            "data": bind(self._data, settings.data_endpoint, "data_endpoint"),
-            "results": bind(self._results, settings.results_endpoint, "results_endpoint"),
-            "query": bind(self._query, settings.query_endpoint, "query_endpoint"),
-        }
-        health = HealthServer(settings.http_port, self._board, self.metrics.text)
-        stack.callback(health.close)
-        self.endpoints["http"] = health.endpoint
-        self._ingest = Ingest(self._data, max_bytes=settings.queue_bytes)
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
             stack.enter_context(end)
+        self._doors = Doors(settings, window_bytes=queries.window_bytes(self.model), look=self._wake)
+        stack.callback(self._doors.close)
+        self.endpoints = dict(self._doors.endpoints)
+        self._data, self._results, self._query = (
+            receiver.socket for receiver in (self._doors.data, self._doors.results, self._doors.query)
+        )
+        health = HealthServer(settings.http_port, self._board, self.metrics.text)
+        stack.callback(health.close)
+        self.endpoints["http"] = health.endpoint
+        self._ingest = Ingest(
+            self._doors.data,
+            max_bytes=settings.queue_bytes,
+            max_streams=settings.max_streams,
+            stream_of=self._stream_of,
+        )
         self._worker = Worker(self._wake, embed_queue=settings.embed_queue)
         stack.callback(self._worker.close)
         self._poller = zmq.Poller()
@@ -116,6 +117,7 @@ class Daemon:
         """
         with self._cleanup:
             self._board.not_ready = ()
+            self._supervisor.ready()
             while not self._finished:
                 try:
                     self._finish() if self._stopping else self._turn()
@@ -146,6 +148,7 @@ class Daemon:
 
     def _finish(self) -> None:
         self._board.not_ready = ("stopping",)
+        self._supervisor.stopping()
         self._data.close()
         self._worker.stop()
         try:
@@ -156,6 +159,8 @@ class Daemon:
             self._in_time = False
             log.warning("the last step took longer than %s s; it is lost", LAST_STEP_S)
         self._finished = True
+        if self._in_time:
+            self._keeping.save_last(self._streams, time.monotonic_ns())
         if self._rules is not None:
             self._rules.close()
             self._publish_rules()
@@ -168,31 +173,37 @@ class Daemon:
         ready = dict(self._poller.poll(self._timeout_ms()))
         now_ns = time.monotonic_ns()
         self._board.tick_ns = now_ns
-        if self._data in ready:
-            self._ingest.drain(now_ns)
+        self._supervisor.alive(waits_ns=max((stream.waits_ns(now_ns) for stream in self._streams), default=0))
         if self._wake_read.fileno() in ready:
             self._wake_read.recv(4096)
+        self._ingest.drain(DRAIN_NS)
         if self._results in ready:
             self._note_subscriptions()
         self._take_results()
         self._publish_rules()
-        for _ in range(min(TURN_MESSAGES, len(self._ingest))):
+        until_ns = time.monotonic_ns() + DECODE_NS
+        while len(self._ingest) and time.monotonic_ns() < until_ns:
             self._take_input(*self._ingest.next())
-        if self._query in ready:
-            self._take_queries()
+        self._take_queries()
         now_ns = time.monotonic_ns()
         if now_ns >= self._next_report_ns or (self._greet and now_ns - self._greeted_ns >= GREETING_NS):
             self._report(now_ns)
 
     def _timeout_ms(self) -> int:
-        if len(self._ingest):
+        if len(self._ingest) or not self._doors.query.exhausted:
             return 0
-        left_ms = (self._next_report_ns - time.monotonic_ns()) // 1_000_000
+        left_ms = (min(self._next_report_ns, self._worker.start_ns) - time.monotonic_ns()) // 1_000_000
         return int(min(max(left_ms, 0), GREETING_NS // 1_000_000 if self._greet else 500))
 
-    def _take_input(self, frames: list[bytes], arrived_ns: int) -> None:
+    def _stream_of(self, received: Received) -> str:
+        """Return the stream that a message is for. Raises WireError or DeniedError when it may not even wait."""
+        stream = wire.input_stream(received.frames[0])
+        self._doors.may_publish(received, stream, self._owners.get(stream))
+        return stream
+
+    def _take_input(self, received: Received, arrived_ns: int) -> None:
         try:
-            message = wire.decode(frames)
+            message = wire.decode(received.frames)
         except WireError as error:
             self._counters[f"malformed_{error.reason}"] += 1
             return
@@ -200,14 +211,21 @@ class Daemon:
             self._counters["malformed_kind"] += 1
             return
         stream = self._streams.of(message, arrived_ns)
+        self._keeping.forget(self._streams)
         if stream is None:
             return
-        skipped = self._worker.label(stream, stream.take(message, arrived_ns))
-        if skipped:
-            self.metrics.skipped(skipped)
+        if self._owners.get(stream.name) != received.key:  # may_publish has seen to it that it may be taken over
+            self._owners[stream.name] = stream.owner = received.key
+        self._keeping.prepare(stream, arrived_ns)
+        self._label(stream, stream.take(message, arrived_ns))
         for event in stream.events(arrived_ns):
             self._publish(event)
         self._publish_state(stream)
+
+    def _label(self, stream: Stream, windows: Iterable[Window]) -> None:
+        skipped = self._worker.label(stream, windows)
+        if skipped:
+            self.metrics.skipped(skipped)
 
     def _take_results(self) -> None:
         while (done := self._worker.done()) is not None:
@@ -222,17 +240,14 @@ class Daemon:
         frames = wire.encode(predictions)
         self._results.send_multipart(frames)
         self.metrics.predicted(latency_s=(now_ns - predictions.closed_ns) / 1e9, label_s=done.label_s)
+        self._keeping.published(done, frames, now_ns)
+        if done.stream.catching_up and not self._stopping:
+            self._keeping.prepare(done.stream, now_ns)
+            self._label(done.stream, done.stream.cut(now_ns))
         self._publish_state(done.stream)
         if self._rules is not None:
             where = queries.places(done.stream, predictions) if self._rules.asks_depth else NOWHERE
             self._rules.offer(predictions, *where)
-        if self._record is not None:
-            try:
-                self._record.write(frames)
-            except OSError as error:
-                self.metrics.not_recorded()
-                self._counters["not_recorded"] += 1
-                log.warning("prediction not recorded: %s", error)
 
     def _publish_rules(self) -> None:
         """Publish what the rules have fired since the last turn, and what became of it."""
@@ -240,20 +255,27 @@ class Daemon:
             self._publish(message)
 
     def _note_subscriptions(self) -> None:
-        for _ in range(TURN_MESSAGES):
-            frames = take(self._results)
-            if frames is None:
+        until_ns = time.monotonic_ns() + ANSWER_NS
+        while time.monotonic_ns() < until_ns:
+            received = self._doors.results.take()
+            if received is not None:
+                self._greet = self._doors.subscribed(received) or self._greet
+            elif self._doors.results.exhausted:
                 return
-            self._greet = self._greet or frames[0][:1] == b"\x01"
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
     def _take_queries(self) -> None:
-        for _ in range(TURN_MESSAGES):
-            received = take(self._query)
+        until_ns = time.monotonic_ns() + ANSWER_NS
+        while time.monotonic_ns() < until_ns:
+            received = self._doors.query.take()
             if received is None:
-                return
-            identity, *frames = received
+                if self._doors.query.exhausted:
+                    return
+                continue
+            identity, *frames = received.frames
+            if not self._doors.may_ask(received):
+                continue
             try:
                 request = wire.decode(frames)
             except WireError as error:
@@ -271,22 +293,46 @@ class Daemon:
         self.metrics.queried(type(request).__name__)
         if isinstance(request, wire.SnapshotRequest):
             return queries.snapshot(request, self._streams, self._state())
+        if isinstance(request, wire.ReceivedRequest):
+            return queries.received(request, self._streams.get(request.stream), instance=self.instance)
         if isinstance(request, wire.EmbeddingsRequest):
-            return queries.embeddings(request, self._streams.get(request.stream))
+            stream = self._streams.get(request.stream)
+            try:
+                frames = None if stream is None else self._embeddings.reply(request, stream)
+            except WireError:  # too large to be encoded
+                self._counters["replies_lost"] += 1
+                return None
+            if frames is not None:
+                self._send_reply(identity, frames)
+                return None
+            return queries.embeddings(request, stream)
         if isinstance(request, wire.StatusRequest):
             return queries.status(request, self._status())
+        if isinstance(request, wire.ActivityRequest):
+            return queries.activity(request, self._streams.get(request.stream))
+        if isinstance(request, wire.EvidenceRequest):
+            return queries.evidence(request, self._streams.get(request.stream))
         if isinstance(request, wire.PlacementRequest):
             answer = queries.placement(request, self._streams.get(request.stream), self.model)
         else:
             answer = queries.window(request, self.model)
         if isinstance(answer, wire.ErrorReply):
             return answer
-        return None if self._worker.answer(identity, answer) else queries.busy(request)
+        turned_away = self._worker.answer(queries.ask(identity, request, answer))
+        if turned_away is not None:
+            self._reply(turned_away.identity, queries.busy(turned_away.request_id))
+        return None
 
     def _reply(self, identity: bytes, reply: wire.Reply) -> None:
         try:
-            self._query.send_multipart([identity, *wire.encode(reply)], zmq.NOBLOCK)
-        except (WireError, zmq.ZMQError):  # too large to be encoded; the client is gone, or does not read
+            self._send_reply(identity, wire.encode(reply))
+        except WireError:  # too large to be encoded
+            self._counters["replies_lost"] += 1
+
+    def _send_reply(self, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            self._query.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError:  # the client is gone, or does not read
             self._counters["replies_lost"] += 1
 
     # -- reporting the state -----------------------------------------------------------------------------------------
@@ -304,13 +350,24 @@ class Daemon:
         """Publish every state, and pin up what the HTTP thread shows."""
         self._next_report_ns = now_ns + int(self.settings.state_interval_s * 1e9)
         self._greeted_ns, self._greet = now_ns, False
+        troubles = self._keeping.troubles(now_ns)
         for stream in self._streams:
-            stream.note_silence(now_ns)
+            stream.note_time(now_ns)
+            stream.troubles = troubles
+        self._embeddings.keep([stream.name for stream in self._streams])
+        self._owners = {stream.name: self._owners.get(stream.name, "") for stream in self._streams}
+        if not self._stopping:
+            overdue = tuple(f"stream {stream.name}: step overdue" for stream in self._streams if stream.overdue)
+            closed = (self._doors.problem,) if self._doors.problem else ()
+            self._board.not_ready = (*closed, *overdue, *(TROUBLES[trouble] for trouble in troubles))
         self.metrics.figures = Figures(
             inputs=self._streams.inputs,
             dropped=self._dropped(),
             streams={stream.name: stream.figures for stream in self._streams},
             queue_bytes=self._ingest.queued_bytes,
+            ready=not self._board.not_ready,
+            not_recorded=self._keeping.not_recorded,
+            snapshots=self._keeping.snapshot_figures,
         )
         self._board.status = self._status()
         self._logged_states.clear()
@@ -319,8 +376,9 @@ class Daemon:
         self._publish(self._state())
 
     def _dropped(self) -> Counter[str]:
+        lost = Counter(not_recorded=self._keeping.not_recorded)
         fired = Counter[str]() if self._rules is None else self._rules.counters
-        return self._counters + self._ingest.dropped + self._streams.dropped + fired
+        return self._counters + self._ingest.dropped + self._doors.dropped + self._streams.dropped + lost + fired
 
     def _state(self) -> wire.DaemonState:
         return wire.DaemonState(
@@ -333,36 +391,13 @@ class Daemon:
         )
 
     def _status(self) -> dict[str, Any]:
-        manifest, settings = self.model.manifest, self.settings
-        spec = spec_with_hop(self.model, settings.hop_s)
-        return {
-            "version": __version__,
-            "protocol": wire.PROTOCOL_VERSION,
+        return status.setup(self.model, self.settings) | {
             "instance": self.instance,
             "pid": os.getpid(),
             "uptime_s": (time.monotonic_ns() - self._started_ns) / 1e9,
             "ready": not self._board.not_ready,
             "reasons": list(self._board.not_ready),
-            "bundle": self.model.bundle_id,
-            "tasks": {task.name: list(task.classes) for task in manifest.tasks},
-            "input_kind": spec.input_kind,
-            "window_s": spec.window_s,
-            "hop_s": spec.hop_s,
-            "lateness_s": settings.lateness_s,
-            "bins_per_second": str(spec.bins_per_second),
-            "window_bins": spec.bins,
-            "hop_bins": spec.hop_bins,
-            "min_population": manifest.window_rules.min_population,
-            "max_units": min(manifest.max_units, settings.max_units),
-            "provider": self.model.provider,
-            "provider_note": self.model.provider_note,
-            "threads": self.model.threads,
             "endpoints": self.endpoints,
             "counters": dict(self._dropped()),
-            "streams": {stream.name: _readable(stream.state) for stream in self._streams},
+            "streams": {stream.name: status.readable(stream.state) for stream in self._streams},
         }
-
-
-def _readable(state: wire.StreamState) -> dict[str, Any]:
-    names = ("epoch", "state", "reasons", "progress", "units", "step", "end_sample", "watermark", "skipped_steps")
-    return {name: getattr(state, name) for name in names} | {"counters": dict(state.counters)}

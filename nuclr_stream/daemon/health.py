@@ -74,11 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/metrics":
             self._answer(200, self.server.metrics_text(), "text/plain; version=0.0.4; charset=utf-8")
         elif self.path == "/livez":
-            silent_s = board.silent_s()
-            reasons = () if silent_s < LIVE_WITHIN_S else (f"main loop silent for {silent_s:.1f} s",)
-            self._judge(reasons)
+            self._judge(_silence(board))
         elif self.path == "/readyz":
-            self._judge(board.not_ready)
+            # what a loop that hangs has pinned up is of the past
+            self._judge(board.not_ready + (_silence(board) if board.tick_ns else ()))
         elif self.path == "/status":
             self._answer(200, json.dumps(board.status).encode(), "application/json")
         else:
@@ -96,3 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not logged."""
+
+
+def _silence(board: Board) -> tuple[str, ...]:
+    silent_s = board.silent_s()
+    return () if silent_s < LIVE_WITHIN_S else (f"main loop silent for {silent_s:.1f} s",)

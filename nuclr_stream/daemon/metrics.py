@@ -51,6 +51,8 @@ class StreamFigures:
     units_out_of_distribution: int
     abstained: Mapping[tuple[str, str], int]
     flips: Mapping[str, int]
+    degraded: bool = False
+    waits_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,16 @@ class Figures:
     """What the daemon knew when it last reported; replaced as a whole, never changed.
 
     `inputs` are messages and spikes of all streams by what became of them, `dropped` what belongs to no stream by
-    reason.
+    reason, `not_recorded` predictions that the record lacks, `snapshots` how saving goes by the names of _SNAPSHOTS.
     """
 
     inputs: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     streams: Mapping[str, StreamFigures] = field(default_factory=dict)
     queue_bytes: int = 0
+    ready: bool = False
+    not_recorded: int = 0
+    snapshots: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metrics(Collector):
@@ -77,7 +82,6 @@ class Metrics(Collector):
         self._predictions = Counter("nuclr_stream_predictions", "Predictions published", registry=registry)
         self._skipped = Counter("nuclr_stream_skipped_steps", "Steps overtaken by newer ones", registry=registry)
         self._errors = Counter("nuclr_stream_loop_errors", "Unexpected errors in the main loop", registry=registry)
-        self._record_errors = Counter("nuclr_stream_record_errors", "Predictions not recorded", registry=registry)
         self._queries = Counter("nuclr_stream_queries", "Queries answered, by kind", ["kind"], registry=registry)
         self._latency = _histogram("nuclr_stream_step_latency_seconds", "Window closed to prediction out", registry)
         self._label = _histogram("nuclr_stream_label_seconds", "Encoder, exposure and readouts of a window", registry)
@@ -97,10 +101,6 @@ class Metrics(Collector):
         """Count an unexpected error at the edge of the main loop."""
         self._errors.inc()
 
-    def not_recorded(self) -> None:
-        """Count a prediction that could not be written to the record file."""
-        self._record_errors.inc()
-
     def queried(self, kind: str) -> None:
         """Count one query; `kind` is one of the protocol's request names."""
         self._queries.labels(kind).inc()
@@ -119,15 +119,32 @@ class Metrics(Collector):
         yield _by_reason("nuclr_stream_dropped", "What belongs to no stream, by reason", figures.dropped)
         yield GaugeMetricFamily("nuclr_stream_streams", "Streams known", value=len(figures.streams))
         yield GaugeMetricFamily("nuclr_stream_queue_bytes", "Input not decoded yet", value=figures.queue_bytes)
+        yield GaugeMetricFamily("nuclr_stream_ready", "Whether predictions can be expected", value=figures.ready)
+        yield CounterMetricFamily("nuclr_stream_record_errors", "Predictions not recorded", value=figures.not_recorded)
+        for name, text in _SNAPSHOTS.items():
+            value = figures.snapshots.get(name, 0)
+            yield CounterMetricFamily(f"nuclr_stream_snapshot{name}", text, value=value)
         for name, text in _GAUGES.items():
             gauge = GaugeMetricFamily(f"nuclr_stream_stream_{name}", text, labels=["stream"])
             for stream, values in figures.streams.items():
-                gauge.add_metric([stream], getattr(values, name))
+                value = getattr(values, name)
+                if value or name not in _TROUBLES:
+                    gauge.add_metric([stream], value)
             yield gauge
         yield from _of_tasks(figures.streams)
 
 
+_SNAPSHOTS = {
+    "s": "Snapshots of streams written",
+    "_bytes": "Bytes of snapshots written",
+    "_seconds": "Time that writing snapshots took",
+    "_errors": "Snapshots that could not be written",
+}
+_TROUBLES = ("degraded", "waits_seconds")
+"""Gauges of streams that are in trouble: the others have none, for the number of series is bounded."""
 _GAUGES = {
+    "degraded": "1 while the predictions of the stream are not to be relied on, see its reasons",
+    "waits_seconds": "For how long a window has been waiting with nothing coming out",
     "units": "Units of the table",
     "active_units": "Units in the last window",
     "progress": "Towards the first window, 0 to 1",

@@ -1,42 +1,36 @@
-"""The one inference thread. In front of it the newest windows of every stream wait, and a few requests of clients."""
+"""The one inference thread. In front of it the newest windows of every stream wait; clients get what time is left."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeAlias
+from typing import Any
 
+from nuclr_stream.daemon.asks import NEVER_NS, Ask, AskDone, Asks
 from nuclr_stream.daemon.streams import Stream
 from nuclr_stream.stream.labeler import Labelled
 from nuclr_stream.stream.window import Window
-from nuclr_stream.wire import EmbedWindowReply, ErrorReply, PlacementReply
 
 BURST_WINDOWS = 16
 """How many windows that closed at once may wait: they are large."""
 
-Answer: TypeAlias = EmbedWindowReply | PlacementReply | ErrorReply
-Ask: TypeAlias = Callable[[], Answer]
-
 
 @dataclass(frozen=True)
 class LabelDone:
-    """A window of `stream` was labelled in `label_s` seconds."""
+    """A window of `stream` was labelled in `label_s` seconds.
+
+    Where a snapshot was wanted, `checkpoint` and `model_side` are the two sides of the state after that window.
+    """
 
     stream: Stream
     labelled: Labelled
     label_s: float
-
-
-@dataclass(frozen=True)
-class AskDone:
-    """What client `identity` asked for is there."""
-
-    identity: bytes
-    reply: Answer
+    checkpoint: Mapping[str, Any] | None = None
+    model_side: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +41,11 @@ class _LabelJob:
     def run(self) -> LabelDone:
         start = time.perf_counter()
         labelled = self.stream.labeler.label(self.window)
-        return LabelDone(self.stream, labelled, time.perf_counter() - start)
-
-
-@dataclass(frozen=True)
-class _AskJob:
-    identity: bytes
-    ask: Ask
-
-    def run(self) -> AskDone:
-        return AskDone(self.identity, self.ask())
+        label_s = time.perf_counter() - start
+        checkpoint = self.window.checkpoint
+        # here, between two windows: nobody else may read what this thread changes
+        model_side = None if checkpoint is None else self.stream.labeler.dump_model_side()
+        return LabelDone(self.stream, labelled, label_s, checkpoint, model_side)
 
 
 def _superseded(older: Window, newer: Window) -> Window:
@@ -71,11 +60,12 @@ class Worker:
 
     def __init__(self, wake: Callable[[], None], *, embed_queue: int) -> None:
         self._wake = wake
-        self._ask_queue = embed_queue
         self._windows: dict[str, deque[_LabelJob]] = {}
-        self._asks: deque[_AskJob] = deque()
-        self._running: tuple[_LabelJob | _AskJob, Future[LabelDone | AskDone]] | None = None
-        self._ask_next = False
+        self._asks = Asks(embed_queue)
+        self._expired: deque[AskDone] = deque()
+        self._due: dict[str, int] = {}  # when the next window of a stream can be expected, monotonic ns
+        self._running: tuple[_LabelJob | Ask, Future[LabelDone | AskDone]] | None = None
+        self._started_ns = 0
         self._executor = ThreadPoolExecutor(1, "inference")
 
     def label(self, stream: Stream, windows: Iterable[Window]) -> int:
@@ -101,21 +91,32 @@ class Worker:
             overtaken = []
         if queue:
             stream.in_work += len(queue) - len(waiting)
+            self._due[stream.name] = time.monotonic_ns() + int(stream.hop_s * 1e9)
             self._windows[stream.name] = deque(_LabelJob(stream, window) for window in queue)
             self._start()
         return skipped
 
-    def answer(self, identity: bytes, ask: Ask) -> bool:
-        """Have what a client asked for computed; False when too many wait already."""
-        if len(self._asks) >= self._ask_queue:
-            return False
-        self._asks.append(_AskJob(identity, ask))
+    def answer(self, ask: Ask) -> Ask | None:
+        """Have what a client asked for computed when no live step waits; returns the request that has no place now."""
+        turned_away = self._asks.add(ask)
         self._start()
-        return True
+        return turned_away
+
+    @property
+    def start_ns(self) -> int:
+        """When `done` is to be called again for a request that waits for idle time, monotonic ns."""
+        if self._running is not None:
+            return NEVER_NS
+        now_ns = time.monotonic_ns()
+        return self._asks.start_ns(now_ns, self._next_due_ns(now_ns))
 
     def done(self, timeout_s: float = 0.0) -> LabelDone | AskDone | None:
         """Return the next finished job, or None. Raises what the job raised."""
+        self._expired += self._asks.expired(time.monotonic_ns())
+        if self._expired:
+            return self._expired.popleft()
         if self._running is None:
+            self._start()
             return None
         job, future = self._running
         if timeout_s:
@@ -125,6 +126,10 @@ class Worker:
         self._running = None
         if isinstance(job, _LabelJob):
             job.stream.in_work -= 1
+            if future.exception() is not None:
+                job.stream.note_failed(time.monotonic_ns())
+        else:
+            self._asks.took(job, time.monotonic_ns() - self._started_ns)
         self._start()
         return future.result()
 
@@ -142,18 +147,25 @@ class Worker:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
-        if self._running is not None or not (self._windows or self._asks):
+        if self._running is not None:
             return
-        job: _LabelJob | _AskJob
-        if self._asks and (self._ask_next or not self._windows):
-            job = self._asks.popleft()
-        else:
+        self._started_ns = now_ns = time.monotonic_ns()
+        job: _LabelJob | Ask | None
+        if self._windows:  # always before requests of clients: those can wait
             name = next(iter(self._windows))
             jobs = self._windows.pop(name)
             job = jobs.popleft()
             if jobs:
                 self._windows[name] = jobs  # behind the other streams
-        self._ask_next = not isinstance(job, _AskJob)  # by turns: neither keeps the other waiting for ever
+        else:
+            job = self._asks.next(now_ns, self._next_due_ns(now_ns))
+        if job is None:
+            return
         future: Future[LabelDone | AskDone] = self._executor.submit(job.run)
         self._running = job, future
         future.add_done_callback(lambda _: self._wake())
+
+    def _next_due_ns(self, now_ns: int) -> int:
+        """Return when the next live window can be expected; one that is overdue is not waited for."""
+        self._due = {name: due_ns for name, due_ns in self._due.items() if due_ns > now_ns}
+        return min(self._due.values(), default=NEVER_NS)

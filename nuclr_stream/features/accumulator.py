@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -183,3 +183,21 @@ class FeatureAccumulator:
         self.statistics.reindex(index_of)
         self.coupling.reindex(index_of)
         self._coactivity.reindex(index_of)
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return {
+            "embedding": self.embedding.dump(),
+            "statistics": self.statistics.dump(),
+            "coupling": self.coupling.dump(),
+            "coactivity": self._coactivity.dump(),
+            "counted_to": self._counted_to,
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned, of the same spec, embedding and half-life."""
+        self.embedding.load(saved["embedding"])
+        self.statistics.load(saved["statistics"])
+        self.coupling.load(saved["coupling"])
+        self._coactivity.load(saved["coactivity"])
+        self._counted_to = saved["counted_to"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,14 @@ class CouplingCounts:
             _count(sums, bins[near] - first, rows[near], last - first)
         return sums
 
+    def dump(self) -> dict[str, Any]:
+        """Return everything, for `load`; the arrays in it never change."""
+        return {"bins": list(self._bins), "units": list(self._units), "next": self._next}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._bins, self._units, self._next = list(saved["bins"]), list(saved["units"]), saved["next"]
+
 
 def _count(sums: Int64Array, bins: Int64Array, rows: Int64Array, references: int) -> None:
     """Add to sums (U, COUPLING_SUMS) what spikes at fine bins [0, references) see from -REACH to +REACH around them.
@@ -167,3 +176,11 @@ class Coupling:
     def reindex(self, index_of: Mapping[int, int]) -> None:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
         self._sums.reindex(index_of)
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return self._sums.dump()
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._sums.load(saved)

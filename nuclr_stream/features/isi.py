@@ -6,8 +6,9 @@ Seventeen bins: intervals below 1 ms, which a sorted neuron has next to none of,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,24 @@ class Intervals:
         # By the unit table as it is now: spikes of a merged unit count for its target, those of a retired one nowhere.
         rows = rows_of(units[now])
         known = rows >= 0
-        return self._count(samples[now][known], rows[known], index)
+        counts = self._count(samples[now][known], rows[known], index)
+        if len(self._last) > len(index):  # units that are gone never come back: else these grew with all ever seen
+            self._last = {unit: last for unit in index.tolist() if (last := self._last.get(unit)) is not None}
+        return counts
+
+    def dump(self) -> dict[str, Any]:
+        """Return everything, for `load`; the arrays in it never change."""
+        return {
+            "samples": list(self._samples),
+            "units": list(self._units),
+            "last_units": list(self._last),
+            "last_samples": list(self._last.values()),
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._samples, self._units = list(saved["samples"]), list(saved["units"])
+        self._last = dict(zip(saved["last_units"], saved["last_samples"], strict=True))
 
     def _count(self, samples: Int64Array, rows: Int64Array, index: Int64Array) -> Int32Array:
         order = np.argsort(samples, kind="stable")  # next to nothing where they come in order, as they mostly do

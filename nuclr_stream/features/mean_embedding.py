@@ -7,6 +7,7 @@ kept as float64 sums so that hours of windows add up the same in any order of ma
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,15 @@ class MeanEmbedding:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
         self._sums.reindex(index_of)
         self._last.reindex(index_of)
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return {"sums": self._sums.dump(), "last": self._last.dump()}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._sums.load(saved["sums"])
+        self._last.load(saved["last"])
 
 
 def _some(weight: Float64Array) -> Float64Array:

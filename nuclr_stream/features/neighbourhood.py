@@ -9,6 +9,7 @@ Shapes: U units, F features.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,15 @@ class Coactivity:
         order = np.argsort(renamed)
         self._index = renamed[order]
         self._sums = self._sums[:, order][:, :, order]
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`: four (U, U) sums, 32 MB for 1,000 units."""
+        return {"index": self._index, "sums": [sums.copy() for sums in self._sums]}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._index = saved["index"]
+        self._sums = np.stack(saved["sums"])
 
     def _keep(self, kept: BoolArray) -> None:
         if not kept.all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,15 @@ class UnitRows:
         """Keep only the units named in `index_of` (old index -> new index), under their new indices."""
         self.forget(self._row.keys() - index_of.keys())
         self._row = {index_of[i]: row for i, row in self._row.items()}
+
+    def dump(self) -> dict[str, Any]:
+        """Return what `load` takes: a copy, for the sums go on changing."""
+        return {"index": sorted(self._row, key=self._row.__getitem__), "sums": self._sums.copy()}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._row = {index: row for row, index in enumerate(saved["index"])}
+        self._sums = saved["sums"]
 
     def _rows(self, indices: Int64Array) -> Int64Array:
         new = [i for i in indices.tolist() if i not in self._row]

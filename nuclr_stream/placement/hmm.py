@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from nuclr_stream.windows.binning import Int64Array
 
@@ -95,6 +94,8 @@ def blurred_quantiles(
     depth_um: Float64Array, mass: Float64Array, probabilities: Sequence[float], *, sd_um: float
 ) -> list[float]:
     """As `quantiles` of a mass that rises along an even grid, blurred by a normal; never outside of the grid."""
+    from scipy.special import ndtr  # loaded when it is needed: it takes a daemon as long to start as all the rest
+
     step_um = float(depth_um[1] - depth_um[0])
     reach = int(np.ceil(4 * sd_um / step_um)) + 1
     kernel = np.diff(ndtr((np.arange(-reach, reach + 2) - 0.5) * step_um / max(sd_um, 1e-9)))
@@ -138,5 +139,7 @@ def offset_likelihoods(
 
 def _passed_planned(depth_um: float, planned_um: Float64Array, offsets_um: Float64Array, sd_um: float) -> Float64Array:
     """Probability (O, K - 1) that each planned border lies below a depth."""
+    from scipy.special import ndtr
+
     found: Float64Array = ndtr((depth_um - offsets_um[:, None] - planned_um) / sd_um)
     return np.minimum.accumulate(found, axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from nuclr_stream.features.accumulator import ALONE, FeatureSet, FeatureSnapshot
 from nuclr_stream.prediction.pool import LogLinearPool, with_prior
-from nuclr_stream.windows.binning import BoolArray, Float32Array
+from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 
 Logits = Mapping[FeatureSet, Float32Array]
 """Logits (U, C) by feature set, of the predictor that reads it."""
@@ -21,19 +21,25 @@ Logits = Mapping[FeatureSet, Float32Array]
 @dataclass(frozen=True)
 class Answer:
     """Of each unit: calibrated probabilities (U, C), the classes of its set (U, C), whether the top class is too unsure
-    to be called (U,), and whether any pool had all it needs (U,); the prior and all classes where none had."""
+    to be called (U,), and which pool had all it needs (U,), -1 for none; the prior and all classes where none had."""
 
     probabilities: Float32Array
     sets: BoolArray
     unsure: BoolArray
-    has_prediction: BoolArray
+    pool: Int64Array
+
+    @property
+    def has_prediction(self) -> BoolArray:
+        """Whether any pool had all it needs (U,)."""
+        has_prediction: BoolArray = self.pool >= 0
+        return has_prediction
 
     @classmethod
     def nothing(cls, units: int, prior: Sequence[float]) -> Answer:
         """The answer about units without any prediction."""
         probabilities = np.tile(np.asarray(prior, dtype=np.float32), (units, 1))
         everything = np.ones_like(probabilities, dtype=np.bool_)
-        return cls(probabilities, everything, np.ones(units, dtype=np.bool_), np.zeros(units, dtype=np.bool_))
+        return cls(probabilities, everything, np.ones(units, dtype=np.bool_), np.full(units, -1))
 
 
 def answer(
@@ -58,7 +64,7 @@ def answer(
     """
     units = len(snapshot.exposure)
     found = Answer.nothing(units, wanted or prior)
-    for pool in pools:
+    for place, pool in enumerate(pools):
         # Neighbours and embeddings of a population that is too small are those of another kind of recording.
         if alone and set(pool.predictors) != {ALONE}:
             continue
@@ -75,5 +81,5 @@ def answer(
         found.probabilities[chosen] = probabilities
         found.sets[chosen] = pool.sets(probabilities, exposure)
         found.unsure[chosen] = pool.too_unsure(probabilities, exposure, abstain_below)
-        found.has_prediction[chosen] = True
+        found.pool[chosen] = place
     return found

@@ -61,7 +61,7 @@ class LogLinearPool:
         """Return probabilities (U, C) for the logits (U, C) of every predictor at exposure (U,)."""
         # Log-probabilities, not logits, are added: logits of different predictors have different zeros.
         total = sum(
-            self._at(row, exposure)[:, None] * log_softmax(logits[name])
+            self.at(row, exposure)[:, None] * log_softmax(logits[name])
             for name, row in zip(self.predictors, self.weight, strict=True)
         )
         probabilities: Float32Array = np.exp(log_softmax(np.asarray(total))).astype(np.float32)
@@ -72,18 +72,23 @@ class LogLinearPool:
     ) -> BoolArray:
         """Return which units (U,) have too low a top probability to be called, by the pool's threshold or another."""
         # A threshold of 1 means "never call": a probability that rounds to 1.0 must not slip through.
-        least = self._at(self.abstain_below if abstain_below is None else [abstain_below] * len(self.n), exposure)
+        least = self.least(exposure, abstain_below)
         unsure: BoolArray = (probabilities.max(axis=1) < least) | (least >= 1)
         return unsure
 
+    def least(self, exposure: Float32Array, abstain_below: float | None = None) -> Float64Array:
+        """Return the top probability (U,) that a call needs, by the pool's thresholds or another."""
+        return self.at(self.abstain_below if abstain_below is None else [abstain_below] * len(self.n), exposure)
+
     def sets(self, probabilities: Float32Array, exposure: Float32Array) -> BoolArray:
         """Return the classes (U, C) that belong to each unit's set; the top class always does."""
-        inside = probabilities >= self._at(self.set_above, exposure)[:, None]
+        inside = probabilities >= self.at(self.set_above, exposure)[:, None]
         # The threshold of a set can lie above every probability; an empty set would promise nothing.
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
         return inside
 
-    def _at(self, values: Sequence[float], exposure: Float32Array) -> Float64Array:
+    def at(self, values: Sequence[float], exposure: Float32Array) -> Float64Array:
+        """Return what has `values` (K,) at the knots for units of some exposure (U,)."""
         return knot_shares(exposure, self.n) @ np.asarray(values, dtype=np.float64)
 
 

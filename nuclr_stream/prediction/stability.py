@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -52,3 +53,21 @@ class Stability:
     def restart(self) -> None:
         """Drop all clocks: of a new epoch every first answer counts anew, and none of them is a change."""
         self._held.clear()
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`: by task the units, their top classes and since when."""
+        return {
+            task: {
+                "index": list(held),
+                "top": [top for top, _ in held.values()],
+                "since": [since for _, since in held.values()],
+            }
+            for task, held in self._held.items()
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._held = {
+            task: dict(zip(held["index"], zip(held["top"], held["since"], strict=True), strict=True))
+            for task, held in saved.items()
+        }

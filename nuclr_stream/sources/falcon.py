@@ -93,7 +93,7 @@ class FalconSource:
         return found | dict(self.counters) | {"messages_dropped": self._socket.dropped}
 
     def close(self) -> None:
-        """End the stream and the socket."""
+        """End the stream and the socket; blocks that had come and were not looked at are counted."""
+        self.counters["messages_unread"] += self._socket.close()
         if self._raw is not None:
             self._raw.close()
-        self._socket.close()

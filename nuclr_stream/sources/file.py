@@ -128,7 +128,12 @@ class FollowedFileSource:
 
     def _begin(self) -> None:
         self._received: Iterator[Received] = replay(
-            self.recording, stream=self.stream, start=self._start, **self._endpoints
+            self.recording,
+            stream=self.stream,
+            start=self._start,
+            data=self._endpoints["data"],
+            results=self._endpoints["results"],
+            query=self._endpoints["query"],
         )
         self.counters["passes"] += 1
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.sources.writer import StreamWriter, stream_id
+from nuclr_stream.sources.writer import StreamWriter, printable, stream_id
 from nuclr_stream.windows.binning import rational
 
 LABELS = ("sequence", "unit", "sample")
@@ -77,7 +77,7 @@ class LslSource:
         if self._inlet is None and not self._find(timeout_s):
             return True
         try:
-            rows, stamps = self._inlet.pull_chunk(timeout=timeout_s, max_samples=CHUNK)
+            rows, stamps = self._pull(timeout_s)
             self._correct_clock()
         except self._lsl.util.LostError:
             self._lose()
@@ -104,6 +104,19 @@ class LslSource:
         self._has_watermarks, self._last_stamp, self._clock_at = False, 0.0, 0.0
         self._started = False
         return True
+
+    def _pull(self, timeout_s: float) -> tuple[list[list[float]], list[float]]:
+        """Return the rows that are there and their time stamps, after waiting for the first of them.
+
+        No more is asked for than is there: where an outlet has gone, LSL raises in the middle of a chunk, and what it
+        had put into the chunk would be gone, too.
+        """
+        row, stamp = self._inlet.pull_sample(timeout=timeout_s)
+        if row is None:
+            return [], []
+        more = min(self._inlet.samples_available(), CHUNK)
+        rows, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=more) if more else ([], [])
+        return [row, *rows], [stamp, *stamps]
 
     def _lose(self) -> None:
         self._notes.append(f"LSL stream {self.name}: its outlet is gone; waiting for it to come back")
@@ -235,7 +248,7 @@ def load_pylsl() -> Any:
 def describe(info: Any, lsl: Any) -> Description:
     """Return what a stream's description says. Raises ConfigError when it is neither spikes nor counts as above."""
     labels = list(info.get_channel_labels() or [])
-    labels = [str(label or "") for label in labels]
+    labels = [printable(str(label or "")) for label in labels]
     name = info.name()
     if info.nominal_srate() != lsl.IRREGULAR_RATE:
         labels = [label or f"channel{row}" for row, label in enumerate(labels)] or [
@@ -248,7 +261,7 @@ def describe(info: Any, lsl: Any) -> Description:
         raise ConfigError(f"LSL stream {name}: its channels are {labels}; a stream of spikes has {', '.join(LABELS)}")
     units, unit = [], info.desc().child("units").child("unit")
     while not unit.empty():
-        units.append(unit.child_value("label"))
+        units.append(printable(unit.child_value("label")))
         unit = unit.next_sibling("unit")
     try:
         rate = rational(info.desc().child_value("sample_rate"))

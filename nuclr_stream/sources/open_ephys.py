@@ -44,6 +44,7 @@ SILENT_S = 3.0
 ASK_AGAIN_S = 1.0
 """The GUI is asked for its configuration no more often than this."""
 HEARTBEAT_S = 2.0
+LAST_S = 1.0
 
 Parser: TypeAlias = Callable[[Sequence[bytes]], Block | Spike | Ttl | Other]
 
@@ -191,6 +192,7 @@ class OpenEphysSource:
         self._ask_from = self._came_at = time.monotonic()
         self._restarts = -1
         self._noted_silence = False
+        self._unread = 0
 
     def turn(self, timeout_s: float) -> bool:
         """Take what has come within `timeout_s`. A live source never ends: always True."""
@@ -235,14 +237,19 @@ class OpenEphysSource:
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it."""
         found = self.messages.report()
-        if self._socket.dropped:
+        if self._socket.dropped:  # these are among the lost ones by number, too, if any came after them
             found["counters"]["messages_dropped"] = self._socket.dropped
+        if self._unread:
+            found["counters"]["messages_unread"] = self._unread
         return found
 
     def close(self) -> None:
-        """Complete the streams and let go of the sockets."""
+        """Read what has come, for a second at most, complete the streams and let go of the sockets."""
+        until = time.monotonic() + LAST_S
+        while time.monotonic() < until and (frames := self._socket.receive(0.0)) is not None:
+            self.messages.take(frames)
+        self._unread = self._socket.close()
         self.messages.finish()
-        self._socket.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
 

@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from nuclr_stream.errors import NuclrStreamError
-from nuclr_stream.sources.writer import UnitPlace
+from nuclr_stream.sources.writer import UnitPlace, printable
 
 HTTP_PORT = 37497
 ZMQ_INTERFACE, EVENT_BROADCASTER = "ZMQ Interface", "Event Broadcaster"
@@ -119,7 +119,7 @@ def read_signal_chain(xml: bytes, plugin: str = ZMQ_INTERFACE) -> SignalChain:
             source, name = electrode.get("source_node_id", ""), electrode.get("stream_name", "")
             place = UnitPlace(channel=channels.get((source, name, electrode.get("name", "")), -1))
             for unit in electrode.iter("UNIT"):
-                unit_id = f"{node or source}/{electrode.get('name', '')}/{unit.get('UnitID', '')}"
+                unit_id = printable(f"{node or source}/{electrode.get('name', '')}/{unit.get('UnitID', '')}")
                 chain.units.setdefault(name, {})[unit_id] = place
         parameters = processor.find("PROCESSOR_PARAMETERS")
         if parameters is not None and parameters.get("data_port"):

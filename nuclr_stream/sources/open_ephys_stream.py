@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 from nuclr_stream.sources.open_ephys_wire import Block, Spike, Ttl
-from nuclr_stream.sources.writer import StreamWriter, UnitPlace, stream_id
+from nuclr_stream.sources.writer import StreamWriter, UnitPlace, printable, stream_id
 from nuclr_stream.windows.binning import MAX_SAMPLE, rational
 
 LOOK_BACK = 128
@@ -52,7 +52,8 @@ class OpenEphysStream:
         self.counters: Counter[str] = Counter()
         self.unsorted: Counter[str] = Counter()
         self.notes: deque[str] = deque(maxlen=100)
-        self.has_unknown_units = False  # units that fired and that the configuration does not name
+        self.has_unknown_units = False  # whether a unit fired that the configuration has not been asked about
+        self._unlisted: set[str] = set()
         self._places: dict[str, UnitPlace] = {}  # units that the configuration names
         self._block = 0  # samples of a block
         if sample_rate is not None:
@@ -77,7 +78,7 @@ class OpenEphysStream:
 
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it, as plain values."""
-        found = {"counters": {}} if self.writer is None else self.writer.report()
+        found: dict[str, Any] = {"counters": {}} if self.writer is None else self.writer.report()
         found["counters"] |= {name: count for name, count in self.counters.items() if count}
         found["waiting"] = self.waiting
         if self.unsorted:
@@ -188,7 +189,7 @@ class OpenEphysStream:
         """Complete the epoch: acquisition stopped, restarted, or its clock jumped. The next message begins another."""
         self._settle_without_data(None)
         if self._start is not None and self.writer is not None:
-            self._settle_loss(max(self._block_end or self._mark, self._mark))
+            self._settle_loss(self._end)
             self._send_mask(self._end)
             self.writer.finish(self._end)
             self.notes.append(f"stream {self.name}: {why}")
@@ -251,8 +252,10 @@ class OpenEphysStream:
             self.unsorted[spike.electrode] += 1
             return
         writer = self.writer or self._open_writer()
-        unit_id = f"{spike.source_node}/{spike.electrode}/{spike.sorted_id}"
-        self.has_unknown_units = self.has_unknown_units or unit_id not in self._places
+        unit_id = printable(f"{spike.source_node}/{spike.electrode}/{spike.sorted_id}")
+        if unit_id not in self._places and unit_id not in self._unlisted:
+            self._unlisted.add(unit_id)
+            self.has_unknown_units = True
         writer.spike(unit_id, spike.sample)
 
     def _place_doubtful(self) -> None:
@@ -291,11 +294,13 @@ class OpenEphysStream:
     def _run_of_doubtful(self) -> list[int]:
         """Return the samples of the last doubtful spikes that are in order, as far as spikes of one clock are."""
         run: list[int] = []
+        earliest = MAX_SAMPLE
         for spike in reversed(self._doubtful[-MAX_RUN:]):
             is_behind = spike.sample < self._mark
-            if run and (spike.sample > min(run) + self._reach or is_behind != (run[0] < self._mark)):
+            if run and (spike.sample > earliest + self._reach or is_behind != (run[0] < self._mark)):
                 break
             run.append(spike.sample)
+            earliest = min(earliest, spike.sample)
         return run[::-1]
 
     def _note_evidence(self, sample: int) -> None:

@@ -18,7 +18,7 @@ import zmq
 from nuclr_stream.errors import NuclrStreamError
 from nuclr_stream.sockets import Socket, connect, disconnect, give, take
 from nuclr_stream.sources.vendor_socket import VendorSocket
-from nuclr_stream.sources.writer import StreamWriter
+from nuclr_stream.sources.writer import StreamWriter, printable
 from nuclr_stream.windows.binning import MAX_SAMPLE, rational
 
 SERVER = "tcp://127.0.0.1:49152"
@@ -45,7 +45,8 @@ class Network:
 
     def find(self, name: str) -> str:
         """Return the endpoint of a stream or service, empty while there is none."""
-        socket = connect(zmq.SUB, self.server, "Trodes server", max_bytes=2**20, options={zmq.SUBSCRIBE: b""})
+        socket = connect(zmq.SUB, self.server, "Trodes server", max_bytes=2**20)
+        socket.subscribe(b"")
         try:
             told = _received(socket, f"nothing at {self.server}; is Trodes running, with its network on?")
         finally:
@@ -165,7 +166,7 @@ class TrodesSource:
         self._newest = max(self._newest, sample)
         if cluster:
             assert self.writer is not None
-            self.writer.spike(f"{ntrode}/{cluster}", sample)
+            self.writer.spike(printable(f"{ntrode}/{cluster}"), sample)
         else:
             self.counters["spikes_unsorted"] += 1
             self.unsorted[f"nTrode {ntrode}"] += 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 import zmq
 
-from nuclr_stream.daemon.ingest import Ingest
-from nuclr_stream.sockets import connect, disconnect
+from nuclr_stream.sockets import connect, disconnect, take
 
-QUEUE_BYTES = 2**29
+DRAIN_EVERY = 500
+DRAIN_S = 0.5
+QUEUE_BYTES = 2**28
 """Most bytes that wait to be looked at; what is beyond is dropped and counted."""
 _OPTIONS = {
     # The default of 1,000 messages is a tenth of a second of spikes, and what is beyond it is lost without a word.
@@ -29,22 +31,45 @@ class VendorSocket:
 
     def __init__(self, endpoint: str, what: str, *, max_bytes: int = QUEUE_BYTES) -> None:
         self.endpoint = endpoint
-        self._socket = connect(zmq.SUB, endpoint, what, max_bytes=2**26, options=_OPTIONS | {zmq.SUBSCRIBE: b""})
-        self._ingest = Ingest(self._socket, max_bytes=max_bytes)
-
-    @property
-    def dropped(self) -> int:
-        """Messages that found no room."""
-        return self._ingest.dropped["queue_full"]
+        self._socket = connect(zmq.SUB, endpoint, what, max_bytes=2**26, options=_OPTIONS)
+        self._socket.subscribe(b"")
+        self.dropped = 0
+        self._max_bytes = max_bytes
+        self._waiting: deque[list[bytes]] = deque()
+        self._waiting_bytes = 0
+        self._since_drained = 0
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """Return the next message, or None when none has come within `timeout_s`."""
-        # drained first, so that what waits is bounded by our own limit and counted, not by ZeroMQ's
-        if len(self._ingest) == 0 and not self._socket.poll(int(timeout_s * 1000)):
+        # Drained now and then, so that what waits is bounded by our own limit and counted, not by ZeroMQ's; but not
+        # with every message, or a process that is behind would spend its time on taking in what it has to drop.
+        if not self._waiting and not self._socket.poll(int(timeout_s * 1000)):
             return None
-        self._ingest.drain(time.monotonic_ns())
-        return self._ingest.next()[0] if len(self._ingest) else None
+        self._since_drained += 1
+        if not self._waiting or self._since_drained >= DRAIN_EVERY:
+            self._drain()
+            self._since_drained = 0
+        return self._pop() if self._waiting else None
 
-    def close(self) -> None:
-        """Close it."""
+    def _drain(self) -> None:
+        """Take in what has come. The oldest that wait give way: the newest count most, and what is lost is a gap."""
+        until = time.monotonic() + DRAIN_S
+        while time.monotonic() < until and (frames := take(self._socket)) is not None:
+            self._waiting.append(frames)
+            self._waiting_bytes += sum(map(len, frames))
+            while self._waiting_bytes > self._max_bytes and len(self._waiting) > 1:
+                self._pop()
+                self.dropped += 1
+
+    def _pop(self) -> list[bytes]:
+        frames = self._waiting.popleft()
+        self._waiting_bytes -= sum(map(len, frames))
+        return frames
+
+    def close(self) -> int:
+        """Close it; returns how many messages had come that nobody received, as far as a second is enough to count."""
+        unread, until = 0, time.monotonic() + 1.0
+        while time.monotonic() < until and self.receive(0.0) is not None:
+            unread += 1
         disconnect(self._socket)
+        return unread

@@ -42,8 +42,12 @@ NOWHERE = UnitPlace()
 
 def stream_id(name: str) -> str:
     """Return a name of a stream that the protocol takes: no control characters, at most 256 bytes, not empty."""
-    clean = "".join(character if character.isprintable() else "_" for character in name)
-    return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "unnamed"
+    return printable(name).encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "unnamed"
+
+
+def printable(text: str) -> str:
+    """Return `text` with "_" for every character that the protocol takes in no name, such as a line break."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "_" for one in text)
 
 
 class StreamWriter:
@@ -102,8 +106,12 @@ class StreamWriter:
         """Put a unit into the table; it goes out before the next spikes. False if there is no room, or no such id."""
         if unit_id in self._units:
             return True
-        if len(self._units) >= MAX_UNITS or not 0 < len(unit_id.encode()) <= MAX_NAME_BYTES:
-            return False
+        if (
+            len(self._units) >= MAX_UNITS
+            or not unit_id.isprintable()
+            or not 0 < len(unit_id.encode()) <= MAX_NAME_BYTES
+        ):
+            return False  # not cut to fit: two units would become one
         self._units[unit_id] = place
         self._table_is_old = True
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, TypeAlias
 
 from nuclr_stream.features.coupling import CouplingCounts
 from nuclr_stream.features.isi import Intervals
@@ -10,10 +12,11 @@ from nuclr_stream.stream.sequence import SequenceCheck
 from nuclr_stream.windows.binning import WindowRules, WindowSpec, first_window_end, grid_of, silence_bins
 from nuclr_stream.windows.cutter import WindowCutter
 from nuclr_stream.windows.rolling import RollingCounts
-from nuclr_stream.wire import End, Heartbeat, Input, SpikeBatch, TraceBatch
+from nuclr_stream.wire import End, Heartbeat, SourceHeader, SpikeBatch, TraceBatch
 
 Timed: TypeAlias = SpikeBatch | TraceBatch | Heartbeat | End
 """Messages that say up to which sample the data are complete."""
+_SAVED = ("ended", "watermark", "next_end", "step", "first_sample", "_first_bin")
 
 
 def stretch_of(message: Timed) -> tuple[int, int]:
@@ -31,7 +34,7 @@ class Epoch:
     are closed.
     """
 
-    def __init__(self, first: Input, spec: WindowSpec, rules: WindowRules, *, lateness_s: float) -> None:
+    def __init__(self, first: SourceHeader, spec: WindowSpec, rules: WindowRules, *, lateness_s: float) -> None:
         self.number, self.sample_rate = first.epoch, first.sample_rate
         self.spec = spec
         self.grid = grid_of(first.sample_rate, spec, first.origin)
@@ -100,6 +103,37 @@ class Epoch:
         self.next_end = jump
         self.cutter.forget_before(self.oldest_bin)
         return (jump - following) // self.spec.hop_bins
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return {
+            "number": self.number,
+            "sample_rate": str(self.sample_rate),
+            "origin": self.grid.origin,
+            "sequence": self.sequence.dump(),
+            "cutter": self.cutter.dump(),
+            "counts": self.counts.dump(self.oldest_bin if self.next_end is not None else 0),
+            "intervals": self.intervals.dump(),
+            "coupling": self.coupling.dump(),
+            **{name: getattr(self, name) for name in _SAVED},
+        }
+
+    @classmethod
+    def load(cls, saved: Mapping[str, Any], spec: WindowSpec, rules: WindowRules, *, lateness_s: float) -> Epoch:
+        """Return the epoch that `dump` was called of; the lateness may have changed since."""
+        first = SourceHeader(
+            stream="",
+            epoch=saved["number"],
+            seq=0,
+            sample_rate=Fraction(saved["sample_rate"]),
+            origin=saved["origin"],
+        )
+        epoch = cls(first, spec, rules, lateness_s=lateness_s)
+        for part in ("sequence", "cutter", "counts", "intervals", "coupling"):
+            getattr(epoch, part).load(saved[part])
+        for name in _SAVED:
+            setattr(epoch, name, saved[name])
+        return epoch
 
     @property
     def _closed_bins(self) -> int:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nuclr_stream.errors import ConfigError, NonFiniteError
 from nuclr_stream.features.accumulator import FeatureAccumulator, FeatureSnapshot
 from nuclr_stream.inference.model import Model
-from nuclr_stream.prediction.answer import Answer, answer
+from nuclr_stream.prediction.answer import Answer, Logits, answer
+from nuclr_stream.prediction.evidence import Evidence
 from nuclr_stream.prediction.out_of_distribution import OutOfDistributionScore
 from nuclr_stream.prediction.stability import Stability
 from nuclr_stream.stream.population import Population
@@ -29,11 +31,17 @@ MAX_UNITS = 4_096
 
 @dataclass(frozen=True)
 class Labelled:
-    """What one window led to: predictions of all units (U,), their mean and last embeddings (U, D) float32."""
+    """What one window led to: predictions of all units (U,), their mean and last embeddings (U, D) float32.
+
+    `evidence` is what each task's predictions were made from, `window` the one that was labelled; both are gone after a
+    restart, until the next window.
+    """
 
     predictions: Predictions
     mean: Float32Array
     last: Float32Array
+    evidence: Mapping[str, Evidence]
+    window: Window | None
 
 
 class Labeler:
@@ -78,6 +86,7 @@ class Labeler:
         )
         if half_life_s is not None and not 0 < half_life_s < np.inf:
             raise ConfigError(f"half_life_s = {half_life_s}: give seconds above 0, or leave it out to forget nothing")
+        self._half_life_s = half_life_s
         self._features = FeatureAccumulator(self.spec, manifest.embedding_dim, half_life_s=half_life_s)
         self._priors = checked_priors(model, priors or {})
         self._abstain = checked_thresholds(model, abstain or {})
@@ -87,9 +96,12 @@ class Labeler:
 
     # -- the side of the data ----------------------------------------------------------------------------------------
 
-    def push(self, message: Input) -> bool:
-        """Take one message of the stream; True when it began a new epoch. What is wrong with it is counted."""
-        return self.population.push(message)
+    def push(self, message: Input, now_ns: int = 0) -> bool:
+        """Take one message of the stream; True when it began a new epoch. What is wrong with it is counted.
+
+        `now_ns` (monotonic) tells an epoch that has fallen silent from one that runs.
+        """
+        return self.population.push(message, now_ns)
 
     def cut(self, now_ns: int = 0) -> Window | None:
         """Return the next window that is complete, or None. Call it until None after every push."""
@@ -123,7 +135,7 @@ class Labeler:
         snapshot = self._features.snapshot(index)
         judged = self._judge(snapshot, index)
         answers = [self._task(name, snapshot, judged, window) for name in self.model.task_names]
-        causes = [exclusion, "population_below_minimum" if self._small else "", *(cause for _, cause in answers)]
+        causes = [exclusion, "population_below_minimum" if self._small else "", *(cause for _, cause, _ in answers)]
         reasons = tuple(dict.fromkeys(filter(None, causes)))
         predictions = Predictions(
             stream=self.stream,
@@ -147,14 +159,44 @@ class Labeler:
             exposure=snapshot.exposure,
             ood_score=judged.ratio,
             flags=self._flags(window, judged),
-            tasks=tuple(task for task, _ in answers),
+            tasks=tuple(task for task, _, _ in answers),
         )
-        return Labelled(predictions, snapshot.features["embedding"], self._features.embedding.last(index))
+        evidence = {task.name: evidence for task, _, evidence in answers}
+        last = self._features.embedding.last(index)
+        return Labelled(predictions, snapshot.features["embedding"], last, evidence, window)
 
     def step(self, now_ns: int = 0) -> Labelled | None:
         """Cut and label the next window, in one thread; None when more data are needed."""
         window = self.cut(now_ns)
         return None if window is None else self.label(window)
+
+    # -- over a restart: a dump of either side belongs to its thread --------------------------------------------------
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a saved state to mean the same: the bundle, how windows are cut, how they fade."""
+        return {
+            "bundle": self.model.manifest.digest,
+            "hop_s": self.spec.hop_s,
+            "half_life_s": self._half_life_s,
+            "max_units": self.population.units.max_units,
+        }
+
+    def dump_model_side(self) -> dict[str, Any]:
+        """Return a copy of what labelling changes, for `load`."""
+        return {
+            "features": self._features.dump(),
+            "stability": self._stability.dump(),
+            "epoch": self._epoch,
+            "small": self._small,
+        }
+
+    def load(self, population: Mapping[str, Any], model_side: Mapping[str, Any], now_ns: int = 0) -> None:
+        """Become what `Population.dump` and `dump_model_side` returned, under the same fingerprint, at `now_ns`."""
+        self.population.load(population, now_ns)
+        self._features.load(model_side["features"])
+        self._stability.load(model_side["stability"])
+        self._epoch, self._small = model_side["epoch"], model_side["small"]
 
     def _observe(self, window: Window) -> str:
         """Add the window to what was observed; returns why its embeddings could not be added, or an empty string."""
@@ -181,14 +223,16 @@ class Labeler:
 
     def _task(
         self, name: str, snapshot: FeatureSnapshot, judged: OutOfDistributionScore, window: Window
-    ) -> tuple[TaskPredictions, str]:
-        """Return a task's predictions, and why none of them may be believed, or an empty string."""
+    ) -> tuple[TaskPredictions, str, Evidence]:
+        """Return a task's predictions, why none of them may be believed (or nothing), and what they rest on."""
         part, cause = self.model.task(name), ""
+        logits: Logits = {}
         try:
+            logits = self.model.logits(name, snapshot)
             found = answer(
                 part.log_linear_pools,
                 snapshot,
-                self.model.logits(name, snapshot),
+                logits,
                 prior=part.prior,
                 wanted=self._priors.get(name),
                 alone=self._small,
@@ -225,7 +269,10 @@ class Labeler:
             stable_since=stable_since,
             flips=flips,
         )
-        return task, cause
+        evidence = Evidence.of(
+            part.log_linear_pools, snapshot, logits, found=found, abstain_below=self._abstain.get(name)
+        )
+        return task, cause, evidence
 
     def _flags(self, window: Window, judged: OutOfDistributionScore) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         flags = np.where(window.active, 0, UnitFlag.SILENT).astype(np.uint8)

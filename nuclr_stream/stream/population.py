@@ -8,10 +8,12 @@ windows at any speed.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from nuclr_stream.stream.admission import rejection
+from nuclr_stream.stream.admission import Admission
 from nuclr_stream.stream.epoch import Epoch, Timed, stretch_of
 from nuclr_stream.stream.units import Operation, Units
 from nuclr_stream.stream.window import Window
@@ -38,6 +40,8 @@ class Population:
         self._operations: list[Operation] = []
         self._inbox: deque[Input] = deque()
         self._epoch: Epoch | None = None
+        self._admission = Admission(spec)
+        self.taken_over = False  # whether the epoch that runs is smaller than the one before it, which fell silent
 
     @property
     def epoch(self) -> int | None:
@@ -55,19 +59,30 @@ class Population:
         return None if self._epoch is None else self._epoch.watermark
 
     @property
+    def next_seq(self) -> int:
+        """The number of the message that is expected next; what comes before it has arrived, or is counted missing."""
+        return 0 if self._epoch is None else self._epoch.sequence.next
+
+    @property
+    def waiting(self) -> int:
+        """How many messages were admitted and not applied yet."""
+        return len(self._inbox)
+
+    @property
     def progress(self) -> float:
         """How much of the first window has been observed, 0 to 1."""
         return 0.0 if self._epoch is None else self._epoch.progress
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
-    def push(self, message: Input) -> bool:
+    def push(self, message: Input, now_ns: int = 0) -> bool:
         """Admit one message; whatever is wrong with it is counted in `counters` and the message dropped.
 
-        Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time.
+        Returns whether it began a new epoch. received = accepted + duplicate + rejected_* at any time. By `now_ns`
+        (monotonic) an epoch that has fallen silent is told from one that runs.
         """
         self.counters["received"] += 1
-        self.last_rejection = rejection(message, self._epoch, self.spec)
+        self.last_rejection = self._admission.rejection(message, self._epoch, now_ns)
         if self.last_rejection:
             self.counters[self.last_rejection] += 1
             return False
@@ -81,11 +96,16 @@ class Population:
         self.counters["messages_gap"] = epoch.sequence.gap
         self.counters["messages_reordered"] = epoch.sequence.reordered
         self.counters["accepted"] += 1
+        self._admission.taken(now_ns)
         self._inbox.append(message)
         return is_new
 
     def _begin(self, message: Input) -> Epoch:
         """Start an epoch: bins and windows are gone; exposure goes too unless the first unit table says `continues`."""
+        if self._epoch is not None:
+            self._admission.ended(self._epoch)
+            self.taken_over = message.epoch < self._epoch.number
+            self.counters["epochs_taken_over"] += self.taken_over
         self.counters["unapplied"] += len(self._inbox)
         self._inbox.clear()
         self.units.begin_epoch()
@@ -150,10 +170,36 @@ class Population:
             missing=cut.missing,
             exclusion=cut.exclusion,
             operations=tuple(self._operations),
+            observed=cut.observed,
         )
         self._operations = []
         self.counters["windows_without_data"] += epoch.advance()
         return window
+
+    # -- over a restart ----------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything but the settings, for `load`. The messages in it are as they came."""
+        return {
+            "counters": dict(self.counters),
+            "units": self.units.dump(),
+            "operations": [[op.kind, op.source, op.target, list(op.index_of.items())] for op in self._operations],
+            "inbox": list(self._inbox),
+            "epoch": None if self._epoch is None else self._epoch.dump(),
+            "admission": self._admission.dump(),
+            "taken_over": self.taken_over,
+        }
+
+    def load(self, saved: Mapping[str, Any], now_ns: int = 0) -> None:
+        """Become what `dump` returned, of the same spec and rules; silence is counted from `now_ns` (monotonic) on."""
+        self.counters = Counter(saved["counters"])
+        self.units.load(saved["units"])
+        self._operations = [Operation(kind, a, b, dict(index_of)) for kind, a, b, index_of in saved["operations"]]
+        self._inbox = deque(saved["inbox"])
+        self._admission.load(saved["admission"], now_ns)
+        self.taken_over = saved["taken_over"]
+        epoch = saved["epoch"]
+        self._epoch = epoch and Epoch.load(epoch, self.spec, self.rules, lateness_s=self.lateness_s)
 
     # -- applying messages -------------------------------------------------------------------------------------------
 

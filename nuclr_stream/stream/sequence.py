@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 MAX_REMEMBERED = 4_096
 """How many missing numbers are remembered; one that is older and arrives after all is called a duplicate."""
 
@@ -33,3 +36,12 @@ class SequenceCheck:
             self.reordered += 1
             return True
         return False
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return {"next": self.next, "missing": list(self._missing), "gap": self.gap, "reordered": self.reordered}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self.next, self.gap, self.reordered = saved["next"], saved["gap"], saved["reordered"]
+        self._missing = dict.fromkeys(saved["missing"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nuclr_stream.windows.binning import Float32Array, Int64Array
+from nuclr_stream.windows.interval_set import Stretches
 from nuclr_stream.wire import UnitAction, UnitTable
 
 MAX_INDEX = 2**20
@@ -57,13 +58,13 @@ class Units:
         self.version = -1
         self._first_table = True
         self._alias: dict[int, int] = {}
-        self._retired: set[int] = set()
+        self._retired = Stretches()  # as stretches: a set would grow with every unit that there ever was
         self._rebuild()
 
     def begin_epoch(self) -> None:
         """Forget the table; only the ids stay behind, for a first table that says `continues`."""
         self._earlier = self._index_of or self._earlier
-        self._units, self._index_of, self._alias, self._retired = {}, {}, {}, set()
+        self._units, self._index_of, self._alias, self._retired = {}, {}, {}, Stretches()
         self.version, self._first_table = -1, True
         self._rebuild()
 
@@ -140,7 +141,10 @@ class Units:
         if action == UnitAction.ADD:
             return self._add(table, row, added_bin, counters)
         if index not in self._units:
-            counters["table_rows_rejected"] += 1
+            if action == UnitAction.MERGE and table.full:
+                self._learn_alias(index, int(table.into[row]), counters)
+            else:
+                counters["table_rows_rejected"] += 1
         elif action == UnitAction.RETIRE:
             return self._retire(index)
         elif action == UnitAction.MERGE:
@@ -157,7 +161,7 @@ class Units:
         known = self._units.get(index)
         taken = self._index_of.get(unit_id, index) != index
         full = known is None and len(self._units) >= self.max_units
-        if taken or full or index >= MAX_INDEX or index in self._retired or not unit_id:
+        if taken or full or index >= MAX_INDEX or self._is_retired(index) or not unit_id:
             counters["units_over_maximum" if full else "table_rows_rejected"] += 1
             return []
         if known is not None:
@@ -175,8 +179,11 @@ class Units:
 
     def _retire(self, index: int) -> list[Operation]:
         del self._index_of[self._units.pop(index).unit_id]
-        self._retired.add(index)
+        self._retired.add(index, index + 1)
         return [Operation("forget", source=index)]
+
+    def _is_retired(self, index: int) -> bool:
+        return self._retired.inside(index, index + 1) > 0
 
     def _merge(self, source: int, target: int, counters: Counter[str]) -> list[Operation]:
         if target == source or target not in self._units:
@@ -185,9 +192,22 @@ class Units:
         # the older of both decides: the sum of their counts is that of one unit that was there all along
         self._units[target].added_bin = min(self._units[target].added_bin, self._units[source].added_bin)
         del self._index_of[self._units.pop(source).unit_id]
-        self._retired.add(source)
+        self._retired.add(source, source + 1)
         self._alias[source] = target
         return [Operation("merge", source=source, target=target)]
+
+    def _learn_alias(self, source: int, target: int, counters: Counter[str]) -> None:
+        """Take from a whole table that `source` was merged before: a daemon that was started since does not know.
+
+        There is nothing to add up then, but spikes may still carry the index.
+        """
+        if source in self._alias:
+            return
+        if target not in self._units or source >= MAX_INDEX:
+            counters["table_rows_rejected"] += 1
+            return
+        self._retired.add(source, source + 1)
+        self._alias[source] = target
 
     def _rename(self, index: int, unit_id: str, counters: Counter[str]) -> None:
         if not unit_id or self._index_of.get(unit_id, index) != index:
@@ -197,13 +217,35 @@ class Units:
         self._index_of[unit_id] = index
         self._units[index].unit_id = unit_id
 
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything but the maximum, for `load`."""
+        return {
+            "earlier": dict(self._earlier),
+            "units": [[index, dict(vars(unit))] for index, unit in self._units.items()],
+            "version": self.version,
+            "first_table": self._first_table,
+            "alias": list(self._alias.items()),
+            "retired": self._retired.dump(),
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._earlier = dict(saved["earlier"])
+        self._units = {index: _Unit(**unit) for index, unit in saved["units"]}
+        self._index_of = {unit.unit_id: index for index, unit in self._units.items()}
+        self.version, self._first_table = saved["version"], saved["first_table"]
+        self._alias = dict(saved["alias"])
+        self._retired.load(saved["retired"])
+        self._rebuild()
+
     def _rebuild(self) -> None:
         living = sorted(self._units)
         self.index: Int64Array = np.array(living, dtype=np.int64)
         self.ids = tuple(self._units[i].unit_id for i in living)
         self.added_bin: Int64Array = np.array([self._units[i].added_bin for i in living], dtype=np.int64)
         # one entry more than the largest index: whatever lies beyond is looked up there, and unknown
-        self._row_of: Int64Array = np.full(max([*living, *self._alias], default=-1) + 2, -1, dtype=np.int64)
+        known = [*living, *self._alias, *self._alias.values()]  # the last: what was merged into may be gone
+        self._row_of: Int64Array = np.full(max(known, default=-1) + 2, -1, dtype=np.int64)
         self._row_of[self.index] = np.arange(len(living))
         for old, new in reversed(self._alias.items()):  # the last first: what `old` went into may have gone on itself
             self._row_of[old] = self._row_of[new]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,9 @@ class Window:
     since the window before, see `isi`, and `coupling` (U, 54) what was counted of millisecond
     lags since then, see `coupling`. `exclusion` says why it is not embedded
     (empty when it is). `operations` are the changes of the unit table since the window before, in order; `closed_ns` is
-    the host's monotonic time when it was cut, as the caller gave it.
+    the host's monotonic time when it was cut, as the caller gave it. `observed` (T,) are the bins with data throughout.
+    `checkpoint`, if asked for, is the state of the population right after the cut: together with what the model's side
+    knows after this window it is a whole.
     """
 
     stream: str
@@ -42,7 +46,9 @@ class Window:
     missing: float
     exclusion: str
     operations: tuple[Operation, ...]
+    observed: BoolArray
     skipped_steps: int = 0
+    checkpoint: Mapping[str, Any] | None = None
 
     def superseding(self, older: Window) -> Window:
         """Return this window in the place of an older one never labelled; what changed and ended in that is in it."""

@@ -6,7 +6,9 @@ which are masked. So a file and the stream that it was played into give the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,7 @@ class CutWindow:
     that enter the encoder, and `missing`, the fraction of it without data.
 
     `exclusion` says why it must not be embedded (`WindowRules.exclusion`, or "normaliser"); empty when it may.
+    `observed` (T,) are the bins with data throughout.
     """
 
     counts: Float32Array
@@ -38,6 +41,7 @@ class CutWindow:
     active: BoolArray
     missing: float
     exclusion: str
+    observed: BoolArray
 
 
 class WindowCutter:
@@ -81,12 +85,25 @@ class WindowCutter:
         # later is not known live, so it may not count offline either.
         eligible: BoolArray = added_bin <= start_bin
         active = eligible & active_units(window, spec.input_kind)
-        return CutWindow(window, eligible, active, missing, exclusion)
+        observed = self._observed(start_bin, end_bin) if missing else np.ones(spec.bins, dtype=np.bool_)
+        return CutWindow(window, eligible, active, missing, exclusion, observed)
 
     def forget_before(self, bin_index: int) -> None:
         """Drop what was observed and masked before a bin that no window to come needs."""
         self.observed.forget_before(self.grid.first_sample(bin_index))
         self.masked.forget_before(self.grid.first_sample(bin_index))
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything that cutting changes, for `load`."""
+        normaliser = None if self._normaliser is None else self._normaliser.dump()
+        return {"observed": self.observed.dump(), "masked": self.masked.dump(), "normaliser": normaliser}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned, of the same spec and grid."""
+        self.observed.load(saved["observed"])
+        self.masked.load(saved["masked"])
+        if self._normaliser is not None:
+            self._normaliser.load(saved["normaliser"])
 
     def _totals(self, counts: Float32Array, first_bin: int) -> Float32Array:
         """Return the spikes of the whole probe per bin, -1 for a bin not wholly observed: no data is no silence."""
@@ -94,10 +111,14 @@ class WindowCutter:
         stop_bin = first_bin + len(totals)
         first, stop = self.grid.first_sample(first_bin), self.grid.first_sample(stop_bin)
         if self.observed.inside(first, stop) < stop - first:
-            edges = np.array([self.grid.first_sample(b) for b in range(first_bin, stop_bin + 1)])
-            whole = np.diff(self.observed.before(edges)) == np.diff(edges)
-            totals = np.where(whole, totals, np.float32(-1))
+            totals = np.where(self._observed(first_bin, stop_bin), totals, np.float32(-1))
         return totals
+
+    def _observed(self, first_bin: int, stop_bin: int) -> BoolArray:
+        """Return which bins of [first_bin, stop_bin) were observed from end to end."""
+        edges = np.array([self.grid.first_sample(b) for b in range(first_bin, stop_bin + 1)])
+        whole: BoolArray = np.diff(self.observed.before(edges)) == np.diff(edges)
+        return whole
 
     def _real(self, start: int, stop: int, added_bin: Int64Array) -> BoolArray:
         """Return which values (U, frames) of traces are real: observed, not masked, of a unit that existed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +71,14 @@ class Stretches:
         """Drop the stretches that end at or before `sample`."""
         place = bisect_right(self._stops, sample)
         del self._starts[:place], self._stops[:place]
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return {"starts": list(self._starts), "stops": list(self._stops)}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._starts, self._stops = list(saved["starts"]), list(saved["stops"])
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -9,8 +9,9 @@ is below the smallest normal float32 (1.2e-38), whose numbers are evenly spaced.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,14 @@ class RunningQuantile:
         share = (rank - (int(cumulative[place]) - inside) + 0.5) / inside
         return float(low + min(share, 1.0) * (high - low))
 
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything, for `load`."""
+        return {"above_zero": self._above_zero.copy(), "values": self.values}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self._above_zero, self.values = saved["above_zero"], saved["values"]
+
 
 class RunningNormaliser:
     """Normalises the windows of one stream or recording, given one after the other in the order of their ends."""
@@ -93,6 +102,15 @@ class RunningNormaliser:
         if scale <= 0 or self.frames < self.settings.warm_up_frames:
             return window, "normaliser"
         return window / np.float32(scale), ""
+
+    def dump(self) -> dict[str, Any]:
+        """Return a copy of everything but the settings, for `load`."""
+        return {"frames": self.frames, "running": self._running.dump(), "end": self._end}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        self.frames, self._end = saved["frames"], saved["end"]
+        self._running.load(saved["running"])
 
 
 def running_scales(traces: Float32Array, observed: BoolArray, quantile: float) -> Float32Array:

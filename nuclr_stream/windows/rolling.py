@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,21 @@ class RollingCounts:
     def read(self, first: int, stop: int) -> Float32Array:
         """Return a view (U, stop - first) of reserved bins."""
         return self._counts[:, first - self._base : stop - self._base]
+
+    def dump(self, oldest: int) -> dict[str, Any]:
+        """Return a copy of bins from `oldest` on, for `load`: nothing before it is needed any more."""
+        first = min(max(oldest - self._base, 0), self._counts.shape[1])
+        kept = self._counts[:, first:]
+        written = np.flatnonzero(kept.any(axis=0))
+        stop = int(written[-1]) + 1 if len(written) else 0
+        return {"base": self._base + first, "width": self._counts.shape[1], "counts": kept[:, :stop].copy()}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Become what `dump` returned."""
+        counts = saved["counts"]
+        self._base = saved["base"]
+        self._counts = np.zeros((len(counts), saved["width"]), dtype=np.float32)
+        self._counts[:, : counts.shape[1]] = counts
 
     def rearrange(
         self, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], merges: Iterable[tuple[int, int]]

@@ -1,17 +1,20 @@
 """The wire protocol: messages <-> bytes, bounded and versioned, no sockets. docs/protocol.md describes it."""
 
 from nuclr_stream.wire.codes import Abstained, UnitAction, UnitFlag
-from nuclr_stream.wire.decode import decode
-from nuclr_stream.wire.encode import encode, topic
+from nuclr_stream.wire.decode import decode, input_stream
+from nuclr_stream.wire.encode import answering, encode, topic
 from nuclr_stream.wire.fields import (
+    MAX_INCOMING_FRAMES,
     MAX_MESSAGE_BYTES,
     MAX_REPLY_BYTES,
     MAX_SPIKES,
+    MAX_TOPIC_BYTES,
     MAX_UNITS,
     MAX_WINDOW_BYTES,
     PROTOCOL_VERSION,
     REASONS,
 )
+from nuclr_stream.wire.inspection import ActivityReply, ActivityRequest, EvidenceReply, EvidenceRequest
 from nuclr_stream.wire.messages import (
     DaemonState,
     EmbeddingsReply,
@@ -29,6 +32,8 @@ from nuclr_stream.wire.messages import (
     PlacementReply,
     PlacementRequest,
     Predictions,
+    ReceivedReply,
+    ReceivedRequest,
     Reply,
     Request,
     RuleFired,
@@ -46,14 +51,18 @@ from nuclr_stream.wire.messages import (
 )
 
 __all__ = [
+    "MAX_INCOMING_FRAMES",
     "MAX_MESSAGE_BYTES",
     "MAX_REPLY_BYTES",
     "MAX_SPIKES",
+    "MAX_TOPIC_BYTES",
     "MAX_UNITS",
     "MAX_WINDOW_BYTES",
     "PROTOCOL_VERSION",
     "REASONS",
     "Abstained",
+    "ActivityReply",
+    "ActivityRequest",
     "DaemonState",
     "EmbedWindowReply",
     "EmbedWindowRequest",
@@ -62,6 +71,8 @@ __all__ = [
     "End",
     "ErrorReply",
     "Event",
+    "EvidenceReply",
+    "EvidenceRequest",
     "Heartbeat",
     "Input",
     "MaskInterval",
@@ -70,6 +81,8 @@ __all__ = [
     "PlacementReply",
     "PlacementRequest",
     "Predictions",
+    "ReceivedReply",
+    "ReceivedRequest",
     "Reply",
     "Request",
     "RuleFired",
@@ -86,7 +99,9 @@ __all__ = [
     "UnitAction",
     "UnitFlag",
     "UnitTable",
+    "answering",
     "decode",
     "encode",
+    "input_stream",
     "topic",
 ]

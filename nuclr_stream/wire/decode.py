@@ -14,6 +14,7 @@ from nuclr_stream.wire.fields import (
     MAX_LIST,
     MAX_TASKS,
     MAX_TEXT_BYTES,
+    MAX_TOPIC_BYTES,
     PROTOCOL_VERSION,
     integer,
     mistyped,
@@ -23,6 +24,7 @@ from nuclr_stream.wire.layout import (
     CLASSES,
     FLIPS,
     IN_SNAPSHOT,
+    INPUTS,
     LAYOUT_OF_KIND,
     OFFSETS,
     TASK_ARRAYS,
@@ -36,6 +38,7 @@ from nuclr_stream.wire.layout import (
 )
 from nuclr_stream.wire.messages import DaemonState, Message, Predictions, StreamState, TaskPredictions
 
+_INPUT_KINDS = frozenset(layout.kind for layout in INPUTS)
 _FRAMES_OF_PART = integer("parts", 2, MAX_FRAMES, "frames")
 
 
@@ -66,8 +69,19 @@ def decode(frames: Sequence[bytes | memoryview]) -> Message:
     return message
 
 
+def input_stream(topic: bytes) -> str:
+    """Return the stream that a source's message with this first frame belongs to, before anything else of it is read.
+
+    Raises WireError as `decode` would: for what is no topic, and for one that no source may send.
+    """
+    layout, stream = _topic(topic)
+    if layout.kind not in _INPUT_KINDS:
+        raise WireError("kind", f"{layout.kind} is no message of a source")
+    return stream
+
+
 def _topic(frame: bytes | memoryview) -> tuple[Layout, str]:
-    if len(frame) > MAX_TEXT_BYTES + 32:
+    if len(frame) > MAX_TOPIC_BYTES:
         raise WireError("kind", f"the topic has {len(frame)} bytes")
     kind, slash, name = bytes(frame).partition(b"/")
     layout = LAYOUT_OF_KIND.get(kind)

@@ -62,6 +62,12 @@ def encode(message: Message) -> list[bytes]:
     return frames
 
 
+def answering(frames: Sequence[bytes], request_id: int) -> list[bytes]:
+    """Return the frames of an encoded reply as the answer to another request: all but its number is as it was."""
+    header = msgpack.unpackb(frames[1])
+    return [frames[0], msgpack.packb(header | {"request_id": request_id}), *frames[2:]]
+
+
 def _plain(field: Field, value: Any) -> Any:
     try:
         plain = field.write(value)

@@ -26,8 +26,11 @@ MAX_REPLY_BYTES = 2**26
 """What a daemon publishes or answers."""
 MAX_HEADER_BYTES = 2**14
 MAX_FRAMES = 4096
+MAX_INCOMING_FRAMES = 16
+"""Of a message of a source or a request; only what a daemon answers has more."""
 MAX_LIST = 64
 MAX_TEXT_BYTES = 256
+MAX_TOPIC_BYTES = MAX_TEXT_BYTES + 32
 MAX_CAUSE_BYTES = 64
 MAX_SPIKES = 65536
 MAX_UNITS = 8192
@@ -38,7 +41,10 @@ MAX_CLASSES = 1024
 MAX_TASKS = 16
 MAX_NS = 2**63 - 1
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(
+    # C0, C1 and line separators; then what changes the order of the text around it or cannot be seen at all
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _fraction = lru_cache(maxsize=256)(Fraction)
 
 
@@ -174,7 +180,7 @@ def short_text(value: Any, name: str, limit: int, low: int) -> str:
 
 
 def reject_control(value: str, name: str) -> None:
-    """Raise WireError if `value` holds a control character or a line separator."""
+    """Raise WireError if `value` holds a control character, a line separator or a character that cannot be seen."""
     found = _CONTROL.search(value)
     if found:
         raise WireError("text", f"{name} holds the control character {found.group()!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from nuclr_stream.windows.binning import MAX_SAMPLE
+from nuclr_stream.wire import inspection
 from nuclr_stream.wire import messages as m
 from nuclr_stream.wire.codes import Abstained, UnitAction
 from nuclr_stream.wire.fields import (
@@ -98,6 +99,7 @@ ROWS = size("rows", MAX_UNITS)
 SOURCE = (integer("epoch"), integer("seq"), rate("sample_rate"), sample("origin"))
 STRETCH = (sample("start"), sample("stop"))
 REQUEST_ID = integer("request_id")
+WITHIN = integer("within_ms", 0, 2**31)
 STATE = choice("state", ("ready", "warming_up", "degraded", "ended"))
 TASK_NAME = text("name", low=1)
 TASK_FIELD = text("task", low=1)
@@ -269,7 +271,7 @@ REQUESTS = (
     Layout(
         "embed_window",
         m.EmbedWindowRequest,
-        (REQUEST_ID,),
+        (REQUEST_ID, WITHIN),
         (Array("counts", "<f4", ("units", "bins"), 0, None),),
         (UNITS, size("bins", MAX_BINS)),
         MAX_WINDOW_BYTES,
@@ -279,9 +281,19 @@ REQUESTS = (
     Layout(
         "placement",
         m.PlacementRequest,
-        (REQUEST_ID, TASK_FIELD),
+        (REQUEST_ID, TASK_FIELD, WITHIN),
         (Names("regions", "regions"), Array("from_um", "<f4", ("regions",)), Array("to_um", "<f4", ("regions",))),
         (size("regions", MAX_LIST),),
+        MAX_MESSAGE_BYTES,
+    ),
+    Layout("received", m.ReceivedRequest, (REQUEST_ID,), limit=MAX_MESSAGE_BYTES),
+    Layout("activity", inspection.ActivityRequest, (REQUEST_ID, flag("counts")), limit=MAX_MESSAGE_BYTES),
+    Layout(
+        "evidence",
+        inspection.EvidenceRequest,
+        (REQUEST_ID,),
+        (Names("unit_ids", "units"),),
+        (UNITS,),
         MAX_MESSAGE_BYTES,
     ),
 )
@@ -309,6 +321,35 @@ REPLIES = (
     ),
     Layout("status_reply", m.StatusReply, (REQUEST_ID,), (Text("status"),), stream="none"),
     Layout("placement_reply", m.PlacementReply, (REQUEST_ID,), (Text("placement"),)),
+    Layout(
+        "received_reply",
+        m.ReceivedReply,
+        (
+            REQUEST_ID,
+            integer("instance"),
+            flag("known"),
+            integer("epoch"),
+            integer("next_seq"),
+            sample("watermark"),
+        ),
+    ),
+    Layout(
+        "activity_reply",
+        inspection.ActivityReply,
+        (REQUEST_ID, integer("epoch"), integer("version", -1), sample("end_sample"), real("scale", 0)),
+        (
+            Array("unit_index", "<u4", ("units",)),
+            Array("shank", "<i4", ("units",), -1, None),
+            Array("x_um", "<f4", ("units",), nan=True),
+            Array("depth_um", "<f4", ("units",), nan=True),
+            Array("channel", "<i4", ("units",), -1, None),
+            Names("unit_ids", "units"),
+            Array("counts", "|u1", ("units", "bins")),
+            Array("observed", "|b1", ("bins",), 0, 1),
+        ),
+        (UNITS, size("bins", MAX_BINS)),
+    ),
+    Layout("evidence_reply", inspection.EvidenceReply, (REQUEST_ID,), (Text("evidence"),)),
     Layout("error", m.ErrorReply, (REQUEST_ID, text("reason", low=1), detail()), stream="none"),
 )
 LAYOUTS = (*INPUTS, *OUTPUTS, *REQUESTS, *REPLIES)

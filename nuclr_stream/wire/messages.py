@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nuclr_stream.windows.binning import BoolArray, Float32Array, Int64Array
 from nuclr_stream.wire.codes import OOD_FLAGS, Abstained
+from nuclr_stream.wire.inspection import InspectReply, InspectRequest
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
@@ -296,10 +297,14 @@ class EmbeddingsRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbedWindowRequest:
-    """Ask for the embedding of one window: `counts` (U, T) float32, finite, not negative, T bins of the bundle."""
+    """Ask for the embedding of one window: `counts` (U, T) float32, finite, not negative, T bins of the bundle.
+
+    It is computed when no live step waits. After `within_ms` (from its arrival; 0: never) the error is "expired".
+    """
 
     request_id: int
     counts: Float32Array
+    within_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,14 +319,24 @@ class PlacementRequest:
     """Ask where the units of `stream` lie along the probe, by the classes of `task`.
 
     `regions` R names with `from_um` and `to_um` (R,) float32 are a planned trajectory to compare with, if any.
+    `within_ms` is as for `EmbedWindowRequest`.
     """
 
     request_id: int
     stream: str
     task: str = "brain_region"
+    within_ms: int = 0
     regions: tuple[str, ...] = ()
     from_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     to_um: Float32Array = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedRequest:
+    """Ask what has arrived of `stream`: its source sends again what has not, after a crash or a lost connection."""
+
+    request_id: int
+    stream: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -376,6 +391,23 @@ class PlacementReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedReply:
+    """What has arrived of a stream: of `epoch` every message before `next_seq`, but those that were lost on the way.
+
+    `known` is false for a stream of which this daemon, started as `instance`, has nothing. `watermark` is the sample up
+    to which data are applied, 0 before any.
+    """
+
+    request_id: int
+    stream: str
+    instance: int
+    known: bool
+    epoch: int = 0
+    next_seq: int = 0
+    watermark: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReply:
     """The request could not be served: `reason` is one stable word, `detail` says it for people."""
 
@@ -386,6 +418,23 @@ class ErrorReply:
 
 Input = SpikeBatch | TraceBatch | UnitTable | MaskInterval | Heartbeat | End
 Output = Predictions | StreamState | DaemonState | Event | RuleFired
-Request = SnapshotRequest | EmbeddingsRequest | EmbedWindowRequest | StatusRequest | PlacementRequest
-Reply = SnapshotReply | EmbeddingsReply | EmbedWindowReply | StatusReply | PlacementReply | ErrorReply
+Request = (
+    SnapshotRequest
+    | EmbeddingsRequest
+    | EmbedWindowRequest
+    | StatusRequest
+    | PlacementRequest
+    | ReceivedRequest
+    | InspectRequest
+)
+Reply = (
+    SnapshotReply
+    | EmbeddingsReply
+    | EmbedWindowReply
+    | StatusReply
+    | PlacementReply
+    | ReceivedReply
+    | InspectReply
+    | ErrorReply
+)
 Message = Input | Output | Request | Reply

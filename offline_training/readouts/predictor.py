@@ -60,17 +60,17 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A predictor with its C, and log-probabilities (R, C) of the examples from members that saw nothing of their
-    animals: `held_out` of the readout at the example's own length, `plain` of the readout on whole recordings."""
+    """A predictor with its C at every knot, and log-probabilities (R, C) of the examples from members that saw nothing
+    of their animals: `held_out` of the readout at the example's own length, `plain` of that on whole recordings."""
 
     predictor: Predictor
-    c: float
+    c: tuple[float, ...]
     held_out: Float32Array
     plain: Float32Array
 
 
 def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: float | None = None) -> Fitted:
-    """Fit the predictor of one feature set; without `c` that is chosen by log loss on whole recordings left out.
+    """Fit the predictor of one feature set; without `c` that is chosen for every length by log loss on units left out.
 
     Examples that lack the set are left out of the fit and get uniform log-probabilities. Raises ReadoutError.
     """
@@ -79,29 +79,32 @@ def fit_predictor(examples: Examples, name: FeatureSet, classes: int, *, c: floa
     whole = own.length == WHOLE
     if not whole.any():
         raise ReadoutError(f"{name}: no labelled unit has it")
-    # C by what members predict of whole recordings that they saw nothing of
     parts = list(folds(own, grouping(own)))
-    candidates = (c,) if c else C_CANDIDATES if can_choose(own) else (DEFAULT_C,)
-    found = {each: _members(own, name, classes, parts, whole, c=each) for each in candidates}
-    c = min(found, key=lambda each: _loss(found[each], own, parts, whole, name)) if len(found) > 1 else candidates[0]
-    # a readout of all animals at every length, and what its members predict of the animals left out
     reference = _scaler(own.features[name][whole])
     held_out = np.full((len(examples), classes), -np.log(classes), dtype=np.float32)
     plain = held_out.copy()
-    n, readouts = [], []
-    for length in [*sorted(set(own.length.tolist()) - {WHOLE}), WHOLE]:
+    candidates: tuple[float, ...] = (c,) if c else C_CANDIDATES if can_choose(own) else (DEFAULT_C,)
+    # whole recordings first: features of shorter stretches are noisier and want no larger C
+    whole_members: list[Linear] = []
+    chosen: list[float] = []
+    n: list[float] = []
+    readouts: list[Linear] = []
+    for length in [WHOLE, *sorted(set(own.length.tolist()) - {WHOLE}, reverse=True)]:
         at = own.length == length
-        members = found[c] if length == WHOLE else _members(own, name, classes, parts, at, c=c)
-        for member, whole_member, (_, test) in zip(members, found[c], parts, strict=True):
+        best, members = _chosen(own, name, classes, parts, at, candidates)
+        candidates = tuple(each for each in candidates if each <= best)
+        whole_members = whole_members or members
+        for member, whole_member, (_, test) in zip(members, whole_members, parts, strict=True):
             asked = test[at[test]]
             held_out[known[asked]] = _log_probabilities(member, own.features[name][asked])
             plain[known[asked]] = _log_probabilities(whole_member, own.features[name][asked])
-        n.append(max(float(np.median(own.exposure_of({name})[at])), 1.0))
-        readouts.append(_on(reference, _fit(own.where(at), name, classes, c=c)))
+        chosen.insert(0, best)
+        n.insert(0, max(float(np.median(own.exposure_of({name})[at])), 1.0))
+        readouts.insert(0, _on(reference, _fit(own.where(at), name, classes, c=best)))
     kept = _ascending(n)
     weight, bias = np.stack([each.weight for each in readouts]), np.stack([each.bias for each in readouts])
     predictor = Predictor(np.array(n)[kept], weight[kept], bias[kept], reference.mean, reference.scale)
-    return Fitted(predictor, c, held_out, plain)
+    return Fitted(predictor, tuple(chosen[k] for k in kept), held_out, plain)
 
 
 def can_choose(known: Examples) -> bool:
@@ -116,11 +119,22 @@ def can_choose(known: Examples) -> bool:
     return len(np.unique(groups)) >= ENOUGH_TO_CHOOSE and min(of_class) >= LEAST_OF_A_CLASS
 
 
-def _members(
-    own: Examples, name: FeatureSet, classes: int, parts: Sequence[Part], at: BoolArray, *, c: float
-) -> list[Linear]:
-    """A readout for every part that is left out, fitted on the examples (R,) `at` of the others."""
-    return [_fit(own.where(train[at[train]]), name, classes, c=c) for train, _ in parts]
+def _chosen(
+    own: Examples,
+    name: FeatureSet,
+    classes: int,
+    parts: Sequence[Part],
+    at: BoolArray,
+    candidates: Sequence[float],
+) -> tuple[float, list[Linear]]:
+    """The C of the candidates with the least loss on what is left out of the examples (R,) `at`, with its members: a
+    readout for every part, fitted on the others."""
+    losses, members = [], []
+    for c in candidates:
+        members.append([_fit(own.where(train[at[train]]), name, classes, c=c) for train, _ in parts])
+        losses.append(_loss(members[-1], own, parts, at, name))
+    best = int(np.argmin(losses))
+    return candidates[best], members[best]
 
 
 def _fit(chosen: Examples, name: FeatureSet, classes: int, *, c: float) -> Linear:
@@ -128,10 +142,10 @@ def _fit(chosen: Examples, name: FeatureSet, classes: int, *, c: float) -> Linea
     return fit_linear(chosen.features[name], chosen.label, classes, c=c, weights=weights)
 
 
-def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], whole: BoolArray, name: FeatureSet) -> float:
-    """Class-balanced log loss on whole recordings of what members saw nothing of, at the best temperature: that is
+def _loss(members: Sequence[Linear], own: Examples, parts: Sequence[Part], at: BoolArray, name: FeatureSet) -> float:
+    """Class-balanced log loss on the examples (R,) `at` that members saw nothing of, at the best temperature: that is
     fitted afterwards, so a C must not win by being less sure."""
-    rows = [test[whole[test]] for _, test in parts]
+    rows = [test[at[test]] for _, test in parts]
     found = [_log_probabilities(member, own.features[name][r]) for member, r in zip(members, rows, strict=True)]
     return loss_at_best_temperature(np.concatenate(found), own.where(np.concatenate(rows)))
 

@@ -35,7 +35,7 @@ class TaskModel:
     Args:
         pools: ways to answer, the preferred first.
         single: every predictor's own calibrated pool, for scores of each alone.
-        c: regularisation by feature set.
+        c: regularisation by feature set, at every knot of its predictor.
         scores: macro-F1 by length of the stretch in windows (0: whole recordings): of the training units themselves, of
             animals left out, and of animals left out by readouts fitted on whole recordings only.
         calibrated_on, threshold_promise, sets_promise: in words.
@@ -45,7 +45,7 @@ class TaskModel:
     predictors: Mapping[FeatureSet, Predictor]
     pools: tuple[LogLinearPool, ...]
     single: Mapping[FeatureSet, LogLinearPool]
-    c: Mapping[FeatureSet, float]
+    c: Mapping[FeatureSet, tuple[float, ...]]
     scores: Mapping[str, Mapping[str, float]]
     calibrated_on: str
     threshold_promise: str
@@ -184,6 +184,7 @@ def load_task_models(run_dir: Path) -> dict[str, TaskModel]:
 def _task_model(task: str, values: dict[str, Any], arrays: Mapping[str, Float64Array]) -> TaskModel:
     predictors = {name: Predictor(*(arrays[f"{task}.{name}.{part}"] for part in ARRAYS)) for name in values["c"]}
     values["classes"] = tuple(values["classes"])
+    values["c"] = {name: tuple(each) for name, each in values["c"].items()}
     values["pools"] = tuple(_pool(pool) for pool in values["pools"])
     values["single"] = {name: _pool(pool) for name, pool in values["single"].items()}
     return TaskModel(predictors=predictors, **values)

@@ -133,11 +133,12 @@ def _listed(animals: list[str]) -> str:
 
 
 def _settings(chosen: Mapping[str, Any]) -> str:
-    """Members of the pool with the C of each, and how the choice scored inside the training animals."""
+    """Members of the pool with the C of each by exposure, and how the choice scored inside the training animals."""
     strength = chosen.get("c", {})
     words = []
     for name in chosen.get("members", strength):
-        words.append(row_name(name) + (f" (C {strength[name]:g})" if name in strength else ""))
+        found = ", ".join(f"{c:g}" for c in strength.get(name, ()))
+        words.append(row_name(name) + (f" (C {found})" if found else ""))
     if inner := chosen.get("scores", {}).get(WHOLE_LENGTH):
         words.append(f"macro-F1 {inner['left_out']:.2f} on training animals left out, {inner['training']:.2f} on all")
     return "; ".join(words)

@@ -114,7 +114,11 @@ def test_loopback_and_ipc_are_allowed(endpoint: str) -> None:
         "ipc://relative",
         "ipc:///" + "x" * 101,
         "tcp://127.0.0.1:99999",
-        "",
+        "tcp://127.0.0.1:5581?x=1",
+        "tcp://127.0.0.1:5581#x",
+        "tcp://127.0.0.1:5581?",
+        "tcp://me@127.0.0.1:5581",
+        "tcp://:5581",
     ],
 )
 def test_nothing_beyond_this_machine_is_bound(endpoint: str) -> None:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 
 from nuclr_stream import wire
+from tests.nuclr_stream import wire_inspection_examples
 
 
 def _f4(*values):
@@ -116,7 +117,7 @@ MESSAGES = {
     ),
     "snapshot": wire.SnapshotRequest(request_id=1),
     "embeddings": wire.EmbeddingsRequest(request_id=2, stream="probeA", unit_ids=("a", "µ2")),
-    "embed_window": wire.EmbedWindowRequest(request_id=3, counts=_f4([0, 1, 2], [3, 0, 0])),
+    "embed_window": wire.EmbedWindowRequest(request_id=3, counts=_f4([0, 1, 2], [3, 0, 0]), within_ms=250),
     "status": wire.StatusRequest(request_id=4),
     "placement": wire.PlacementRequest(
         request_id=5,
@@ -125,6 +126,10 @@ MESSAGES = {
         regions=("CTX", "µ"),
         from_um=_f4(-100, 500),
         to_um=_f4(500, 900),
+    ),
+    "received": wire.ReceivedRequest(request_id=6, stream="probeA"),
+    "received_reply": wire.ReceivedReply(
+        request_id=6, stream="probeA", instance=9, known=True, epoch=7, next_seq=3, watermark=-5
     ),
     "snapshot_reply": wire.SnapshotReply(request_id=1, messages=(STATE,)),
     "embeddings_reply": wire.EmbeddingsReply(
@@ -352,7 +357,7 @@ FRAMES = {
     ],
     "embed_window": [
         b"embed_window/",
-        b"\x84\xa1v\x01\xaarequest_id\x03\xa5units\x02\xa4bins\x03",
+        b"\x85\xa1v\x01\xaarequest_id\x03\xa9within_ms\xcc\xfa\xa5units\x02\xa4bins\x03",
         b"\x00\x00\x00\x00\x00\x00\x80?\x00\x00\x00@\x00\x00@@\x00\x00\x00\x00\x00\x00\x00\x00",
     ],
     "status": [
@@ -400,7 +405,7 @@ FRAMES = {
     ],
     "placement": [
         b"placement/probeA",
-        (b"\x84\xa1v\x01\xaarequest_id\x05\xa4task\xacbrain_region\xa7regions\x02"),
+        (b"\x85\xa1v\x01\xaarequest_id\x05\xa4task\xacbrain_region\xa9within_ms\x00\xa7regions\x02"),
         b"\x00\x00\x00\x00\x03\x00\x00\x00\x05\x00\x00\x00",
         b"CTX\xc2\xb5",
         b"\x00\x00\xc8\xc2\x00\x00\xfaC",
@@ -411,8 +416,15 @@ FRAMES = {
         b"\x82\xa1v\x01\xaarequest_id\x05",
         b'{"shanks":[]}',
     ],
+    "received": [b"received/probeA", b"\x82\xa1v\x01\xaarequest_id\x06"],
+    "received_reply": [
+        b"received_reply/probeA",
+        (b"\x87\xa1v\x01\xaarequest_id\x06\xa8instance\x09\xa5known\xc3\xa5epoch\x07\xa8next_seq\x03\xa9watermark\xfb"),
+    ],
     "error": [
         b"error/",
         (b"\x84\xa1v\x01\xaarequest_id\x04\xa6reason\xaeunknown_stream\xa6detail\xa6probeB"),
     ],
 }
+MESSAGES |= wire_inspection_examples.MESSAGES
+FRAMES |= wire_inspection_examples.FRAMES

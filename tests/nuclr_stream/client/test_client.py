@@ -330,6 +330,52 @@ def test_what_the_snapshot_held_is_not_repeated_and_what_is_lost_is_counted() ->
     assert predictions.lost == 3
 
 
+def window(step: int, seq: int, *, instance: int = 1, epoch: int = 1, skipped: int = 0) -> wire.Predictions:
+    """The predictions of one window a second, as message `seq` of a daemon."""
+    made = prediction(seq, instance=instance)
+    return replace(made, step=step, end_sample=30_000 * (10 + step), epoch=epoch, skipped_steps=skipped)
+
+
+def received(*published: wire.Predictions) -> tuple[list[int], int]:
+    """The steps that a client gets of what is published, and how many it counts as lost."""
+    with Stub() as daemon, Subscription("rig", **daemon.where) as predictions:
+        while daemon.results.recv()[1:] != b"daemon/":
+            pass
+        daemon.publish(*published, replace(prediction(1, instance=99), epoch=99))
+        steps = []
+        while (one := next(predictions)).instance != 99:
+            steps.append(one.step)
+        return steps, predictions.lost
+
+
+def test_what_a_daemon_publishes_again_after_a_crash_is_passed_over() -> None:
+    before = [window(step, step + 1) for step in range(5)]
+    after = [window(step, step + 1, instance=2) for step in range(3, 8)]
+    assert received(*before, *after) == ([0, 1, 2, 3, 4, 5, 6, 7], 0)
+
+
+def test_other_predictions_about_a_window_are_not_taken_for_the_same() -> None:
+    other = replace(window(3, 1, instance=2), unit_index=np.zeros(1, np.uint32), unit_ids=("u",))
+    column = {"ood_score": np.zeros(1, np.float32), "flags": np.zeros(1, np.uint8), "windows": np.ones(1, np.uint32)}
+    other = replace(other, **column, exposure=np.ones(1, np.float32))
+    assert received(window(3, 4), other) == ([3, 3], 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "lost"),
+    [
+        (window(8, 1, instance=2), 3),
+        (window(8, 1, instance=2, skipped=2), 1),
+        (window(5, 1, instance=2), 0),
+        (window(0, 1, instance=2, epoch=2), 0),
+    ],
+    ids=["killed", "overtaken", "nothing", "another epoch"],
+)
+def test_what_a_killed_daemon_cost_is_counted(first: wire.Predictions, lost: int) -> None:
+    steps, counted = received(window(4, 5), first)
+    assert (steps, counted) == ([4, first.step], lost)
+
+
 def test_predictions_of_another_release_are_an_error_and_not_silence() -> None:
     frames = wire.encode(prediction(1))
     frames[1] = msgpack.packb(msgpack.unpackb(frames[1]) | {"v": 2})

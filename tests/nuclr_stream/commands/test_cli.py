@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,9 +22,11 @@ from nuclr_stream.client import Publisher, Query, Subscription
 from nuclr_stream.client import subscriber as client
 from nuclr_stream.client.replay import replay
 from nuclr_stream.commands import bench, cli, demo, doctor
+from nuclr_stream.config import Settings
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.daemon.records import read_records
 from nuclr_stream.errors import DaemonGoneError
+from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.conftest import make_recording, until, where
 from tests.nuclr_stream.recorded_files import recording as recorded
@@ -352,8 +355,27 @@ def test_doctor_without_a_daemon_says_what_to_start(run: Callable[..., tuple[int
     assert code == 1
     assert "data tcp://127.0.0.1:9: nothing listens" in out
     assert "start nuclr-stream serve" in out
-    assert "ipc:///nowhere/at/all does not answer" in out
+    assert "query ipc:///nowhere/at/all: no daemon" in out
     assert last_json(out)["bad"] == 3
+
+
+@pytest.mark.usefixtures("tiny_shipped")
+def test_doctor_tells_a_daemon_that_hangs_from_something_else(
+    run: Callable[..., tuple[int, str, str]], tiny_model: Model, tmp_path: Path
+) -> None:
+    folder = tmp_path if len(str(tmp_path)) < 80 else Path("/tmp")
+    settings = {"data_endpoint": f"ipc://{folder}/data", "results_endpoint": "tcp://127.0.0.1:0"}
+    hangs = Daemon(Settings(**settings, query_endpoint="tcp://127.0.0.1:0", http_port=0), tiny_model)  # it never runs
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute_port = mute.getsockname()[1]
+        places = [f"--data-endpoint=ipc://{folder}/data", f"--results-endpoint=tcp://127.0.0.1:{mute_port}"]
+        code, out, _ = run("doctor", *places, f"--query-endpoint={hangs.endpoints['query']}")
+    hangs.close()
+    assert code == 1
+    assert f"query {hangs.endpoints['query']}: a daemon listens but does not answer" in out
+    assert f"data ipc://{folder}/data: a daemon runs but does not answer" in out
+    assert "something listens there that is no daemon" in out
+    assert "the daemon that was there has ended" in run("doctor", *places, "--query-endpoint=tcp://127.0.0.1:9")[1]
 
 
 @pytest.mark.usefixtures("tiny_shipped")
@@ -438,6 +460,7 @@ def test_module_and_command_are_the_same() -> None:
         "rules",
         "watch",
         "top",
+        "dashboard",
         "bands",
         "demo",
         "bench",

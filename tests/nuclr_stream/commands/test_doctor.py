@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from nuclr_stream.commands import doctor
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.recordings.recording import Recording
 from tests.nuclr_stream.conftest import until, where
+from tests.nuclr_stream.wire_examples import MESSAGES
 
 RunDaemon = Callable[..., Daemon]
 Diagnose = Callable[[Callable[[], None]], list[doctor.Finding]]
@@ -135,11 +137,7 @@ def test_every_reason_of_a_stream_is_in_plain_words() -> None:
 
 
 def test_unsorted_units_are_counted() -> None:
-    flags = np.array([64, 0, 64 | 8], dtype=np.uint8)
-    predictions = wire.Predictions(
-        stream="rig", epoch=1, step=0, end_sample=1, sample_rate=30_000, origin=0, closed_ns=0, state="ready", missing=0.0,  # type: ignore[arg-type]
-        active_units=3, skipped_steps=0, bundle="b", hop_s=1.0, window_s=10.0, unit_index=np.arange(3, dtype=np.uint32),
-        unit_ids=("a", "b", "c"), windows=np.ones(3, np.uint32), exposure=np.ones(3, np.float32),
-        ood_score=np.ones(3, np.float32), flags=flags, tasks=(),
-    )  # fmt: skip
-    assert "2 look unsorted" in doctor._answers(predictions).text
+    made = next(one for one in MESSAGES.values() if isinstance(one, wire.Predictions) and len(one.unit_ids))
+    flags = np.full(len(made.unit_ids), wire.UnitFlag.UNSORTED | wire.UnitFlag.OOD_RATE, dtype=np.uint8)
+    assert f"{len(flags)} look unsorted" in doctor._answers(replace(made, flags=flags)).text
+    assert "unsorted" not in doctor._answers(replace(made, flags=flags * 0)).text

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from nuclr_stream.client.subscriber import Subscription
-from nuclr_stream.commands import source_child
+from nuclr_stream.client.subscriber import Query
+from nuclr_stream.commands import cli, source_child, source_running
 from nuclr_stream.commands.source import KINDS, arguments_of, running_sources
 from nuclr_stream.commands.source_child import SourceChild
 from nuclr_stream.errors import ConfigError
-from nuclr_stream.wire import StreamState
 from tests.nuclr_stream.commands.test_cli import last_json, serving
-from tests.nuclr_stream.conftest import make_recording, until
+from tests.nuclr_stream.conftest import make_recording
 from tests.nuclr_stream.sources.daemon_inbox import daemon_inbox
 from tests.nuclr_stream.sources.open_ephys_gui import Gui, publishing
+from tests.nuclr_stream.sources.test_open_ephys_control import GuiServer, server
+
+__all__ = ["server"]
 
 
 @pytest.mark.parametrize(
@@ -40,19 +42,21 @@ def test_an_unknown_kind_names_those_that_there_are() -> None:
         arguments_of("nlx://host")
 
 
-def test_the_command_ends_in_order_and_reports_what_it_did() -> None:
-    gui = Gui()
+def test_the_command_starts_the_gui_ends_in_order_and_reports_what_it_did(server: GuiServer) -> None:
+    gui, server.mode = Gui(), "IDLE"
     with daemon_inbox() as inbox, publishing() as (address, publish):
-        command = [sys.executable, "-m", "nuclr_stream", "source", "open-ephys", address, "--http-port", "0"]
+        command = [sys.executable, "-m", "nuclr_stream", "source", "open-ephys", address]
+        command += ["--http-port", str(server.port), "--start"]
         with subprocess.Popen(
             [*command, "--to", inbox.endpoint], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             publish(gui.block([(10, 1, "A"), (20, 0, "B")]) + gui.block())
             inbox.take(2)
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         inbox.take(ends=1)
     assert process.returncode == 0
+    assert server.mode == "ACQUIRE"
     report = last_json(out)
     assert report["counters"] == {"messages": 4}
     assert report["streams"]["Probe-A"]["counters"]["spikes_sent"] == 1
@@ -65,14 +69,18 @@ def test_the_command_ends_in_order_and_reports_what_it_did() -> None:
     [
         (["open-ephys", "127.0.0.1:x"], "HOST:PORT"),
         (["open-ephys", "--sample-rate", "fast"], "--sample-rate fast"),
+        (["open-ephys", "--start", "--http-port", "0"], "--start needs"),
         (["file", "no_such_file.nwb"], "no_such_file.nwb"),
     ],
 )
-def test_what_cannot_be_is_one_line(arguments: list[str], words: str) -> None:
-    command = [sys.executable, "-m", "nuclr_stream", "source", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2
-    assert words in done.stderr.splitlines()[-1]
+def test_what_cannot_be_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nuclr-stream", "source", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_serve_reads_a_source_beside_the_demo_and_outlives_one_that_breaks(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -80,14 +88,13 @@ def test_serve_reads_a_source_beside_the_demo_and_outlives_one_that_breaks(tiny_
     options = ["--bundle", str(tiny_bundle), "--threads", "1", "--demo-source"]
     sources = [f"--source=file://{tmp_path / 'mine.npz'}?speed=100&stream=mine", f"--source=file://{tmp_path / 'none'}"]
     with serving(*options, *sources) as (process, ready):
-        places = {name: ready["endpoints"][name] for name in ("results", "query")}
-        found = set()
-        with Subscription(**places) as subscription:
+        found: set[str] = set()
+        with Query(ready["endpoints"]["query"], timeout_s=30.0) as query:
             while found != {"mine", "demo"}:
-                state = until(subscription, lambda message: isinstance(message, StreamState))
-                found |= {state.stream} if state.units else set()
+                found = {name for name, stream in query.status()["streams"].items() if stream["units"]}
+                assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         err = process.stderr.read()
     assert "ended with 2" in err
@@ -109,11 +116,38 @@ def test_a_source_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch, tm
     assert child.starts == 2
 
 
-def test_kinds_are_commands_of_their_own_name() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "nuclr_stream", "source"], capture_output=True, text=True, check=False
-    )
-    assert all(kind in shown.stdout for kind in KINDS)
+def test_kinds_are_commands_of_their_own_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nuclr-stream", "source", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    shown = capsys.readouterr().out
+    assert all(kind in shown for kind in KINDS)
+
+
+def test_a_source_ends_with_a_daemon_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        turns = 0
+
+        def turn(self, timeout_s: float) -> bool:
+            self.turns += 1
+            return True
+
+        def notes(self) -> list[str]:
+            return []
+
+        def report(self) -> dict[str, int]:
+            return {"turns": self.turns}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setenv(source_running.PARENT, "0")  # not this process's parent: that one is gone
+    monkeypatch.setattr(source_running, "end_on_signals", lambda stop: None)
+    endless = Endless()
+    source_running.run(endless)
+    assert endless.turns == 0
 
 
 def test_no_child_is_left_behind(tmp_path: Path) -> None:

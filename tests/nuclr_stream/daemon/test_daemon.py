@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ from nuclr_stream.inference.model import Model
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.stream.playback import recording_messages
 from tests.nuclr_stream.conftest import FREE_PORTS, ended, running, until, where
+from tests.nuclr_stream.streams import Source
 
 HOSTILE = {"data": zmq.PUSH, "query": zmq.DEALER, "results": zmq.XSUB}
 RunDaemon = Callable[..., Daemon]
@@ -150,7 +152,8 @@ def test_a_full_disk_costs_records_but_no_predictions(
     monkeypatch.setattr(RecordWriter, "write", full)
     daemon = run_daemon(record=str(tmp_path / "kept.rec"))
     assert len(list(replay(recording, **where(daemon)))) == 11
-    assert counters(daemon)["not_recorded"] == 11
+    with Subscription("", **where(daemon, "results", "query")) as late:  # the record has a thread of its own
+        until(late, lambda m: isinstance(m, wire.DaemonState) and m.counters.get("not_recorded") == 11)
 
 
 def test_overload_skips_steps_and_counts_every_one(
@@ -229,6 +232,27 @@ def test_embeddings_of_named_units(run_daemon: RunDaemon, recording: Recording) 
     assert np.array_equal(some.last, every.last[[7, 3]])
     assert some.windows.tolist() == [11, 11]
     assert not np.array_equal(every.mean, every.last)
+
+
+def test_embeddings_that_are_asked_for_again_are_those_of_the_last_step(run_daemon: RunDaemon) -> None:
+    daemon = run_daemon()
+    source = Source(stream="rig")
+    with (
+        Subscription("rig", **where(daemon, "results", "query")) as subscription,
+        RawPush(daemon.endpoints["data"]) as rig,
+        Query(daemon.endpoints["query"], timeout_s=5) as query,
+    ):
+        until(subscription, lambda message: isinstance(message, wire.DaemonState))
+        rig.send(source.units())
+        replies = []
+        for start, stop in ((0, 10_000), (10_000, 11_000)):
+            rig.send(source.busy(start, stop))
+            until(subscription, lambda m, stop=stop: isinstance(m, wire.Predictions) and m.end_sample == stop)
+            replies += [query.embeddings("rig"), query.embeddings("rig")]
+        assert [reply.end_sample for reply in replies] == [10_000, 10_000, 11_000, 11_000]
+        assert [int(reply.windows[0]) for reply in replies] == [1, 1, 2, 2]
+        assert np.array_equal(replies[2].mean, replies[3].mean)
+        assert len({reply.request_id for reply in replies}) == 4
 
 
 def test_embeddings_while_warming_up_are_rejected(run_daemon: RunDaemon) -> None:
@@ -359,6 +383,39 @@ def test_hostile_bytes_on_every_socket_are_counted_and_a_good_rig_is_served(
     assert {f"malformed_{reason}" for reason in ("frames", "kind", "header")} <= set(found)
     assert set(found) <= {f"malformed_{reason}" for reason in wire.REASONS} | {"replies_lost"}
     assert found.get("loop_errors", 0) == 0
+
+
+def test_a_flood_of_malformed_messages_leaves_a_good_stream_its_turn(
+    run_daemon: RunDaemon, recording: Recording
+) -> None:
+    daemon = run_daemon()
+    over = threading.Event()
+    context = zmq.Context()
+
+    def flood() -> None:
+        with context.socket(zmq.PUSH) as push:
+            push.setsockopt(zmq.LINGER, 0)
+            push.connect(daemon.endpoints["data"])
+            while not over.is_set():
+                with suppress(zmq.Again):
+                    push.send_multipart([b"spikes/random_0", bytes(40), b""], zmq.NOBLOCK)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        with Subscription("", **where(daemon, "results", "query")) as subscription:
+            until(
+                subscription, lambda m: isinstance(m, wire.DaemonState) and m.counters.get("malformed_header", 0) > 99
+            )
+            found = [one.predictions for one in replay(recording, **where(daemon))]
+    finally:
+        over.set()
+        thread.join()
+        context.destroy(linger=0)
+    assert len(found) == 11
+    with Query(daemon.endpoints["query"], timeout_s=5) as query:
+        counters = query.status()["streams"]["random_0"]["counters"]
+    assert counters["received"] == counters["accepted"], "not one message of the good source was pushed out"
 
 
 def test_messages_of_the_wrong_direction_are_malformed(run_daemon: RunDaemon, recording: Recording) -> None:

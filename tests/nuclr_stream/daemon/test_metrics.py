@@ -51,9 +51,9 @@ def test_counts_and_times(metrics: Metrics) -> None:
     metrics.predicted(latency_s=0.012, label_s=0.01)
     metrics.skipped(3)
     metrics.failed()
-    metrics.not_recorded()
     metrics.queried("SnapshotRequest")
     metrics.figures = Figures(
+        not_recorded=1,
         inputs={"received": 7},
         dropped={"malformed_kind": 2},
         streams={

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from nuclr_stream.config import Settings
 from nuclr_stream.daemon.streams import Stream, Streams
 from nuclr_stream.inference.model import Model
+from nuclr_stream.stream.admission import SILENT_NS
 from nuclr_stream.wire import Input
 from tests.nuclr_stream.streams import Source
 
@@ -55,17 +57,14 @@ def at_another_rate() -> list[Input]:
     return [source.busy(1000 * s, 1000 * (s + 1)) for s in range(20, 23)]
 
 
-def four_days_ahead() -> list[Input]:
-    source, start = follow_up(), 4 * 86_400_000
-    return [source.busy(start + 1000 * s, start + 1000 * (s + 1)) for s in range(3)]
+def at_another_time_with_every_message() -> list[Input]:
+    source, day = follow_up(), 86_400_000
+    return [source.busy(start, start + 1000) for start in (4 * day, 9 * day, 3 * day)]
 
 
-def four_days_ahead_with_tables_between() -> list[Input]:
-    source, start = follow_up(), 4 * 86_400_000
-    return [
-        *(source.busy(start, start + 1000), source.units()),
-        *(source.heartbeat(start, start), source.units(), source.heartbeat(start, start)),
-    ]
+def of_the_far_future() -> list[Input]:
+    source = Source(epoch=2**53)
+    return [source.units(), source.heartbeat(0, 0), source.heartbeat(0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,8 @@ def four_days_ahead_with_tables_between() -> list[Input]:
         (started_again, "duplicate"),
         (before_the_clock_was_set_back, "rejected_stale_epoch"),
         (at_another_rate, "rejected_grid_changed"),
-        (four_days_ahead, "rejected_jump"),
-        (four_days_ahead_with_tables_between, "rejected_jump"),
+        (at_another_time_with_every_message, "rejected_jump"),
+        (of_the_far_future, "rejected_epoch"),
     ],
 )
 def test_a_stream_whose_source_is_rejected_is_degraded_at_once_and_says_why(
@@ -114,3 +113,68 @@ def test_a_stream_that_ended_says_why_the_next_acquisition_is_not_taken(stream: 
     source.seq = 11
     take(stream, [source.busy(1000 * s, 1000 * (s + 1)) for s in range(10, 13)])
     assert (stream.state.state, stream.state.reasons) == ("ended", ("rejected_after_end",))
+
+
+def test_one_message_of_a_far_epoch_does_not_make_a_stream_deaf(stream: Stream) -> None:
+    take(stream, of_the_far_future()[:1])
+    take(stream, [follow_up().busy(10_000, 11_000)])
+    counters = stream.state.counters
+    assert (counters["rejected_epoch"], counters["accepted"], stream.state.epoch) == (1, 12, 100)
+
+
+def test_a_smaller_epoch_takes_over_when_the_one_that_ran_is_silent_and_the_state_says_so(stream: Stream) -> None:
+    source = Source(epoch=99)
+    take(stream, [source.units(), source.busy(0, 1000)], now_ns=SILENT_NS - 1)
+    assert stream.state.epoch == 100, "its clock was set back, or it is left over: nobody knows yet"
+    take(stream, [source.units(), source.busy(1000, 2000)], now_ns=SILENT_NS)
+    state = stream.state
+    assert (state.epoch, state.state, state.reasons) == (99, "warming_up", ("epoch_taken_over",))
+    assert state.counters["epochs_taken_over"] == 1
+    take(stream, [source.busy(1000 * s, 1000 * (s + 1)) for s in range(2, 11)], now_ns=SILENT_NS)
+    assert (stream.state.state, stream.state.reasons) == ("ready", ())
+
+
+def test_an_epoch_that_was_pushed_aside_comes_back_but_its_messages_of_before_do_not(stream: Stream) -> None:
+    running = follow_up()
+    take(stream, [Source(epoch=1_000).heartbeat(0, 0)])
+    old = [follow_up().busy(10_000, 11_000)]
+    old[0] = replace(old[0], seq=10)  # of the last number that was taken: it comes from somewhere else, again
+    take(stream, old, now_ns=2 * SILENT_NS)
+    assert stream.state.epoch == 1_000
+    take(stream, [running.units(), running.busy(10_000, 11_000)], now_ns=2 * SILENT_NS)
+    assert stream.state.epoch == 100
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_a_jump_that_stays_is_a_gap(stream: Stream, tables: bool) -> None:
+    source, start = follow_up(), 4 * 86_400_000
+    messages: list[Input] = []
+    for second in range(3):
+        messages += [source.units()] * tables + [source.busy(start + 1000 * second, start + 1000 * (second + 1))]
+    take(stream, messages)
+    counters = stream.state.counters
+    assert (counters["rejected_jump"], stream.state.watermark) == (2, start + 3000)
+    assert counters["samples_missing"] == start + 2000 - 10_000
+    assert (stream.state.epoch, stream.state.units) == (100, 12), "the units keep what was gathered"
+
+
+def test_a_jump_that_stays_must_fit_the_epoch_in_all_else(stream: Stream) -> None:
+    source = follow_up(sample_rate=2000)
+    source.seq = 2**40
+    take(stream, [source.busy(1000 * s, 1000 * (s + 1)) for s in range(20, 24)])
+    counters = stream.state.counters
+    assert (counters["rejected_jump"], counters["rejected_grid_changed"]) == (3, 1)
+    assert stream.state.watermark == 10_000
+
+
+def test_the_log_says_how_a_stream_does_when_that_changes(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        for now_ms in (0, 500, 1_000, 2_500, 3_000):
+            stream.note_time(now_ms * MS)
+        take(stream, [follow_up().busy(10_000, 10_500)], now_ns=3_100 * MS)
+        stream.note_time(3_500 * MS)
+    assert [record.message for record in caplog.records] == [
+        "stream probeA: ready",
+        "stream probeA: degraded (source_silent)",
+        "stream probeA: ready",
+    ]

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import zmq
 
-from nuclr_stream.daemon.ingest import Ingest
-from nuclr_stream.daemon.worker import BURST_WINDOWS, AskDone, LabelDone, Worker
-from nuclr_stream.sockets import open_socket
+from nuclr_stream.daemon.asks import NEVER_NS, PATIENCE_NS, Ask, AskDone, Asks
+from nuclr_stream.daemon.worker import BURST_WINDOWS, LabelDone, Worker
+from nuclr_stream.wire import ErrorReply
 
 
 class FakeWindow(SimpleNamespace):
-    """A window that remembers which ones it took over."""
+    """A window that remembers which ones it took over, and of which no snapshot is wanted."""
+
+    checkpoint = None
 
     def superseding(self, older: FakeWindow) -> FakeWindow:
         return FakeWindow(number=self.number, over=[*older.over, older.number, *self.over])
@@ -26,9 +27,13 @@ class SlowStream:
     """A stream whose labeler waits until it is let go, and tells what it was given."""
 
     def __init__(self, name: str = "a") -> None:
-        self.name, self.in_work = name, 0
+        self.name, self.in_work, self.failed = name, 0, 0
         self.go = threading.Semaphore(0)
+        self.hop_s = 1e-9  # the next window is due at once: requests of clients are not held back for it
         self.labeler = SimpleNamespace(label=self._label)
+
+    def note_failed(self, now_ns: int) -> None:
+        self.failed += 1
 
     def _label(self, window: FakeWindow) -> Any:
         assert self.go.acquire(timeout=10)
@@ -103,14 +108,59 @@ def test_streams_take_turns(worker: Worker) -> None:
     assert order == [1, 2, 10, 3, 11]
 
 
-def test_clients_windows_take_turns_with_those_of_streams_and_are_bounded(worker: Worker) -> None:
+def asked(identity: bytes = b"client", request_id: int = 1, **more: Any) -> Ask:
+    reply = ErrorReply(request_id=request_id, reason=identity.decode())
+    return Ask(identity, request_id, lambda: reply, **more)
+
+
+def test_live_windows_come_before_those_of_clients(worker: Worker) -> None:
     stream: Any = SlowStream()
-    reply: Any = object()
     worker.label(stream, windows(1, 2, 3))
-    assert [worker.answer(b"client", lambda: reply) for _ in range(3)] == [True, True, False]
+    assert [worker.answer(asked(request_id=number)) for number in (1, 2)] == [None, None]
     stream.go.release(3)
     kinds = [type(worker.done(10)) for _ in range(5)]
-    assert kinds == [LabelDone, AskDone, LabelDone, AskDone, LabelDone]
+    assert kinds == [LabelDone, LabelDone, LabelDone, AskDone, AskDone]
+
+
+def test_clients_have_their_turn_one_after_the_other_however_much_one_asks() -> None:
+    asks = Asks(4)
+    for number in range(4):
+        assert asks.add(asked(b"greedy", number)) is None
+    assert asks.add(asked(b"greedy", 4)).request_id == 4  # type: ignore[union-attr]
+    turned_away = asks.add(asked(b"modest", 5))
+    assert turned_away is not None
+    assert (turned_away.identity, turned_away.request_id) == (b"greedy", 3), "who has most waiting gives way"
+    order = [asks.next(0, NEVER_NS) for _ in range(4)]
+    assert [ask and (ask.identity, ask.request_id) for ask in order] == [
+        (b"greedy", 0),
+        (b"modest", 5),
+        (b"greedy", 1),
+        (b"greedy", 2),
+    ]
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed(worker: Worker) -> None:
+    stream: Any = SlowStream()
+    worker.label(stream, windows(1))
+    worker.answer(Ask(b"client", 7, lambda: pytest.fail("must not run"), until_ns=1))
+    done = worker.done()
+    assert isinstance(done, AskDone)
+    assert (done.identity, done.reply.request_id, done.reply.reason) == (b"client", 7, "expired")  # type: ignore[union-attr]
+    finish(worker, stream)
+    assert worker.done() is None
+
+
+def test_a_request_runs_between_two_steps_if_it_fits_there_and_is_not_put_off_for_ever() -> None:
+    asks = Asks(4)
+    asks.add(asked(units=100))
+    first = asks.next(0, 5)
+    assert first is not None, "how long it takes is not known yet"
+    asks.took(first, 1_000)  # 10 ns a unit
+    asks.add(asked(units=50, asked_ns=10_000))
+    assert asks.start_ns(10_000, 10_600) == 10_000
+    assert asks.next(10_000, 10_400) is None
+    assert asks.start_ns(10_000, 10_400) == 10_000 + PATIENCE_NS
+    assert asks.next(10_000 + PATIENCE_NS, 10_000 + PATIENCE_NS + 1) is not None
 
 
 def test_an_error_comes_out_where_the_result_would_and_work_goes_on(worker: Worker) -> None:
@@ -126,7 +176,7 @@ def test_an_error_comes_out_where_the_result_would_and_work_goes_on(worker: Work
 def test_stopping_leaves_only_what_runs(worker: Worker) -> None:
     stream: Any = SlowStream()
     worker.label(stream, windows(1, 2, 3))
-    worker.answer(b"client", lambda: pytest.fail("must not run"))
+    worker.answer(Ask(b"client", 1, lambda: pytest.fail("must not run")))
     worker.stop()
     assert finish(worker, stream).number == 1
     assert (worker.done(), stream.in_work) == (None, 0)
@@ -138,23 +188,3 @@ def test_a_step_that_takes_too_long_is_given_up_on(worker: Worker) -> None:
     with pytest.raises(TimeoutError):
         worker.done(0.01)
     assert finish(worker, stream).number == 1
-
-
-def test_input_beyond_the_bound_is_dropped_and_counted() -> None:
-    with zmq.Context() as context:
-        pull = open_socket(context, zmq.PULL, max_bytes=2**20, options={zmq.RCVHWM: 0})
-        push = open_socket(context, zmq.PUSH, max_bytes=2**20, options={zmq.SNDHWM: 0})
-        pull.bind("inproc://data")
-        push.connect("inproc://data")
-        ingest = Ingest(pull, max_bytes=5_000)
-        for number in range(10):
-            push.send(bytes([number]) * 1_000)
-        ingest.drain(42)
-        assert (len(ingest), ingest.queued_bytes, ingest.dropped["queue_full"]) == (4, 4_800, 6)
-        assert ingest.next() == ([b"\0" * 1_000], 42)
-        push.send(b"x")
-        ingest.drain(43)
-        assert [ingest.next()[1] for _ in range(4)] == [42, 42, 42, 43]
-        assert (len(ingest), ingest.queued_bytes) == (0, 0)
-        push.close()
-        pull.close()

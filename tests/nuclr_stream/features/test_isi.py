@@ -145,6 +145,7 @@ def window(end_bin: int, units: list[int], intervals: list[int], **other) -> Win
         coupling=np.repeat(counted[:, -1:], COUPLING_SUMS, axis=1).astype(np.int64),
         missing=0.0,
         exclusion="",
+        observed=np.ones(1, dtype=np.bool_),
         operations=(),
     )
     return replace(plain, **other)

@@ -70,7 +70,7 @@ def daemon_inbox() -> Iterator[Inbox]:
     context = zmq.Context()
     socket = context.socket(zmq.PULL)
     socket.setsockopt(zmq.RCVHWM, 0)
-    socket.setsockopt(zmq.RCVTIMEO, 5_000)
+    socket.setsockopt(zmq.RCVTIMEO, 60_000)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     try:
         yield Inbox(socket, f"tcp://127.0.0.1:{port}")

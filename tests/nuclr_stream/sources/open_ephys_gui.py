@@ -80,7 +80,7 @@ class Gui:
         content = {"message_num": self.number, "type": kind} | body | {"timestamp": 1795430975281}
         text = json.dumps(content, indent=2, ensure_ascii=False).replace("\n", "\r\n")
         # the GUI counts characters instead of bytes: what they are too many is cut off at the end
-        return text.encode()[: len(text)]
+        return text.encode(errors="surrogatepass")[: len(text)]
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def publishing(port: int = 0) -> Iterator[tuple[str, Any]]:
     context = zmq.Context()
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.RCVTIMEO, 5_000)
+    socket.setsockopt(zmq.RCVTIMEO, 60_000)
     bound = (
         socket.bind_to_random_port("tcp://127.0.0.1") if not port else socket.bind(f"tcp://127.0.0.1:{port}") and port
     )

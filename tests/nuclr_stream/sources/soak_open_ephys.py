@@ -55,7 +55,7 @@ def gui_process(port: Connection, seconds: float, spikes_per_s: int, speed: floa
         for sample, unit in zip(samples, units, strict=True):
             gui.number += 1
             header = head % (gui.number, b"E%d" % (unit % ELECTRODES), sample, unit + 1)
-            socket.send_multipart([b"EVENT\0", header, WAVEFORM], copy=False)
+            socket.send_multipart([b"EVENT\0", header, WAVEFORM])
         spikes += count
         socket.send_multipart(gui.data())
         gui.sample += BLOCK
@@ -81,7 +81,7 @@ def soak(*, seconds: float, spikes_per_s: int, speed: float) -> dict[str, Any]:
     waiting = [(seconds / 3, "daemon"), (2 * seconds / 3, "source")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as source:
         done: dict[str, Any] | None = None
-        while done is None or inbox.poll(2_000):
+        while done is None or inbox.poll(20_000):
             if inbox.poll(100):
                 message = wire.decode(inbox.recv_multipart())
                 if isinstance(message, wire.SpikeBatch):
@@ -107,7 +107,8 @@ def soak(*, seconds: float, spikes_per_s: int, speed: float) -> dict[str, Any]:
     gui.join()
     context.destroy(linger=0)
     counters, (stream,) = report["counters"], report["streams"].values()
-    unaccounted = done["messages"] - counters["messages"] - counters.get("messages_lost", 0)
+    unread = counters.get("messages_unread", 0)
+    unaccounted = done["messages"] - counters["messages"] - counters.get("messages_lost", 0) - unread
     return {
         "seconds": seconds,
         "spikes_per_s": spikes_per_s,
@@ -116,6 +117,8 @@ def soak(*, seconds: float, spikes_per_s: int, speed: float) -> dict[str, Any]:
         "stalls_s": {"daemon": STALL_S, "source": STALL_S},
         "messages_received": counters["messages"],
         "messages_lost_and_counted": counters.get("messages_lost", 0),
+        "messages_dropped_by_the_source": counters.get("messages_dropped", 0),  # among the lost, but for the last ones
+        "messages_unread_at_the_end": unread,
         "messages_unaccounted": unaccounted,
         "spikes_received": stream["counters"]["spikes_seen"],
         "spikes_arrived": arrived,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from nuclr_stream.client.replay import replay
-from nuclr_stream.client.subscriber import Subscription
+from nuclr_stream.client.subscriber import Query
 from nuclr_stream.daemon.daemon import Daemon
 from nuclr_stream.recordings.recording import Recording
 from nuclr_stream.recordings.traces import TraceRecording
 from nuclr_stream.sources.file import FileSource, FollowedFileSource
 from nuclr_stream.wire import End, MaskInterval, Predictions, SpikeBatch, TraceBatch, UnitTable
-from tests.nuclr_stream.conftest import make_recording, until, where
+from tests.nuclr_stream.conftest import make_recording, where
 from tests.nuclr_stream.sources.daemon_inbox import daemon_inbox
 
 RunDaemon = Callable[..., Daemon]
@@ -68,10 +69,10 @@ def test_each_pass_of_a_loop_is_an_epoch_in_which_units_keep_their_exposure() ->
 
 def test_traces_play_too() -> None:
     values = np.arange(12, dtype=np.float32).reshape(2, 6)
+    ids = np.array(["a", "b"])
     recording = TraceRecording(
-        recording_id="calcium", subject_id="s", sample_rate=make_recording().sample_rate / 6000, traces=values,
-        unit_ids=np.array(["a", "b"]),
-    )  # fmt: skip
+        recording_id="calcium", subject_id="s", frame_rate=Fraction(5), traces=values, unit_ids=ids
+    )
     with daemon_inbox() as inbox:
         played(FileSource(recording, endpoint=inbox.endpoint, speed=1e6))
         inbox.take(ends=1)
@@ -84,11 +85,12 @@ def test_at_full_speed_no_window_is_skipped_wherever_it_begins(
 ) -> None:
     daemon = run_daemon()
     source = FollowedFileSource(recording, endpoints=where(daemon), start=start)
-    with Subscription(recording.recording_id, **where(daemon, "results", "query")) as subscription:
-        while source.turn(0.1):
-            pass
-        last = until(subscription, lambda m: isinstance(m, Predictions) and m.end_sample == recording.num_samples)
+    while source.turn(0.1):
+        pass
     source.close()
+    with Query(daemon.endpoints["query"], timeout_s=30.0) as query:
+        (last,) = (m for m in query.snapshot(recording.recording_id).messages if isinstance(m, Predictions))
+    assert last.end_sample == recording.num_samples
     assert last.skipped_steps == 0
     assert source.report()["counters"]["predictions"] == (11 if start == 0 else 9)
     assert [one.predictions.step for one in replay(recording, start=start, **where(daemon))][-1] == last.step

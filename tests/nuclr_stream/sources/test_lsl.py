@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 from nuclr_stream.errors import ConfigError
 from nuclr_stream.sources import lsl
 from nuclr_stream.sources.lsl import LABELS, WATERMARK, LslSource
+from nuclr_stream.sources.lsl_output import LslOutput
 from nuclr_stream.wire import SpikeBatch, UnitTable
 from tests.nuclr_stream.sources.daemon_inbox import daemon_inbox
+from tests.nuclr_stream.sources.test_open_ephys_control import predictions_of
 
 pylsl = pytest.importorskip("pylsl", reason="pylsl, or the liblsl that it wraps, is not installed")
 
@@ -136,3 +140,29 @@ def test_a_stream_of_another_kind_is_rejected_with_what_is_expected() -> None:
         with pytest.raises(ConfigError, match="sequence, unit, sample"):
             found(source, outlet)
         source.close()
+
+
+def test_predictions_come_out_as_a_stream_a_task_with_the_time_at_which_the_window_closed() -> None:
+    name = f"probe-{uuid.uuid4().hex[:8]}"
+    called = replace(predictions_of("PV"), stream=name, closed_ns=time.monotonic_ns())
+    abstained = replace(predictions_of(""), stream=name, closed_ns=time.monotonic_ns())
+    output = LslOutput()
+    output.take(called)
+    (info,) = pylsl.resolve_byprop("name", f"{name}.cell_type", timeout=20.0)
+    inlet = pylsl.StreamInlet(info, recover=False)
+    inlet.open_stream(timeout=20.0)
+    labels = inlet.info().get_channel_labels()
+    unit = called.unit_ids[0]
+    assert labels[:3] == ["end_sample", f"{unit} class", f"{unit} probability"]
+    assert inlet.info().desc().child("classes").child("class").child_value("label") == "E"
+    for predictions in (called, abstained):
+        output.take(predictions)
+    values, stamp = inlet.pull_sample(timeout=20.0)
+    assert values[:2] == [called.end_sample, 1.0], "PV is the second class"
+    assert values[2] == pytest.approx(0.9)
+    assert abs(pylsl.local_clock() - stamp - (time.monotonic_ns() - called.closed_ns) / 1e9) < 1.0
+    assert inlet.pull_sample(timeout=20.0)[0][1] == -1.0, "an abstained unit is called nothing"
+    output.take(replace(called, unit_ids=tuple(f"{unit}x" for unit in called.unit_ids)))
+    assert output.report()["counters"] == {"pushed": 4, "outlets": 2}, "other units are another outlet"
+    inlet.close_stream()
+    output.close()

@@ -14,6 +14,7 @@ import pytest
 
 from nuclr_stream.sources.open_ephys import PLUGINS, OpenEphysMessages, OpenEphysSource
 from nuclr_stream.sources.open_ephys_stream import LOOK_BACK
+from nuclr_stream.sources.vendor_socket import VendorSocket
 from nuclr_stream.sources.writer import stream_id
 from nuclr_stream.wire import End, MaskInterval, SpikeBatch, UnitTable
 from tests.nuclr_stream.sources.daemon_inbox import Inbox, daemon_inbox
@@ -324,6 +325,19 @@ def test_a_source_that_was_held_up_loses_nothing_that_the_gui_sent() -> None:
     assert not source.messages.counters["messages_lost"]
 
 
+def test_what_finds_no_room_in_the_bounded_queue_is_counted() -> None:
+    gui = Gui(channels=0)
+    with publishing() as (address, publish):
+        socket = VendorSocket(f"tcp://{address}", "test", max_bytes=50_000)
+        publish([gui.spike(sample, 1, "A") for sample in range(2_000)])
+        taken = 0
+        while socket.receive(0.0 if taken + socket.dropped == 2_000 else 5.0) is not None:
+            taken += 1
+        assert socket.close() == 0
+    assert 0 < taken < 100
+    assert taken + socket.dropped == 2_000
+
+
 # -- what is not a sorted spike ---------------------------------------------------------------------------------------
 
 
@@ -384,6 +398,15 @@ def test_a_broken_message_is_counted_by_reason_and_the_stream_goes_on(frames: li
         source = in_process(inbox, [frames, *gui.block([(10, 1, "A")])])
     assert source.counters[f"malformed_{reason}"] == 1
     assert sum(inbox.spikes().values()) == 1
+
+
+def test_a_name_with_control_characters_is_written_with_others_and_one_that_is_too_long_is_counted() -> None:
+    gui = Gui()
+    messages = gui.block([(10, 1, "A\nB\0"), (20, 1, "\ud800"), (30, 1, "x" * 300)]) + gui.block()
+    with daemon_inbox() as inbox:
+        source = in_process(inbox, messages)
+    assert sorted(inbox.spikes()) == [("102/A_B_/1", 10), ("102/\ufffd\ufffd\ufffd/1", 20)]
+    assert source.streams[STREAM].report()["counters"]["spikes_unit_rejected"] == 1
 
 
 def test_any_name_of_a_stream_becomes_one_that_the_protocol_takes() -> None:

@@ -1,5 +1,6 @@
 """The population: which windows are cut from which messages, and what is counted on the way."""
 
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from nuclr_stream.recordings.recording import recorded_windows
 from nuclr_stream.stream.playback import recording_messages
 from nuclr_stream.stream.population import Population
-from nuclr_stream.stream.units import Operation
+from nuclr_stream.stream.units import Operation, Units
 from nuclr_stream.windows.binning import WindowRules, WindowSpec
 from nuclr_stream.wire import UnitAction
 from tests.nuclr_stream.streams import Source, random_recording
@@ -396,3 +397,31 @@ def test_a_message_number_that_jumps_absurdly_is_rejected_and_mutes_nothing():
     assert target.counters["rejected_jump"] == 1
     source.seq = 10
     assert len(windows(target, source.busy(10_000, 11_000))) == 1
+
+
+def test_a_whole_table_tells_which_index_was_merged_into_which() -> None:
+    """As a daemon hears it that was started after the merge: there is nothing to add up, but spikes may still come."""
+    units, counters = Units(8), Counter[str]()
+    source = Source()
+    rows = [(UnitAction.ADD, 0, "a"), (UnitAction.ADD, 2, "c"), (UnitAction.MERGE, 1, 2), (UnitAction.MERGE, 5, 9)]
+    table = source.table(rows, full=True)
+    for _ in range(2):  # it is sent again every second
+        operations = units.apply(table, np.zeros(4, dtype=np.int64), None, counters)
+        assert [op.kind for op in operations if op.kind == "merge"] == []
+        table = source.table(rows, full=True)
+    assert units.rows(np.array([0, 1, 2, 5])).tolist() == [0, 1, 1, -1]
+    assert counters["table_rows_rejected"] == 2, "index 9 is no unit"
+    taken = source.table([(UnitAction.ADD, 1, "again")])
+    units.apply(taken, np.zeros(1, dtype=np.int64), None, counters)
+    assert units.ids == ("a", "c"), "a merged index never comes back as another unit"
+
+
+def test_a_unit_merged_into_the_last_one_that_is_retired_then_is_no_error() -> None:
+    units, counters, source = Units(8), Counter[str](), Source()
+    for rows in (
+        [(UnitAction.ADD, i, f"u{i}") for i in range(4)],
+        [(UnitAction.MERGE, 1, 3)],
+        [(UnitAction.RETIRE, 3, "")],
+    ):
+        units.apply(source.table(rows), np.zeros(len(rows), dtype=np.int64), None, counters)
+    assert units.rows(np.array([0, 1, 2, 3])).tolist() == [0, -1, 1, -1]

@@ -334,14 +334,14 @@ def test_a_source_that_fell_silent_makes_its_stream_degraded_until_it_speaks_aga
     first = source.units()
     stream = streams.of(first, 0)
     list(stream.take(first, 0))
-    stream.note_silence(1_900_000_000)
+    stream.note_time(1_900_000_000)
     assert stream.state.state == "warming_up"
-    stream.note_silence(2_100_000_000)
+    stream.note_time(2_100_000_000)
     assert (stream.state.state, stream.state.reasons) == ("degraded", ("source_silent",))
     list(stream.take(source.heartbeat(0, 0), 2_200_000_000))
     assert stream.state.state == "warming_up"
     list(stream.take(source.end(0), 2_300_000_000))
-    stream.note_silence(9_000_000_000)
+    stream.note_time(9_000_000_000)
     assert stream.state.state == "ended", "a stream that ended has nothing more to say"
 
 
@@ -351,5 +351,5 @@ def test_a_source_that_waits_for_the_model_is_not_called_silent(tiny_model):
     stream = streams.of(first, 0)
     list(stream.take(first, 0))
     stream.in_work = 1
-    stream.note_silence(5_000_000_000)
+    stream.note_time(5_000_000_000)
     assert stream.state.reasons == ()

@@ -163,7 +163,7 @@ class KnowsLate:
     def answer(self, snapshot: FeatureSnapshot) -> Answer:
         known = snapshot.exposure >= 3
         probabilities = np.tile(np.array([[0.3, 0.7]], np.float32), (len(known), 1))
-        return Answer(probabilities, probabilities > 0, ~known, known)
+        return Answer(probabilities, probabilities > 0, ~known, np.where(known, 0, -1))
 
 
 def test_units_are_predicted_from_what_was_observed_until_then():

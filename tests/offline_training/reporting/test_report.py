@@ -138,7 +138,7 @@ def test_readouts_are_shown_with_their_settings(run_dir: Path, tmp_path: Path) -
     run = tmp_path / "with_readouts"
     shutil.copytree(run_dir, run)
     pool = {"predictors": ["embedding"], "n": [1, 6.0], "weight": [[1.0], [2.0]]}
-    task = {"classes": ["E", "PV"], "c": {"embedding": 0.1}, "pools": [pool], "single": {"embedding": pool}}
+    task = {"classes": ["E", "PV"], "c": {"embedding": [0.1]}, "pools": [pool], "single": {"embedding": pool}}
     task |= {"scores": {"0": {"left_out": 0.5}}, "prior": None, "many": list(range(9))}
     (run / "readouts.json").write_text(json.dumps({"tasks": {"cell_type": task}}))
     cells = page_of(run, tmp_path).texts["td"]

@@ -84,7 +84,7 @@ def test_a_page_says_how_it_was_made_and_what_each_fold_chose(written: dict[str,
     assert "trained on 1 to 2 in each fold (inductive zero-shot)." in page
     assert "Seed 0, abacus; numpy 2." in page and "nuclr-train evaluate configs/made.toml" in page
     assert (
-        "| a1, a2 | NuCLR embedding, with neighbours (C 0.1); spike statistics, with neighbours (C 1); "
+        "| a1, a2 | NuCLR embedding, with neighbours (C 0.01, 0.1); spike statistics, with neighbours (C 0.1, 1); "
         "macro-F1 0.70 on training animals left out, 0.80 on all | spike statistics, with neighbours (C 0.01) |" in page
     )
 
