@@ -85,12 +85,13 @@ class Matcher:
         self._beyond = self._window // 2
         self._back = max(self._window, templates.trough) + self._margin + 1
         self._ahead = max(self._beyond + self._window, wave_after) + self._margin + 1
+        self._next: int | None = None
         self._begin(0)
 
     @property
     def latency_ms(self) -> float:
         """How long after a sample its spikes come at the latest, without the time for the arithmetic."""
-        samples = self.block_samples + self._preprocessor.lookahead + self._ahead + self._margin
+        samples: int = self.block_samples + self._preprocessor.lookahead + self._ahead + self._margin
         return 1000 * samples / float(self.templates.sample_rate)
 
     @property
@@ -132,8 +133,7 @@ class Matcher:
         )
         self._trace = np.zeros((self._back + self.block_samples + self._ahead, channels), dtype=np.float32)
         self._row_0 = first_sample - self._back - self._ahead - self.block_samples  # the sample of row 0
-        self._next: int | None = None if not hasattr(self, "_next") else first_sample
-        self._stop = first_sample
+        self._stop: int = first_sample
         self._last = np.full(len(self.templates.unit_ids), LONG_AGO, dtype=np.int32)
         self._held: list[tuple[Int64Array, Int32Array, Float32Array, Int32Array]] = []
         self._uncalibrated: list[Float32Array] = []

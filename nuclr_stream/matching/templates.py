@@ -87,7 +87,7 @@ class Templates:
     @property
     def peak_channel(self) -> Int32Array:
         """The row (U,) of the channel on which each unit is largest, peak to peak."""
-        return np.ptp(self.waveforms, axis=1).argmax(axis=1).astype(np.int32)
+        return np.asarray(np.ptp(self.waveforms, axis=1).argmax(axis=1), dtype=np.int32)
 
     @property
     def unit_positions_um(self) -> Float32Array:
@@ -95,4 +95,4 @@ class Templates:
         height = np.ptp(self.waveforms, axis=1)
         weight = np.where(height >= 0.2 * height.max(axis=1, keepdims=True), height, 0.0).astype(np.float64) ** 2
         weight *= self.shanks[None, :] == self.shanks[self.peak_channel][:, None]
-        return ((weight @ self.positions_um) / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray((weight @ self.positions_um) / weight.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -152,7 +152,9 @@ class RawSamples:
     def report(self) -> dict[str, Any]:
         """Return what came and what became of it, as plain values."""
         sent = dict(self.writer.counters) if self.writer is not None else {}
-        found = {"state": self.state, "reason": self.reason} | dict(self._finder.counters) | dict(self.counters) | sent
+        found: dict[str, Any] = (
+            {"state": self.state, "reason": self.reason} | dict(self._finder.counters) | dict(self.counters) | sent
+        )
         if self._fit is not None:
             found |= {"drift_um": self._fit.drift_um, "unassigned_share": self._fit.unassigned_share}
         return found

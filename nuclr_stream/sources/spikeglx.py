@@ -77,7 +77,7 @@ class SpikeGlx:
     def geometry(self, probe: int) -> npt.NDArray[np.float32]:
         """Return x and depth above the tip (C, 2) in um of every AP channel, from GETGEOMMAP's lines key=value."""
         values = dict(line.split("=", 1) for line in self.ask(f"GETGEOMMAP {probe}") if "=" in line)
-        found = []
+        found: list[tuple[float, float]] = []
         while f"ch{len(found)}_x" in values:
             found.append((float(values[f"ch{len(found)}_x"]), float(values[f"ch{len(found)}_z"])))
         if not found:

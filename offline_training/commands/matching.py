@@ -167,8 +167,8 @@ def _scores(true: Trains, found: Trains, depth: npt.NDArray[np.float32]) -> Resu
     rows = []
     for train, matched in zip(true, found, strict=True):
         hits = _hits(train, matched)
-        rows.append((hits / max(len(train) + len(matched) - hits, 1), hits / max(len(train), 1)))
-        rows[-1] += (hits / max(len(matched), 1),)
+        either = len(train) + len(matched) - hits
+        rows.append([hits / max(count, 1) for count in (either, len(train), len(matched))])
     scores, large = np.array(rows), depth >= LARGE
     names = ("accuracy", "recall", "precision")
     return {
@@ -240,7 +240,9 @@ def labels(seconds: float) -> Result:
     assert matcher.noise is not None
     trough_sd = -(filtered / matcher.noise.sd).min(axis=(1, 2))
     model = Model(load_bundle(find_bundle("demo")), provider="cpu", threads=1)
-    predictions = [_predict(model, recording, *trains, end) for trains in ((samples, rows), matched)]
+    predictions = [
+        _predict(model, recording, *trains, end=end) for trains in ((samples, rows), (matched[0], matched[1]))
+    ]
     return {
         "recording": recording.recording_id,
         "seconds": seconds,
@@ -255,7 +257,7 @@ def labels(seconds: float) -> Result:
     }
 
 
-def _predict(model: Any, recording: Any, samples: Any, rows: Any, end: int) -> dict[str, Any]:
+def _predict(model: Any, recording: Any, samples: Any, rows: Any, *, end: int) -> dict[str, Any]:
     """Return by task the classes and probabilities (U, C) of the last window, from these spikes."""
     from dataclasses import replace
 

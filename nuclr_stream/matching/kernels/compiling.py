@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
+Index: TypeAlias = int | np.signedinteger[Any]
+"""A row, a channel or a unit: 64 bits wherever it is computed with."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 FAST = {"contract", "reassoc", "nsz"}
@@ -24,4 +26,5 @@ def compiled(function: F) -> F:
 
 def inner(function: F) -> F:
     """The same for what only compiled code calls: without the ways in from Python, which take long to compile."""
-    return cast(F, numba.njit(cache=True, fastmath=FAST, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # not in numba's types
+    return cast(F, numba.njit(cache=True, fastmath=FAST, **options)(function))

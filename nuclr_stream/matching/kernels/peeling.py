@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nuclr_stream.matching.kernels.compiling import Floats, Ints, compiled, inner
+from nuclr_stream.matching.kernels.compiling import Floats, Index, Ints, compiled, inner
 
 NO_UNIT = -1
 HOPELESS = 0.25
@@ -62,8 +62,8 @@ class Assigned(NamedTuple):
     """What `assign` made of one trough: the unit (NO_UNIT for none), its spike time as a row, amplitude, gain, whether
     what is left is like noise."""
 
-    unit: int
-    row: int
+    unit: Index
+    row: Index
     amplitude: float
     gain: float
     fits: bool
@@ -104,7 +104,7 @@ def find_troughs(
 
 
 @inner
-def subtract(trace: Floats, d: Dictionary, limits: Limits, unit: int, row: int, amplitude: float) -> None:
+def subtract(trace: Floats, d: Dictionary, limits: Limits, unit: Index, row: Index, amplitude: float) -> None:
     """Subtract `amplitude` times the waveform of `unit` with its spike at `row`; negative amplitudes add it back."""
     first, last = d.support_first[unit], d.support_first[unit + 1]
     width = last - first
@@ -119,7 +119,7 @@ def subtract(trace: Floats, d: Dictionary, limits: Limits, unit: int, row: int, 
 
 
 @inner
-def assign(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int) -> Assigned:
+def assign(trace: Floats, d: Dictionary, limits: Limits, row: Index, channel: Index) -> Assigned:
     """Return which unit explains the trough at `row` on `channel` best, by the likelihood of what is left.
 
     The gain of a unit is how much of the squared whitened features it explains; what remains must be like noise: as
@@ -202,7 +202,7 @@ def acceptable(found: Assigned, limits: Limits, spikes: Spikes, count: int, last
 
 
 @inner
-def deepest(trace: Floats, d: Dictionary, limits: Limits, row: int, channel: int) -> tuple[int, int]:
+def deepest(trace: Floats, d: Dictionary, limits: Limits, row: Index, channel: Index) -> tuple[Index, Index]:
     """Return row and channel of the deepest point near a trough, within the window of a template."""
     best_row, best_channel, best = np.int64(row), np.int64(channel), np.float32(0)
     begin, end = max(1, row - limits.before), min(trace.shape[0] - 1, row + limits.before + 1)
@@ -222,8 +222,8 @@ def assign_pair(
     d: Dictionary,
     limits: Limits,
     one: Assigned,
-    row: int,
-    channel: int,
+    row: Index,
+    channel: Index,
     spikes: Spikes,
     count: int,
     last: Ints,
@@ -252,7 +252,7 @@ def assign_pair(
 
 
 @inner
-def keep(spikes: Spikes, at: int, found: Assigned, row: int, channel: int) -> None:
+def keep(spikes: Spikes, at: int, found: Assigned, row: Index, channel: Index) -> None:
     """Write one spike."""
     spikes.unit[at] = found.unit
     spikes.row[at] = found.row
@@ -274,7 +274,7 @@ def sort_by_depth(trace: Floats, rows: Ints, channels: Ints, count: int) -> None
 
 
 @inner
-def changed(d: Dictionary, limits: Limits, spikes: Spikes, since: int, count: int, row: int, channel: int) -> bool:
+def changed(d: Dictionary, limits: Limits, spikes: Spikes, since: int, count: int, row: Index, channel: Index) -> bool:
     """Whether one of the spikes from `since` on was taken away where a trough is: else it is as it was judged."""
     for i in range(since, count):
         if abs(spikes.trough[i] - row) < limits.wave_samples:
