@@ -299,8 +299,9 @@ def _agreement(recording: Any, task: str, of_true: Any, of_matched: Any) -> Resu
 
 def write_page(out: Path, page: Path) -> None:
     """Write the tables of all result files under the mark of the page."""
-    lines = [PAGE_MARK, "", "| recording | method | units | accuracy | recall | precision | above 0.9 | CPU s per s |"]
-    lines.append("|" + " --- |" * 8)
+    columns = ("recording", "method", "units", "accuracy", "recall", "precision", "above 0.9", "accuracy, all units")
+    lines = [PAGE_MARK, "", f"| {' | '.join(columns)} | CPU s per s | CPU ms per 10 ms, p99 | latency ms |"]
+    lines.append("|" + " --- |" * (len(columns) + 3))
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
     for result in (one for one in results if "variant" in one):
         for method, scores in result["methods"].items():
@@ -308,7 +309,8 @@ def write_page(out: Path, page: Path) -> None:
             lines.append(
                 f"| {result['variant']}, {result['spikes_per_s']} spikes/s | {method} | {scores['units_large']} | "
                 f"{large['accuracy']:.3f} | {large['recall']:.3f} | {large['precision']:.3f} | "
-                f"{scores['large_above_90']} | {cpu:.2f} |"
+                f"{scores['large_above_90']} | {scores['all']['accuracy']:.3f} ({scores['units']}) | {cpu:.2f} | "
+                + ("- | - |" if method != "nuclr-stream" else _timing(result))
             )
     for result in (one for one in results if "tasks" in one):
         lines += ["", f"Labels of the demo bundle, {result['units']} units, {result['seconds']:g} s, 384 channels, "]
@@ -323,6 +325,10 @@ def write_page(out: Path, page: Path) -> None:
             )
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Matching\n\n" + PAGE_MARK
     page.write_text(text.split(PAGE_MARK)[0] + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _timing(result: Result) -> str:
+    return f"{result['cpu_ms_per_10_ms']['p99']:.1f} | {result['algorithmic_latency_ms']:.1f} |"
 
 
 def _write(path: Path, result: Result) -> None:
