@@ -43,6 +43,7 @@ REASONS = {
     "source_silent": "nothing has come from the source for 2 s. Check the acquisition and the sorter",
     "duplicate": "messages repeat sequence numbers: was an epoch used twice? Start the source with a larger epoch",
     "rejected_stale_epoch": "messages are of an older epoch: did a clock step back? Start a new, larger epoch",
+    "rejected_epoch": "the epoch lies beyond the year 2100: epochs are milliseconds of Unix time. Start a new one",
     "rejected_grid_changed": "sample rate or origin changed within the epoch. Start a new epoch",
     "rejected_jump": "samples jump ahead by a day or more. Start a new epoch",
     "rejected_after_end": "the source has ended this epoch and still sends. Start a new epoch",

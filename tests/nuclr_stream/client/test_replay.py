@@ -127,7 +127,7 @@ def test_a_window_that_never_comes_back_is_reported(
     monkeypatch.setattr(replay_module, "STALLED_S", 0.0)
     monkeypatch.setattr(Subscription, "receive", lambda self, timeout_s: None)
     daemon = run_daemon()
-    playing = replay_module._Playing(recording, {**_status(daemon)}, stream="x", speed=None)
+    playing = replay_module._Playing(recording, {**_status(daemon)}, stream="x", speed=None, start=0)
     with pytest.raises(NuclrStreamError, match="window 0 of stream 'x' has not come back"):
         list(playing._wait(Subscription.__new__(Subscription), due_s=0.0, published=1))
 
@@ -136,7 +136,7 @@ def test_another_source_on_the_same_stream_is_reported(run_daemon: RunDaemon, re
     daemon = run_daemon()
     playing = replay(recording, stream="probe", speed=5.0, **where(daemon))
     next(playing)
-    with Publisher(daemon.endpoints["data"], stream="probe", sample_rate=30_000, epoch=2**50) as rig:
+    with Publisher(daemon.endpoints["data"], stream="probe", sample_rate=30_000, epoch=4 * 10**12) as rig:
         rig.heartbeat()
         with pytest.raises(NuclrStreamError, match="another source took over stream 'probe'"):
             list(playing)
