@@ -14,13 +14,22 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import typer
 
 from nuclr_stream.commands.source_child import SourceChild
+from nuclr_stream.commands.source_falcon import falcon
 from nuclr_stream.commands.source_file import file
 from nuclr_stream.commands.source_lsl import lsl
 from nuclr_stream.commands.source_open_ephys import open_ephys
+from nuclr_stream.commands.source_spikeglx import spikeglx
 from nuclr_stream.commands.source_trodes import trodes
 from nuclr_stream.errors import ConfigError
 
-KINDS: dict[str, Callable[..., None]] = {"file": file, "lsl": lsl, "open-ephys": open_ephys, "trodes": trodes}
+KINDS: dict[str, Callable[..., None]] = {
+    "falcon": falcon,
+    "file": file,
+    "lsl": lsl,
+    "open-ephys": open_ephys,
+    "spikeglx": spikeglx,
+    "trodes": trodes,
+}
 
 source = typer.Typer(
     name="source", help="Read an acquisition system, or a file as if it were one, into a daemon.", no_args_is_help=True

@@ -37,6 +37,8 @@ def open_ephys(
     host, _, port = address.partition(":")
     if port and not port.isdigit():
         raise ConfigError(f"{address}: give HOST:PORT, such as 127.0.0.1:{PORTS[plugin]}")
+    if start and not http_port:
+        raise ConfigError("--start needs the GUI's HTTP server: leave out --http-port 0")
     messages = OpenEphysMessages(
         endpoint=to,
         parse=PLUGINS[plugin].parse,
@@ -47,9 +49,7 @@ def open_ephys(
     control = OpenEphysControl(host, http_port) if http_port else None
     where = int(port or PORTS[plugin])
     source = OpenEphysSource(host, where, messages, plugin=PLUGINS[plugin], control=control, heartbeat=heartbeat)
-    if start:  # after the socket has subscribed
-        if control is None:
-            raise ConfigError("--start needs the GUI's HTTP server: leave out --http-port 0")
+    if start and control is not None:  # after the socket has subscribed
         control.set_mode("ACQUIRE")
     run(source)
 

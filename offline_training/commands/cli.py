@@ -15,6 +15,7 @@ from offline_training.commands import (
     evaluate,
     foreign_units,
     inspect,
+    matching,
     placement_cli,
     pretrain,
     readout,
@@ -45,6 +46,7 @@ app.command()(foreign_units.foreign_units)
 app.command()(report_cli.report_results)
 app.command()(calcium_cli.normaliser_distance)
 app.command()(placement_cli.placement)
+app.command()(matching.matching)
 app.command()(report_cli.report)
 app.command()(report_cli.submission)
 app.command()(report_cli.reproduce)
