@@ -324,7 +324,10 @@ def test_demo_sums_up_in_time_on_a_slow_machine(
 
 
 def test_demo_with_a_daemon_that_cannot_start_says_why(tiny_bundle: Path) -> None:
-    with pytest.raises(Exception, match=r"(?s)did not start: .*nothing-like-it"), demo.daemon_process("nothing-like-it"):
+    with (
+        pytest.raises(Exception, match=r"(?s)did not start: .*nothing-like-it"),
+        demo.daemon_process("nothing-like-it"),
+    ):
         pass
 
 
