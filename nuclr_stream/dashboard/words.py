@@ -86,7 +86,7 @@ LOSSES = {
 
 NO_LOSS = frozenset(
     {"received", "accepted", "spikes_received", "spikes_accepted", "frames_received", "tables_repeated"}
-    | {"messages_reordered", "samples_recovered"}
+    | {"messages_reordered", "samples_recovered", "epochs_taken_over"}
 )
 """Counters that count no loss."""
 

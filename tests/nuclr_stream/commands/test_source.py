@@ -83,6 +83,7 @@ def test_what_cannot_be_is_one_line(
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow  # waits for other processes, and two cores that are busy make it wait too long
 def test_serve_reads_a_source_beside_the_demo_and_outlives_one_that_breaks(tiny_bundle: Path, tmp_path: Path) -> None:
     make_recording(duration_s=12.0).save(tmp_path / "mine.npz")
     options = ["--bundle", str(tiny_bundle), "--threads", "1", "--demo-source"]

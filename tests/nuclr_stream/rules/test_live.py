@@ -134,6 +134,7 @@ def fired_by_epoch_7(daemon: Daemon, recording: Recording) -> list[RuleFired]:
     return found
 
 
+@pytest.mark.slow  # waits for other processes, and two cores that are busy make it wait too long
 def test_events_come_out_on_the_topic_once_each_with_their_latency(
     tiny_model: Model, recording: Recording, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_events_come_out_on_the_topic_once_each_with_their_latency(
     assert {"any-e", "e"} < names and names & {"ctx", "hpf", "th"}
 
 
+@pytest.mark.slow  # waits for other processes, and two cores that are busy make it wait too long
 def test_every_sink_is_reached_once_and_the_journal_knows(
     tiny_model: Model, recording: Recording, tmp_path: Path
 ) -> None:

@@ -275,7 +275,7 @@ def test_where_nothing_is_known_nothing_is_called():
 
 
 def test_candidates_are_chosen_by_log_loss_and_those_without_their_sets_are_left_out():
-    known = known_units()
+    known = known_units(animals=10)
     has = {name: known.has["embedding"] for name in (*NAMES, "embedding_neighbourhood", "statistics_neighbourhood")}
     known = replace(known, has=has)
     right = held_of(known, sharpness=1.0)["embedding"]
