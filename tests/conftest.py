@@ -66,7 +66,7 @@ def tiny_predictor(name: FeatureSet, classes: int, dim: int) -> Predictor:
     features = feature_count(name, dim)
     return Predictor(
         n=np.array([1.0, 6.0]),
-        weight=rng.normal(0.0, 1 / np.sqrt(features), (2, classes, features)),
+        weight=rng.normal(0.0, 2 / np.sqrt(features), (2, classes, features)),
         bias=rng.normal(0.0, 0.1, (2, classes)),
         mean=rng.normal(0.0, 0.1, features),
         scale=rng.uniform(0.5, 1.5, features),

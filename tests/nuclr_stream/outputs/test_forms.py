@@ -33,7 +33,7 @@ from tests.nuclr_stream.recorded_files import new_nwb, recording, trains_s
 
 SPIKES = recording(5, duration_s=12.2)
 """Three windows, also where a recording ends with its last spike."""
-HALF = {"cell_type": 0.4435, "brain_region": 0.0}
+HALF = {"cell_type": 0.6, "brain_region": 0.0}
 """Thresholds that call some cell types and every region."""
 
 
