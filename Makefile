@@ -29,7 +29,7 @@ BENCH_STEPS ?= 100
 TEST_PROCESSES ?= 4
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n auto --maxprocesses $(TEST_PROCESSES) --dist loadfile
-COVERAGE := --cov --cov-report=term --cov-fail-under=95
+COVERAGE := --cov --cov-report=term --cov-fail-under=80
 
 # A training that was interrupted goes on; a finished one is not repeated (make clean forgets it).
 resume = $(if $(wildcard $(RUNS)/$(1)/checkpoint.pt),--resume)
