@@ -81,6 +81,10 @@ class Process:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self.end()
+        self._close()
+
+    def _close(self) -> None:
+        """Let go of its stdout: one that is left open is a warning in whatever test comes later."""
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -123,6 +127,7 @@ class Process:
         self.killed = time.monotonic()
         self._process.kill()
         self._process.wait()
+        self._close()
 
     def signal(self, number: int) -> None:
         """Send a signal."""

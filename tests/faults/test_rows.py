@@ -14,11 +14,7 @@ SMALL = [row for row in ROWS if "test" in row.sizes]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process and /proc are those of Linux")
-@pytest.mark.parametrize(
-    "row",
-    # these two measure what a busy machine changes: R1 restarts a daemon, D1 waits for a step that is overdue
-    [pytest.param(row, id=row.id, marks=[pytest.mark.slow] if row.id in ("R1", "D1") else []) for row in SMALL],
-)
+@pytest.mark.parametrize("row", SMALL, ids=[row.id for row in SMALL])
 def test_a_promise_holds_and_its_planted_bug_is_noticed(row: Row, tmp_path: Path) -> None:
     outcome = row.run(0, "test", tmp_path)
     assert outcome.held, outcome.figures

@@ -34,8 +34,8 @@ from tests.nuclr_stream.conftest import ended, make_recording, running, until, w
 
 RunDaemon = Callable[..., Daemon]
 LOW = {"above": 0.01, "below": 0.0, "hold": 2}
-COUNT = {"name": "any-e", "when": "count", "task": "cell_type", "class": "E", "above": 1, "below": 0, "hold": 2}
-UNITS = {"name": "e", "when": "unit", "task": "cell_type", "class": "E", **LOW}
+COUNT = {"name": "any-sst", "when": "count", "task": "cell_type", "class": "SST", "above": 1, "below": 0, "hold": 2}
+UNITS = {"name": "sst", "when": "unit", "task": "cell_type", "class": "SST", **LOW}
 REGIONS = [{"name": r.lower(), "when": "region", "region": r, "min_um": 0.0, **LOW} for r in ("CTX", "HPF", "TH")]
 ALL_CALLED = {"cell_type": 0.0, "brain_region": 0.0}
 WAIT_S = 10.0
@@ -134,7 +134,6 @@ def fired_by_epoch_7(daemon: Daemon, recording: Recording) -> list[RuleFired]:
     return found
 
 
-@pytest.mark.slow  # waits for other processes, and two cores that are busy make it wait too long
 def test_events_come_out_on_the_topic_once_each_with_their_latency(
     tiny_model: Model, recording: Recording, tmp_path: Path
 ) -> None:
@@ -146,10 +145,9 @@ def test_events_come_out_on_the_topic_once_each_with_their_latency(
     events = [json.loads(line)["event"] for line in (tmp_path / "j").read_text().splitlines()]
     assert len(events) == len(set(events)) and {one.event_id for one in found} <= set(events)
     names = {event.split("/")[0] for event in events}
-    assert {"any-e", "e"} < names and names & {"ctx", "hpf", "th"}
+    assert {"any-sst", "sst"} < names and names & {"ctx", "hpf", "th"}
 
 
-@pytest.mark.slow  # waits for other processes, and two cores that are busy make it wait too long
 def test_every_sink_is_reached_once_and_the_journal_knows(
     tiny_model: Model, recording: Recording, tmp_path: Path
 ) -> None:
@@ -166,13 +164,13 @@ def test_every_sink_is_reached_once_and_the_journal_knows(
             requests = sorted([server.requests.get(timeout=WAIT_S) for _ in range(2)], key=lambda one: one[1])
             assert [lines.get(timeout=WAIT_S) for _ in range(2)] == [b"TTL Line=3 State=1", b"TTL Line=3 State=0"]
         (put, post) = requests
-        assert put[:2] == ("PUT", "/api/message") and "rule=any-e" in put[2]["text"]
+        assert put[:2] == ("PUT", "/api/message") and "rule=any-sst" in put[2]["text"]
         assert post[:2] == ("POST", "/loop?rig=1")
         assert (post[2]["event"], post[2]["end_sample"]) == (event.event_id, event.end_sample)
         assert 0 < post[2]["latency_s"] < 60
         # the same recording again, with the same epoch, in a new daemon: nothing more
         with running(tiny_model, **(options | {"rules": [rule, UNITS | {"hold": 1}]})) as daemon:
-            assert {one.rule for one in fired_by_epoch_7(daemon, recording)} == {"e"}
+            assert {one.rule for one in fired_by_epoch_7(daemon, recording)} == {"sst"}
         assert server.requests.empty() and lines.empty()
     states = [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()]
     assert [one["sink"] for one in states if one["state"] == "done" and one["event"] == event.event_id]
@@ -300,7 +298,7 @@ def test_replay_shows_what_a_daemon_fires_from_recording_record_and_log(
     run_daemon: RunDaemon, tiny_bundle: Path, tiny_model: Model, recording: Recording, tmp_path: Path
 ) -> None:
     config = tmp_path / "rig.toml"
-    rule = '[[rules]]\nname = "any-e"\nwhen = "count"\ntask = "cell_type"\nclass = "E"\n'
+    rule = '[[rules]]\nname = "any-sst"\nwhen = "count"\ntask = "cell_type"\nclass = "SST"\n'
     rule += "above = 1\nbelow = 0\nhold = 2\n"
     config.write_text(f'bundle = "{tiny_bundle}"\n{rule}[abstain]\ncell_type = 0.0\n')
     kept = {"rules_journal": str(tmp_path / "j"), "record": str(tmp_path / "a.rec")}
@@ -317,7 +315,7 @@ def test_replay_shows_what_a_daemon_fires_from_recording_record_and_log(
             app, ["rules", "--replay", str(tmp_path / name), "--config", str(config)], catch_exceptions=False
         )
         line, document = result.stdout.splitlines()
-        assert line.split()[0] == f"{event.end_sample / 30000:.1f}" and "any-e" in line, name
+        assert line.split()[0] == f"{event.end_sample / 30000:.1f}" and "any-sst" in line, name
         assert json.loads(document) == {"replay": name, "rules": 1, "fired": 1}
     config.write_text(f'bundle = "{tiny_bundle}"\n[[rules]]\nname = "ctx"\nwhen = "region"\nregion = "CTX"\n')
     with pytest.raises(ConfigError, match="asks about depth"):
